@@ -1,0 +1,45 @@
+"""mtsk: multi-task image learning in scikit-learn style.
+
+Importing mtsk loads neither torch nor matplotlib: names are resolved when used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0.dev0"
+
+_HOME = {
+    "MultiTaskSegmenter": "mtsk.segmenter",
+    "Targets": "mtsk.targets",
+    "ImageFolder": "mtsk.images",
+    "DeepFeatures": "mtsk.features",
+    "FeatureMaps": "mtsk.feature_maps",
+    "MemoryCache": "mtsk.cache",
+    "JointLogistic": "mtsk.heads",
+    "JointRidge": "mtsk.heads",
+    "PerTaskHead": "mtsk.heads",
+    "task_scorer": "mtsk.metrics",
+}
+_MODULES = (
+    "backbones",
+    "datasets",
+    "exceptions",
+    "heads",
+    "metrics",
+    "tasks",
+    "testing",
+)
+
+__all__ = [*_HOME, *_MODULES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    if name in _MODULES:
+        return import_module(f"mtsk.{name}")
+    raise AttributeError(f"module 'mtsk' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,174 @@
+"""What parameters, images and targets may be.
+
+This is the only file that touches scikit-learn's private modules: it borrows
+their parameter constraints, so that one error form serves every estimator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    InvalidParameterError,
+    Options,
+    StrOptions,
+    make_constraint,
+)
+
+from mtsk.exceptions import ImageError
+
+__all__ = [
+    "HasMethods",
+    "Interval",
+    "InvalidParameterError",
+    "MIN_SIDE",
+    "Options",
+    "SequenceOf",
+    "StrOptions",
+    "check_image",
+    "check_parameters",
+    "parameter_error",
+]
+
+MIN_SIDE = 8
+"""Smallest side, in pixels, of an image that a CNN can say something about."""
+
+_SCALE = {np.dtype("uint8"): 255.0, np.dtype("uint16"): 65535.0}
+
+
+class SequenceOf:
+    """Constraint: a list, tuple or 1-D array whose elements meet a constraint."""
+
+    def __init__(self, constraint: Any, *, min_length: int = 1) -> None:
+        self.constraint = make_constraint(constraint)
+        self.min_length = min_length
+
+    def is_satisfied_by(self, value: Any) -> bool:
+        if isinstance(value, str | bytes) or not isinstance(
+            value, Sequence | np.ndarray
+        ):
+            return False
+        if len(value) < self.min_length:
+            return False
+        return all(self.constraint.is_satisfied_by(v) for v in value)
+
+    def __str__(self) -> str:
+        return f"a sequence of at least {self.min_length} of: {self.constraint}"
+
+
+def parameter_error(
+    name: str, owner: object, allowed: object, got: object
+) -> InvalidParameterError:
+    """Return the one error form: which parameter, of whom, what is allowed, what came.
+
+    Parameters
+    ----------
+    name : str
+        Name of the parameter.
+    owner : object
+        The object it belongs to, or its name.
+    allowed : object
+        What is allowed, in words.
+    got : object
+        The value that came.
+
+    Returns
+    -------
+    InvalidParameterError
+        scikit-learn's error (a ``ValueError`` and a ``TypeError``), to be raised.
+    """
+    who = owner if isinstance(owner, str) else type(owner).__name__
+    shown = repr(got)
+    if len(shown) > 120:
+        shown = f"{shown[:117]}..."
+    return InvalidParameterError(f"`{name}` of {who} must be {allowed}, got {shown}")
+
+
+def check_parameters(owner: object, constraints: Mapping[str, Sequence[Any]]) -> None:
+    """Check the attributes of ``owner`` that ``constraints`` names.
+
+    Parameters
+    ----------
+    owner : object
+        An estimator or task; its attributes are read by name.
+    constraints : mapping of str to sequence
+        For each parameter, the alternatives it may satisfy, as scikit-learn writes
+        them (``Interval``, ``StrOptions``, a type, ``None``, ``callable``) or any
+        object with ``is_satisfied_by``.
+
+    Raises
+    ------
+    InvalidParameterError
+        On the first parameter that satisfies none of its alternatives.
+    """
+    for name, alternatives in constraints.items():
+        value = getattr(owner, name)
+        made = [
+            a if hasattr(a, "is_satisfied_by") else make_constraint(a)
+            for a in alternatives
+        ]
+        if not any(a.is_satisfied_by(value) for a in made):
+            allowed = " or ".join(str(a) for a in made)
+            raise parameter_error(name, owner, allowed, value)
+
+
+def _image_facts(image: np.ndarray) -> str:
+    """Return dtype, shape and range in words, for error messages."""
+    facts = f"dtype {image.dtype}, shape {image.shape}"
+    if image.size and image.dtype.kind in "uif":
+        facts += f", range [{image.min():g}, {image.max():g}]"
+    return facts
+
+
+def check_image(image: Any, where: str) -> np.ndarray:
+    """Return ``image`` as float32 in [0, 1], shape (H, W, C), or say what is wrong.
+
+    Parameters
+    ----------
+    image : array of shape (H, W) or (H, W, C)
+        uint8, uint16, or float in [0, 1] (scikit-image's convention).
+    where : str
+        How messages call the image, such as ``"image 3"``.
+
+    Returns
+    -------
+    ndarray of shape (H, W, C), float32
+        A grey image becomes (H, W, 1).
+
+    Raises
+    ------
+    ImageError
+        On a wrong dtype, number of axes, size, range, or on NaN and infinity.
+    """
+    image = np.asarray(image)
+    if image.ndim not in (2, 3):
+        raise ImageError(
+            f"{where} must have shape (H, W) or (H, W, C), got {_image_facts(image)}"
+        )
+    if min(image.shape[:2]) < MIN_SIDE or 0 in image.shape:
+        raise ImageError(
+            f"{where} must be at least {MIN_SIDE} x {MIN_SIDE} pixels, "
+            f"got {_image_facts(image)}"
+        )
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.dtype in _SCALE:
+        return np.multiply(image, np.float32(1 / _SCALE[image.dtype]), dtype=np.float32)
+    if image.dtype.kind != "f":
+        raise ImageError(
+            f"{where} must be uint8, uint16 or float in [0, 1], "
+            f"got {_image_facts(image)}; convert it with skimage.util.img_as_ubyte, "
+            "or scale it yourself"
+        )
+    if not np.isfinite(image).all():
+        raise ImageError(f"{where} must be finite, got NaN or infinity in it")
+    if image.min() < 0 or image.max() > 1:
+        raise ImageError(
+            f"{where} is floating point and must lie in [0, 1], "
+            f"got {_image_facts(image)}; divide it by its full scale"
+        )
+    return image.astype(np.float32, copy=False)

@@ -1,0 +1,153 @@
+"""Backbones: names to frozen networks with taps."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import nn
+
+from mtsk.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, Tap
+from mtsk.backbones.bundled import BUNDLED, bundled_backbone
+from mtsk.backbones.hooks import find_tap_names, hooked_forward
+from mtsk.backbones.named import timm_backbone, torchvision_backbone
+from mtsk.exceptions import BackboneError
+
+__all__ = [
+    "BUNDLED",
+    "Backbone",
+    "Tap",
+    "choose_device",
+    "load_backbone",
+    "module_backbone",
+]
+
+
+def load_backbone(
+    backbone: str | nn.Module | Backbone = BUNDLED,
+    *,
+    weights: str | os.PathLike | None = None,
+    weights_sha256: str | None = None,
+    taps: Sequence[str] | None = None,
+) -> Backbone:
+    """Return a backbone by name, or make one of a module.
+
+    A named backbone is loaded once a process and shared from then on.
+
+    Parameters
+    ----------
+    backbone : str, torch.nn.Module or Backbone, default="efficientnet_lite0"
+        The bundled network, ``"timm:<name>"``, ``"torchvision:<name>"``, or your own.
+    weights : path, "random" or None, default=None
+        A local file of weights. None takes the bundled ones, or lets timm or
+        torchvision download theirs. ``"random"`` leaves the network untrained.
+    weights_sha256 : str, optional
+        Hash that the file must have.
+    taps : sequence of str, optional
+        Names of the modules to tap. None takes one or more a stride.
+
+    Returns
+    -------
+    Backbone
+
+    Raises
+    ------
+    BackboneError
+        On a name or a tap that does not exist.
+    WeightsError
+        Where weights are missing, damaged, of another hash, or cannot be fetched.
+
+    Examples
+    --------
+    >>> from mtsk.backbones import load_backbone
+    >>> [(tap.channels, tap.stride) for tap in load_backbone().taps][:3]
+    [(16, 2), (24, 4), (40, 8)]
+    """
+    if isinstance(backbone, Backbone):
+        return backbone
+    if isinstance(backbone, nn.Module):
+        return module_backbone(backbone, taps)
+    if not isinstance(backbone, str):
+        raise BackboneError(
+            "`backbone` must be a name, a torch.nn.Module or a Backbone, "
+            f"got {type(backbone).__name__}"
+        )
+    path = None if weights is None else os.fspath(weights)
+    return _load_named(backbone, path, weights_sha256, tuple(taps) if taps else None)
+
+
+def module_backbone(
+    network: nn.Module,
+    taps: Sequence[str] | None = None,
+    *,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> Backbone:
+    """Make a backbone of your own module, which is used as it is, uncopied.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Takes (n, 3, H, W). Run in evaluation mode, whatever its mode is.
+    taps : sequence of str, optional
+        Modules whose outputs, (n, C, h, w), are taken, as in ``named_modules()``.
+        None takes the last one of each stride.
+    mean, std : sequence of three float
+        Its input is (image − mean) / std for an image in [0, 1]; the default is
+        ImageNet's.
+
+    Returns
+    -------
+    Backbone
+    """
+    names = list(taps) if taps else find_tap_names(network)
+    forward = hooked_forward(network, names)
+    name = f"{type(network).__module__}.{type(network).__qualname__}"
+    return Backbone(name, network, forward, names, mean=mean, std=std)
+
+
+def choose_device(device: str | torch.device = "auto") -> torch.device:
+    """Return the device asked for; "auto" is cuda, then mps, then cpu.
+
+    Raises
+    ------
+    BackboneError
+        Where the device is unknown or not there.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise BackboneError(
+            f"`device`={str(device)!r} cannot be used: {reason}"
+        ) from error
+    return chosen
+
+
+@lru_cache(maxsize=8)
+def _load_named(
+    name: str, weights: str | None, sha256: str | None, taps: tuple[str, ...] | None
+) -> Backbone:
+    if name == BUNDLED:
+        if taps is not None:
+            raise BackboneError(
+                f"{BUNDLED} has its taps fixed; for others use "
+                'backbone="timm:tf_efficientnet_lite0"'
+            )
+        return bundled_backbone(weights, sha256)
+    family, _, model = name.partition(":")
+    if family == "timm" and model:
+        return timm_backbone(model, weights, sha256, taps)
+    if family == "torchvision" and model:
+        return torchvision_backbone(model, weights, sha256, taps)
+    raise BackboneError(
+        f"unknown backbone {name!r}: it must be {BUNDLED!r}, 'timm:<name>', "
+        "'torchvision:<name>' or a torch.nn.Module"
+    )

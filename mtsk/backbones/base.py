@@ -1,0 +1,187 @@
+"""A backbone: a frozen network, its taps, and how it wants its input."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtsk.exceptions import BackboneError
+
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Backbone", "Tap", "state_digest"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_PROBE = 128  # pixels; a multiple of every stride and patch size in use
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A layer whose output is taken.
+
+    Attributes
+    ----------
+    name : str
+        Where it is in the network.
+    channels : int
+        Number of channels.
+    stride : int
+        Input pixels per output pixel.
+    """
+
+    name: str
+    channels: int
+    stride: int
+
+
+class Backbone:
+    """A frozen network that gives feature maps at its taps.
+
+    ``clone`` hands back the same object, so that model selection never copies a
+    network.
+
+    Parameters
+    ----------
+    name : str
+        How it was asked for.
+    network : torch.nn.Module
+        In evaluation mode.
+    forward : callable
+        Maps a batch (n, 3, H, W) to the taps' outputs, each (n, C, h, w) or
+        (n, h, w, C).
+    tap_names : sequence of str
+        One name for each output of ``forward``.
+    mean, std : sequence of three float
+        The network's input is (image − mean) / std for an image in [0, 1].
+    multiple : int, default=1
+        Sides are padded up to a multiple of this (patch size of a transformer).
+    probe : int, default=128
+        Side of the image by which channels and strides are found.
+
+    Attributes
+    ----------
+    taps : tuple of Tap
+    digest : str
+        SHA-256 over the network's weights.
+
+    Raises
+    ------
+    BackboneError
+        Where an output is no feature map.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        forward: Callable[[Tensor], Sequence[Tensor]],
+        tap_names: Sequence[str],
+        *,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        multiple: int = 1,
+        probe: int = _PROBE,
+        digest: str | None = None,
+    ) -> None:
+        self.name = name
+        self.network = network
+        self._forward = forward
+        self.mean = tuple(float(v) for v in mean)
+        self.std = tuple(float(v) for v in std)
+        self.multiple = multiple
+        self.digest = digest or state_digest(network)
+        self._channels_first: list[bool] = []
+        self.taps = self._find_taps(list(tap_names), probe)
+
+    def __sklearn_clone__(self) -> Backbone:
+        return self
+
+    def __deepcopy__(self, memo: dict) -> Backbone:
+        return self
+
+    def __repr__(self) -> str:
+        taps = ", ".join(f"{t.channels} at stride {t.stride}" for t in self.taps)
+        return f"Backbone({self.name!r}: {taps})"
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """Return the taps of a batch.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, 3, H, W)
+            In [0, 1], on the network's device.
+
+        Returns
+        -------
+        list of Tensor of shape (n, ceil(H / stride), ceil(W / stride), channels)
+        """
+        mean = torch.tensor(self.mean, device=images.device)[:, None, None]
+        std = torch.tensor(self.std, device=images.device)[:, None, None]
+        x = self._pad((images - mean) / std)
+        outputs = self._forward(x.contiguous(memory_format=torch.channels_last))
+        height, width = images.shape[2:]
+        taps = []
+        for tap, first, out in zip(
+            self.taps, self._channels_first, outputs, strict=True
+        ):
+            out = out.permute(0, 2, 3, 1) if first else out
+            rows, cols = -(-height // tap.stride), -(-width // tap.stride)
+            taps.append(out[:, :rows, :cols])
+        return taps
+
+    def to(self, device: torch.device) -> Backbone:
+        """Move the network in place and return self."""
+        self.network.to(device)
+        return self
+
+    def _pad(self, x: Tensor) -> Tensor:
+        down, right = (-s % self.multiple for s in x.shape[2:])
+        if not (down or right):
+            return x
+        return nn.functional.pad(x, (0, right, 0, down), mode="replicate")
+
+    @torch.inference_mode()
+    def _find_taps(self, names: list[str], probe: int) -> tuple[Tap, ...]:
+        """Find channels and strides from one forward pass, not from documentation."""
+        parameter = next(self.network.parameters(), torch.zeros(1))
+        x = torch.rand(
+            1, 3, probe, 2 * probe, generator=torch.Generator().manual_seed(0)
+        ).to(parameter.device)
+        outputs = list(self._forward(x))
+        taps = []
+        for name, out in zip(names, outputs, strict=True):
+            if not isinstance(out, Tensor) or out.ndim != 4:
+                raise BackboneError(
+                    f"tap {name!r} of {self.name} must give a 4-D tensor, got "
+                    f"{getattr(out, 'shape', type(out).__name__)}"
+                )
+            # The probe is twice as wide as high: so is a feature map of it.
+            first = out.shape[3] == 2 * out.shape[2]
+            if not first and out.shape[2] != 2 * out.shape[1]:
+                raise BackboneError(
+                    f"tap {name!r} of {self.name} gives {tuple(out.shape)} for an "
+                    f"image of {probe} x {2 * probe}: not a feature map"
+                )
+            height = out.shape[2] if first else out.shape[1]
+            self._channels_first.append(first)
+            channels = out.shape[1] if first else out.shape[3]
+            taps.append(Tap(name, channels, round(probe / height)))
+        return tuple(taps)
+
+
+def state_digest(network: nn.Module) -> str:
+    """Return the SHA-256 over a network's tensors and their names."""
+    digest = hashlib.sha256()
+    for key, tensor in sorted(network.state_dict().items()):
+        digest.update(key.encode())
+        array: Any = tensor.detach().cpu().contiguous()
+        if array.dtype == torch.bfloat16:
+            array = array.view(torch.int16)
+        digest.update(array.numpy().tobytes())
+    return digest.hexdigest()

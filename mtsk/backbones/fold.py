@@ -1,0 +1,102 @@
+"""Fold batch normalisation into the convolutions before it."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+__all__ = ["fold_batch_norm"]
+
+
+def fold_batch_norm(network: nn.Module, probe: int = 64) -> nn.Module:
+    """Return a copy in which each normalisation is part of its convolution.
+
+    Which convolution feeds which normalisation is found by watching one forward
+    pass, not by names. A pair is folded only where the convolution's output goes
+    to nothing else that was seen. timm's normalisations with an activation inside
+    keep their activation.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        In evaluation mode.
+    probe : int, default=64
+        Side, in pixels, of the image sent through.
+
+    Returns
+    -------
+    torch.nn.Module
+        The same function up to rounding, in evaluation mode.
+    """
+    network = copy.deepcopy(network).eval()
+    pairs = _conv_norm_pairs(network, probe)
+    for conv_name, norm_name in pairs:
+        conv = network.get_submodule(conv_name)
+        norm = network.get_submodule(norm_name)
+        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        _replace(network, conv_name, fuse_conv_bn_eval(conv, norm))
+        _replace(network, norm_name, _rest_of(norm))
+    return network
+
+
+def _conv_norm_pairs(network: nn.Module, probe: int) -> list[tuple[str, str]]:
+    made_by: dict[int, str] = {}
+    read_by: dict[int, list[str]] = {}
+    alive: list[Tensor] = []  # keeps ids from being used again
+
+    def hook(name: str):  # type: ignore[no-untyped-def]
+        def note(module: nn.Module, args: tuple, output: object) -> None:
+            if args and isinstance(args[0], Tensor):
+                read_by.setdefault(id(args[0]), []).append(name)
+                alive.append(args[0])
+            if isinstance(module, nn.Conv2d) and isinstance(output, Tensor):
+                made_by[id(output)] = name
+                alive.append(output)
+
+        return note
+
+    leaves = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.BatchNorm2d) or not list(module.children())
+    }
+    inside_norm = {
+        name
+        for name in leaves
+        for other, module in leaves.items()
+        if isinstance(module, nn.BatchNorm2d) and name.startswith(other + ".")
+    }
+    handles = [
+        module.register_forward_hook(hook(name))
+        for name, module in leaves.items()
+        if name not in inside_norm
+    ]
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(1, 3, probe, probe))
+    finally:
+        for handle in handles:
+            handle.remove()
+    pairs = [
+        (conv, read_by[key][0])
+        for key, conv in made_by.items()
+        if len(read_by.get(key, [])) == 1
+        and isinstance(leaves[read_by[key][0]], nn.BatchNorm2d)
+    ]
+    uses = [name for pair in pairs for name in pair]
+    return [pair for pair in pairs if all(uses.count(name) == 1 for name in pair)]
+
+
+def _rest_of(norm: nn.BatchNorm2d) -> nn.Module:
+    """Return what a normalisation does after normalising."""
+    act = getattr(norm, "act", None)
+    return act if isinstance(act, nn.Module) else nn.Identity()
+
+
+def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, module)

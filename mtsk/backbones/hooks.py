@@ -1,0 +1,117 @@
+"""Taps by name in any module, by forward hooks; and taps found by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mtsk.exceptions import BackboneError
+
+__all__ = ["find_tap_names", "hooked_forward"]
+
+
+def hooked_forward(
+    network: nn.Module, names: Sequence[str]
+) -> Callable[[Tensor], list[Tensor]]:
+    """Return a function that runs ``network`` and gives the outputs of some modules.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    names : sequence of str
+        As in ``network.named_modules()``.
+
+    Returns
+    -------
+    callable
+
+    Raises
+    ------
+    BackboneError
+        Where the network has no module of that name.
+    """
+    modules = dict(network.named_modules())
+    missing = [name for name in names if name not in modules]
+    if missing:
+        some = [n for n in modules if n and n.count(".") <= 1][:20]
+        raise BackboneError(
+            f"`taps` names modules that the network lacks: {missing}; it has {some}"
+        )
+
+    def forward(x: Tensor) -> list[Tensor]:
+        caught: dict[str, Tensor] = {}
+
+        def catch(name: str) -> Callable:
+            return lambda module, args, output: caught.__setitem__(name, output)
+
+        handles = [modules[n].register_forward_hook(catch(n)) for n in names]
+        training = [m for m in network.modules() if m.training]
+        network.eval()
+        try:
+            network(x)
+        finally:
+            for handle in handles:
+                handle.remove()
+            for module in training:
+                module.training = True
+        absent = [name for name in names if name not in caught]
+        if absent:
+            raise BackboneError(f"tapped modules {absent} did not run in forward")
+        return [caught[name] for name in names]
+
+    return forward
+
+
+@torch.inference_mode()
+def find_tap_names(network: nn.Module, probe: int = 128) -> list[str]:
+    """Return, for each stride, the last module to give a feature map of that stride.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    probe : int, default=128
+        Side, in pixels, of the image sent through.
+
+    Returns
+    -------
+    list of str
+        From the finest stride above 1 to the coarsest.
+
+    Raises
+    ------
+    BackboneError
+        Where no module gives a feature map.
+    """
+    last: dict[int, str] = {}
+
+    def note(name: str) -> Callable:
+        def hook(module: nn.Module, args: tuple, output: object) -> None:
+            if not isinstance(output, Tensor) or output.ndim != 4:
+                return
+            height, width = output.shape[2:]
+            if height > 1 and width == 2 * height and height < probe:
+                last[round(probe / height)] = name
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(note(name))
+        for name, module in network.named_modules()
+        if name
+    ]
+    training = network.training
+    network.eval()
+    try:
+        network(torch.zeros(1, 3, probe, 2 * probe))
+    finally:
+        network.train(training)
+        for handle in handles:
+            handle.remove()
+    if not last:
+        raise BackboneError(
+            "no module of the network gives a feature map (n, C, h, w) at a stride "
+            "above 1; name the modules with taps="
+        )
+    return [last[stride] for stride in sorted(last)]

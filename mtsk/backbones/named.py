@@ -1,0 +1,170 @@
+"""Backbones by name, from timm and torchvision."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mtsk.backbones.base import Backbone
+from mtsk.backbones.fold import fold_batch_norm
+from mtsk.backbones.hooks import find_tap_names, hooked_forward
+from mtsk.backbones.weights import load_state, read_weights
+from mtsk.exceptions import BackboneError, WeightsError
+
+__all__ = ["import_timm", "timm_backbone", "torchvision_backbone"]
+
+_VIT_TAPS = 4
+
+
+def import_timm() -> ModuleType:
+    """Import timm, or say why it cannot be."""
+    import_torchvision()
+    import timm
+
+    return timm
+
+
+def import_torchvision() -> ModuleType:
+    """Import torchvision, or say why it cannot be."""
+    try:
+        import torchvision
+    except (ImportError, RuntimeError) as error:
+        raise BackboneError(
+            f"torchvision cannot be imported beside torch {torch.__version__} "
+            f"({error}). The two belong together: a CPU-only torch beside PyPI's "
+            "torchvision does not work. Reinstall both from one place: "
+            "pip install --force-reinstall torch torchvision"
+        ) from error
+    return torchvision
+
+
+def timm_backbone(
+    name: str, weights: str | None, sha256: str | None, taps: tuple[str, ...] | None
+) -> Backbone:
+    """Return a timm model, convolutional or transformer, with its stages as taps."""
+    timm = import_timm()
+    if name not in timm.list_models():
+        close = timm.list_models(f"*{name.split('_')[0].split('.')[0]}*")[:8]
+        if name.split(".")[0] not in timm.list_models():
+            raise BackboneError(f"timm has no model {name!r}; close to it: {close}")
+    arguments = _any_size_arguments(timm, name)
+    network = _create(
+        lambda **kw: timm.create_model(name, **arguments, **kw),
+        f"timm:{name}",
+        weights,
+        sha256,
+    )
+    config = network.pretrained_cfg
+    multiple = _patch_size(network)
+    if multiple == 1:
+        network = fold_batch_norm(network)
+        multiple = _least_multiple(network)
+    network = network.to(memory_format=torch.channels_last)
+    names, forward = _timm_taps(network, taps)
+    return Backbone(
+        f"timm:{name}",
+        network,
+        forward,
+        names,
+        mean=config["mean"],
+        std=config["std"],
+        multiple=multiple,
+        probe=max(128, 8 * multiple),
+    )
+
+
+def torchvision_backbone(
+    name: str, weights: str | None, sha256: str | None, taps: tuple[str, ...] | None
+) -> Backbone:
+    """Return a torchvision classification model, tapped once a stride."""
+    models = import_torchvision().models
+    if name not in models.list_models(module=models):
+        raise BackboneError(
+            f"torchvision has no classification model {name!r}; it has "
+            f"{models.list_models(module=models)[:8]} and more"
+        )
+    network = _create(
+        lambda pretrained: models.get_model(
+            name, weights="DEFAULT" if pretrained else None
+        ),
+        f"torchvision:{name}",
+        weights,
+        sha256,
+    )
+    names = list(taps) if taps else find_tap_names(network)
+    network = fold_batch_norm(network).to(memory_format=torch.channels_last)
+    return Backbone(
+        f"torchvision:{name}", network, hooked_forward(network, names), names
+    )
+
+
+def _create(build: Any, name: str, weights: str | None, sha256: str | None) -> Any:
+    """Build a network with downloaded, local or random weights."""
+    if weights is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = build(pretrained=False).eval()
+        if weights != "random":
+            load_state(network, read_weights(weights, sha256), weights)
+        return network
+    try:
+        return build(pretrained=True).eval()
+    except Exception as error:  # hubs raise errors of many libraries
+        raise WeightsError(
+            f"the weights of {name} could not be downloaded "
+            f"({type(error).__name__}). Without a network, put the model's .pth or "
+            '.safetensors file on this machine and pass weights="/path/to/file" '
+            '(or weights="random" for an untrained network)'
+        ) from error
+
+
+def _any_size_arguments(timm: ModuleType, name: str) -> dict[str, Any]:
+    """Return what makes a model take images of any size, where it must be asked."""
+    for arguments in ({"dynamic_img_size": True}, {"strict_img_size": False}):
+        try:
+            timm.create_model(name, **arguments)
+        except TypeError:
+            continue
+        return arguments
+    return {}
+
+
+@torch.inference_mode()
+def _least_multiple(network: nn.Module) -> int:
+    """Return 1, or 32 for networks whose branches only meet at round sizes."""
+    try:
+        network(torch.zeros(1, 3, 98, 131))
+    except (RuntimeError, AssertionError):
+        return 32
+    return 1
+
+
+def _patch_size(network: nn.Module) -> int:
+    embed = getattr(network, "patch_embed", None)
+    size = getattr(embed, "patch_size", 1)
+    return int(np.max(size)) if hasattr(network, "blocks") and embed is not None else 1
+
+
+def _timm_taps(network: Any, taps: tuple[str, ...] | None) -> tuple[list[str], Any]:
+    if taps:
+        return list(taps), hooked_forward(network, taps)
+    if not hasattr(network, "forward_intermediates"):
+        names = [info["module"] for info in network.feature_info]
+        return names, hooked_forward(network, names)
+    indices = None
+    if _patch_size(network) > 1:  # every block has the same stride: take four, evenly
+        depth = len(network.blocks)
+        indices = [(i + 1) * depth // _VIT_TAPS - 1 for i in range(_VIT_TAPS)]
+
+    def forward(x: Tensor) -> list[Tensor]:
+        return network.forward_intermediates(x, indices, intermediates_only=True)
+
+    with torch.inference_mode():
+        size = 8 * max(8, _patch_size(network))
+        count = len(forward(torch.zeros(1, 3, size, size)))
+    chosen = indices if indices is not None else range(count)
+    return [f"stage{i}" for i in chosen], forward

@@ -1,0 +1,180 @@
+"""A cache of what was computed from an image, in memory or on disk.
+
+Entries are keyed by the image's content and everything that shapes the result, so
+that GridSearchCV finds the same image again in every fold and for every candidate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import threading
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mtsk.feature_maps import FeatureMaps
+
+__all__ = ["DiskCache", "FeatureCache", "MemoryCache", "content_digest", "open_cache"]
+
+
+class FeatureCache(Protocol):
+    """What DeepFeatures needs of a cache."""
+
+    def get(self, key: str) -> FeatureMaps | None:
+        """Return an entry, or None."""
+
+    def put(self, key: str, maps: FeatureMaps) -> None:
+        """Keep an entry."""
+
+
+class MemoryCache:
+    """Least-recently-used entries up to a number of bytes.
+
+    Clones share it: ``clone`` and ``deepcopy`` hand back the same cache. A process
+    of its own (joblib's) starts with an empty one.
+
+    Parameters
+    ----------
+    max_bytes : int, default=None
+        None takes half of the machine's memory.
+    """
+
+    def __init__(self, max_bytes: int | None = None) -> None:
+        self.max_bytes = max_bytes if max_bytes is not None else _half_of_memory()
+        self.n_bytes = 0
+        self._entries: OrderedDict[str, FeatureMaps] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __sklearn_clone__(self) -> MemoryCache:
+        return self
+
+    def __deepcopy__(self, memo: dict) -> MemoryCache:
+        return self
+
+    def __reduce__(self) -> tuple:
+        return MemoryCache, (self.max_bytes,)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"MemoryCache({len(self)} entries, {self.n_bytes / 2**20:.0f} MiB)"
+
+    def get(self, key: str) -> FeatureMaps | None:
+        """Return an entry, or None."""
+        with self._lock:
+            if key in self._entries:
+                self._entries.move_to_end(key)
+            return self._entries.get(key)
+
+    def put(self, key: str, maps: FeatureMaps) -> None:
+        """Keep an entry; the least recently used make room for it."""
+        with self._lock:
+            if key in self._entries or maps.nbytes > self.max_bytes:
+                return
+            while self.n_bytes + maps.nbytes > self.max_bytes:
+                self.n_bytes -= self._entries.popitem(last=False)[1].nbytes
+            self._entries[key] = maps
+            self.n_bytes += maps.nbytes
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._entries.clear()
+            self.n_bytes = 0
+
+
+class DiskCache:
+    """One file an entry, written whole or not at all; processes may share it.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Made where it does not exist.
+    """
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, key: str) -> FeatureMaps | None:
+        """Return an entry, or None where there is none or its file is damaged."""
+        try:
+            with np.load(self.folder / f"{key}.npz", allow_pickle=False) as file:
+                count = len(file["strides"])
+                return FeatureMaps(
+                    [file[f"tap{i}"] for i in range(count)],
+                    [(float(a), float(b)) for a, b in file["strides"]],
+                    (int(file["shape"][0]), int(file["shape"][1])),
+                    bool(file["position"]),
+                    str(file["digest"]),
+                )
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None  # cut short or altered (the zip's CRC tells): made anew
+
+    def put(self, key: str, maps: FeatureMaps) -> None:
+        """Keep an entry: written beside its place, then renamed into it."""
+        arrays: dict[str, Any] = {f"tap{i}": tap for i, tap in enumerate(maps.taps)}
+        handle, name = tempfile.mkstemp(suffix=".part", dir=self.folder)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(
+                    file,
+                    strides=np.array(maps.strides, float),
+                    shape=np.array(maps.shape),
+                    position=np.array(maps.position),
+                    digest=np.array(maps.digest),
+                    **arrays,
+                )
+            os.replace(name, self.folder / f"{key}.npz")
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def open_cache(cache: Any) -> FeatureCache | None:
+    """Return the cache that a parameter means.
+
+    Parameters
+    ----------
+    cache : None, "memory", path, or object with ``get`` and ``put``
+        ``"memory"`` is one cache shared by the whole process.
+
+    Returns
+    -------
+    FeatureCache or None
+    """
+    if cache is None:
+        return None
+    if isinstance(cache, str) and cache == "memory":
+        return _PROCESS_CACHE
+    return DiskCache(cache) if isinstance(cache, str | os.PathLike) else cache
+
+
+def content_digest(*parts: Any) -> str:
+    """Return a hash of arrays and of the ``repr`` of everything else."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(repr((part.dtype.str, part.shape)).encode())
+            digest.update(np.ascontiguousarray(part).data)
+        else:
+            digest.update(repr(part).encode())
+    return digest.hexdigest()
+
+
+def _half_of_memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):  # not on every system
+        return 2**32
+
+
+_PROCESS_CACHE = MemoryCache()

@@ -1,0 +1,46 @@
+"""The errors and warnings that mtsk raises.
+
+Each derives from the built-in error a caller would expect, so that code which
+catches ``ValueError`` keeps working.
+"""
+
+__all__ = [
+    "BackboneError",
+    "ImageError",
+    "MtskError",
+    "SkippedImageWarning",
+    "TargetError",
+    "UnknownTaskError",
+    "WeightsError",
+]
+
+
+class MtskError(Exception):
+    """Base class of every error that mtsk raises on purpose."""
+
+
+class ImageError(MtskError, ValueError):
+    """An image cannot be used; the message names its index (or its file)."""
+
+
+class TargetError(MtskError, ValueError):
+    """A target does not fit its image or its task; the message names both."""
+
+
+class UnknownTaskError(MtskError, KeyError):
+    """A task name that the estimator or the targets do not have."""
+
+    def __str__(self) -> str:  # KeyError would show the message in quotes
+        return str(self.args[0]) if self.args else ""
+
+
+class BackboneError(MtskError, ValueError):
+    """A backbone cannot be built or tapped as asked."""
+
+
+class WeightsError(MtskError, OSError):
+    """Weights are missing, cannot be fetched, or are not the ones expected."""
+
+
+class SkippedImageWarning(UserWarning):
+    """Images were left out because they could not be read (``on_error="skip"``)."""

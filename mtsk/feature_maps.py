@@ -1,0 +1,293 @@
+"""FeatureMaps: one image's taps at their own strides, and the ways out of them.
+
+Where a tap's cell lies: cell i of a tap of stride s is centred on pixel
+s·i + (s − 1)/2, the half-pixel convention (``align_corners=False``). Every way out
+interpolates bilinearly on those centres and repeats the border beyond them, so that
+``at``, ``pool`` and ``scores`` agree to rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy import sparse
+
+__all__ = ["POSITION_NAMES", "FeatureMaps", "position_columns"]
+
+POSITION_NAMES = (
+    "y",
+    "x",
+    "y^2",
+    "x^2",
+    "xy",
+    "sin(pi y)",
+    "cos(pi y)",
+    "sin(pi x)",
+    "cos(pi x)",
+)
+
+
+def position_columns(
+    y: np.ndarray, x: np.ndarray, shape: tuple[int, int]
+) -> np.ndarray:
+    """Return nine functions of the place in the image.
+
+    Parameters
+    ----------
+    y, x : ndarray of one shape (...)
+        Pixel coordinates.
+    shape : (int, int)
+        Height and width of the image, which span [−1, 1].
+
+    Returns
+    -------
+    ndarray of float32, shape (..., 9)
+        As named in ``POSITION_NAMES``.
+    """
+    y = (np.asarray(y, np.float32) + 0.5) * (2 / shape[0]) - 1
+    x = (np.asarray(x, np.float32) + 0.5) * (2 / shape[1]) - 1
+    waves = [f(np.pi * c) for c in (y, x) for f in (np.sin, np.cos)]
+    return np.stack([y, x, y * y, x * x, x * y, *waves], axis=-1).astype(np.float32)
+
+
+@dataclass
+class FeatureMaps:
+    """The hypercolumns of one image, never built at full resolution.
+
+    Parameters
+    ----------
+    taps : list of ndarray of shape (h, w, C)
+        Outputs of the tapped layers, half precision or single.
+    strides : list of (float, float)
+        Image pixels per cell, down and across, of each tap. Not whole where an
+        image was resized.
+    shape : (int, int)
+        Height and width of the image in pixels.
+    position : bool, default=False
+        Whether the nine columns of position follow the taps' channels.
+    digest : str, default=""
+        Hash of the image, which tells it from others.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mtsk import FeatureMaps
+    >>> maps = FeatureMaps([np.arange(4.0).reshape(2, 2, 1)], [(4, 4)], (8, 8))
+    >>> maps.at([[0, 0], [3.5, 3.5], [7, 7]])
+    array([[0. ], [1.5], [3. ]], dtype=float32)
+    """
+
+    taps: list[np.ndarray]
+    strides: list[tuple[float, float]]
+    shape: tuple[int, int]
+    position: bool = False
+    digest: str = ""
+
+    @property
+    def n_features(self) -> int:
+        """Length of a hypercolumn."""
+        return sum(t.shape[2] for t in self.taps) + len(POSITION_NAMES) * self.position
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the taps hold."""
+        return sum(tap.nbytes for tap in self.taps)
+
+    @cached_property
+    def _columns(self) -> list[slice]:
+        ends = np.cumsum([0, *(tap.shape[2] for tap in self.taps)]).tolist()
+        return [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+
+    @cached_property
+    def _grids(self) -> dict[tuple, list[int]]:
+        """Taps by grid: those on one grid are interpolated together."""
+        grids: dict[tuple, list[int]] = {}
+        for i, (tap, stride) in enumerate(zip(self.taps, self.strides, strict=True)):
+            grids.setdefault((*tap.shape[:2], *stride), []).append(i)
+        return grids
+
+    def at(self, points: np.ndarray) -> np.ndarray:
+        """Return hypercolumns at points, bilinearly interpolated.
+
+        Parameters
+        ----------
+        points : array-like of shape (n, 2)
+            Rows and columns of pixels, whole or not.
+
+        Returns
+        -------
+        ndarray of float32, shape (n, n_features)
+        """
+        points = np.asarray(points, float).reshape(-1, 2)
+        out = np.empty((len(points), self.n_features), np.float32)
+        for (h, w, sy, sx), members in self._grids.items():
+            (y0, y1, fy), (x0, x1, fx) = (
+                _corners(points[:, 0], h, sy),
+                _corners(points[:, 1], w, sx),
+            )
+            cells = (y0 * w + x0, y0 * w + x1, y1 * w + x0, y1 * w + x1)
+            weights = ((1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx)
+            for i in members:
+                flat = self.taps[i].reshape(h * w, -1)
+                target = out[:, self._columns[i]]
+                target[:] = 0
+                for cell, weight in zip(cells, weights, strict=True):
+                    target += flat[cell] * weight[:, None].astype(np.float32)
+        if self.position:
+            columns = position_columns(points[:, 0], points[:, 1], self.shape)
+            out[:, -columns.shape[1] :] = columns
+        return out
+
+    def scores(
+        self, coef: np.ndarray, intercept: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Return a linear head's score maps, made at each grid and then summed.
+
+        Equal to ``at(every pixel) @ coef + intercept``: interpolation and the head
+        are both linear, so their order does not matter.
+
+        Parameters
+        ----------
+        coef : ndarray of shape (n_features, K)
+        intercept : ndarray of shape (K,), optional
+
+        Returns
+        -------
+        ndarray of float32, shape (H, W, K)
+        """
+        return np.moveaxis(self._score_planes(coef, intercept), 0, -1)
+
+    @torch.inference_mode()
+    def _score_planes(
+        self, coef: np.ndarray, intercept: np.ndarray | None
+    ) -> np.ndarray:
+        if coef.shape[0] != self.n_features:
+            raise ValueError(
+                f"coef has {coef.shape[0]} rows, a hypercolumn {self.n_features}"
+            )
+        coef_t = torch.from_numpy(np.ascontiguousarray(coef, np.float32))
+        total: torch.Tensor | None = None
+        for (h, w, sy, sx), members in self._grids.items():
+            plane = torch.zeros(h * w, coef.shape[1])
+            for i in members:
+                tap = torch.from_numpy(self.taps[i].reshape(h * w, -1)).float()
+                plane.addmm_(tap, coef_t[self._columns[i]])
+            planes = plane.T.reshape(1, -1, h, w).contiguous()
+            if (h, w) != self.shape or (sy, sx) != (1, 1):
+                planes = _upsample(planes, self.shape, sy, sx)
+            total = planes if total is None else total.add_(planes)
+        assert total is not None
+        out = total[0]
+        if self.position:
+            out += _position_planes(coef_t[-len(POSITION_NAMES) :], self.shape)
+        if intercept is not None:
+            out += torch.from_numpy(np.asarray(intercept, np.float32))[:, None, None]
+        return out.numpy()
+
+    def pool(self, segments: np.ndarray) -> np.ndarray:
+        """Return the mean hypercolumn of each region.
+
+        One sparse operator a grid (average over pixels ∘ interpolate) is applied to
+        the taps, so the cost is that of the coarse maps.
+
+        Parameters
+        ----------
+        segments : ndarray of int, shape (H, W)
+            Region of each pixel, 0 … R − 1; negative pixels belong to none.
+
+        Returns
+        -------
+        ndarray of float32, shape (R, n_features)
+            NaN for a number that no pixel has.
+        """
+        segments = np.asarray(segments)
+        if segments.shape != self.shape or segments.dtype.kind not in "iu":
+            raise ValueError(
+                f"segments must be an integer map of shape {self.shape}, got "
+                f"dtype {segments.dtype}, shape {segments.shape}"
+            )
+        rows, cols = np.nonzero(segments >= 0)
+        region = segments[rows, cols]
+        n_regions = int(region.max(initial=-1)) + 1
+        sizes = np.bincount(region, minlength=n_regions).astype(float)
+        share = 1 / np.where(sizes > 0, sizes, np.nan)
+        out = np.empty((n_regions, self.n_features), np.float32)
+        for (h, w, sy, sx), members in self._grids.items():
+            operator = _pool_operator(region, rows, cols, (h, w, sy, sx), n_regions)
+            for i in members:
+                flat = self.taps[i].reshape(h * w, -1).astype(np.float32)
+                out[:, self._columns[i]] = (operator @ flat) * share[:, None]
+        if self.position:
+            columns = position_columns(rows, cols, self.shape)
+            ones = sparse.csr_array(
+                (np.ones(len(region)), (region, np.arange(len(region)))),
+                shape=(n_regions, len(region)),
+            )
+            out[:, -columns.shape[1] :] = (ones @ columns) * share[:, None]
+        return out
+
+    def vector(self) -> np.ndarray:
+        """Return the mean of each channel over its tap, for tasks of whole images.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_channels,)
+            Without the columns of position.
+        """
+        return np.concatenate(
+            [tap.mean(axis=(0, 1), dtype=np.float32) for tap in self.taps]
+        )
+
+
+def _corners(
+    place: np.ndarray, size: int, stride: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the two cells beside a pixel coordinate and the second one's weight."""
+    cell = np.clip((place + 0.5) / stride - 0.5, 0, size - 1)
+    low = np.minimum(cell.astype(np.intp), size - 1)
+    return low, np.minimum(low + 1, size - 1), cell - low
+
+
+def _upsample(
+    planes: torch.Tensor, shape: tuple[int, int], sy: float, sx: float
+) -> torch.Tensor:
+    """Interpolate (1, K, h, w) to the image, with the taps' true strides.
+
+    The operator behind ``F.interpolate`` takes size and scale at once, which the
+    function does not: a tap's last cell may reach beyond the image.
+    """
+    return torch.ops.aten.upsample_bilinear2d(planes, shape, False, sy, sx)
+
+
+def _position_planes(coef: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    """Return (K, H, W): all but x·y is a sum of a column and a row."""
+    height, width = shape
+    y = torch.from_numpy(position_columns(np.arange(height), np.zeros(height), shape))
+    x = torch.from_numpy(position_columns(np.zeros(width), np.arange(width), shape))
+    of_y, of_x, product = [0, 2, 5, 6], [1, 3, 7, 8], 4
+    column = (y[:, of_y] @ coef[of_y]).T
+    row = (x[:, of_x] @ coef[of_x]).T
+    twist = coef[product][:, None] * y[:, 0]
+    return column[:, :, None] + row[:, None, :] + twist[:, :, None] * x[:, 1]
+
+
+def _pool_operator(
+    region: np.ndarray,
+    rows: np.ndarray,
+    cols: np.ndarray,
+    grid: tuple[int, int, float, float],
+    n_regions: int,
+) -> sparse.csr_array:
+    """Return the (regions × cells) sums of interpolation weights."""
+    h, w, sy, sx = grid
+    (y0, y1, fy), (x0, x1, fx) = _corners(rows, h, sy), _corners(cols, w, sx)
+    cells = np.concatenate([y0 * w + x0, y0 * w + x1, y1 * w + x0, y1 * w + x1])
+    weights = np.concatenate(
+        [(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx]
+    )
+    return sparse.csr_array(
+        (weights, (np.tile(region, 4), cells)), shape=(n_regions, h * w)
+    )

@@ -1,0 +1,395 @@
+"""DeepFeatures: images in, a frozen network's features out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+from tqdm.auto import tqdm
+
+from mtsk._validation import (
+    HasMethods,
+    Interval,
+    SequenceOf,
+    StrOptions,
+    check_parameters,
+)
+from mtsk.backbones import BUNDLED, Backbone, choose_device, load_backbone
+from mtsk.backbones.memory import keep_freed_memory
+from mtsk.cache import FeatureCache, content_digest, open_cache
+from mtsk.exceptions import BackboneError, WeightsError
+from mtsk.feature_maps import POSITION_NAMES, FeatureMaps
+from mtsk.images import Channels, Images
+
+__all__ = ["DeepFeatures"]
+
+# Pixels of one batch through the network. On a CPU the finest maps of about two
+# 360 x 480 images just fit the cache, and larger batches were slower (see
+# benchmarks/forward.py); a GPU wants many more to be busy.
+_BATCH_PIXELS = {"cpu": 2 * 360 * 480, "cuda": 64 * 360 * 480, "mps": 16 * 360 * 480}
+
+
+class DeepFeatures(TransformerMixin, BaseEstimator):
+    """Features of a frozen pretrained network, as maps or as one row an image.
+
+    Parameters
+    ----------
+    backbone : str, torch.nn.Module or Backbone, default="efficientnet_lite0"
+        The bundled network, ``"timm:<name>"``, ``"torchvision:<name>"``, or your own
+        module, which is used as it is and never copied.
+    weights : path, "random" or None, default=None
+        A local file of weights; None takes the bundled or downloaded ones.
+    weights_sha256 : str, default=None
+        Hash that the file of weights must have.
+    taps : sequence of str, default=None
+        Modules whose outputs are taken. None takes those of every stride.
+    scales : sequence of float, default=(1.0, 2.0)
+        The image is passed through at each of these sizes. 2 costs four times 1.
+    position : bool, default=False
+        Whether hypercolumns end with nine functions of the place in the image.
+    output : {"maps", "vector"}, default="maps"
+        ``"maps"``: a list of FeatureMaps. ``"vector"``: a table with one row an
+        image, the mean of every channel, for any scikit-learn pipeline.
+    channels : three int, sequence of such triples, or None, default=None
+        Which channels make the network's three; several triples mean several
+        passes. Needed where images have other than 1 or 3 channels.
+    storage : {"float16", "float32"}, default="float16"
+        Precision in which maps are kept.
+    batch_size : int, default=None
+        Images of one size that go through together. None chooses by their size.
+    device : str, default="auto"
+        ``"auto"`` takes cuda, then mps, then cpu.
+    cache : None, "memory", path, or MemoryCache, default=None
+        Where features are kept for the next fit, fold or candidate. ``"memory"`` is
+        shared by the process; a path is shared by processes.
+    on_error : {"raise", "skip"}, default="raise"
+        With ``"skip"`` an image that cannot be used is reported in a
+        SkippedImageWarning; its maps are None, its row is NaN.
+    verbose : int, default=0
+        Above 0 shows a progress bar.
+
+    Attributes
+    ----------
+    backbone_digest_ : str
+        SHA-256 of the network's weights.
+    taps_ : tuple of Tap
+        Name, channels and stride of each tap.
+    n_features_out_ : int
+        Length of a hypercolumn, or of a row.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mtsk import DeepFeatures
+    >>> images = np.zeros((2, 64, 64), np.uint8)
+    >>> DeepFeatures(output="vector", scales=[1]).fit_transform(images).shape
+    (2, 784)
+    """
+
+    def __init__(
+        self,
+        backbone: str | nn.Module | Backbone = BUNDLED,
+        *,
+        weights: str | os.PathLike | None = None,
+        weights_sha256: str | None = None,
+        taps: Sequence[str] | None = None,
+        scales: Sequence[float] = (1.0, 2.0),
+        position: bool = False,
+        output: Literal["maps", "vector"] = "maps",
+        channels: Channels = None,
+        storage: Literal["float16", "float32"] = "float16",
+        batch_size: int | None = None,
+        device: str = "auto",
+        cache: Any = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.weights_sha256 = weights_sha256
+        self.taps = taps
+        self.scales = scales
+        self.position = position
+        self.output = output
+        self.channels = channels
+        self.storage = storage
+        self.batch_size = batch_size
+        self.device = device
+        self.cache = cache
+        self.on_error = on_error
+        self.verbose = verbose
+
+    def fit(self, X: Any = None, y: Any = None) -> Self:
+        """Load the network; nothing is learnt.
+
+        Parameters
+        ----------
+        X : images, default=None
+            Only counted, not opened.
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InvalidParameterError, BackboneError, WeightsError
+        """
+        check_parameters(self, _CONSTRAINTS)
+        backbone = self._network()
+        self.backbone_digest_ = backbone.digest
+        self.taps_ = backbone.taps
+        self._n_views = len(Images([0], self.channels).channels or [None])
+        self.n_features_out_ = len(self.get_feature_names_out())
+        return self
+
+    def transform(self, X: Any) -> list[FeatureMaps | None] | np.ndarray:
+        """Return the features of images.
+
+        Parameters
+        ----------
+        X : array of shape (n, H, W) or (n, H, W, C), or sequence of images or paths
+
+        Returns
+        -------
+        list of FeatureMaps, or ndarray of float32 of shape (n, n_features_out_)
+
+        Raises
+        ------
+        ImageError
+            On an image that cannot be used; the message names its index.
+        NotFittedError
+        """
+        check_is_fitted(self)
+        images = Images(X, self.channels, self.on_error)
+        if self.output == "vector":
+            table = np.full((len(images), self.n_features_out_), np.nan, np.float32)
+            for index, maps in self.iter_maps(images):
+                table[index] = maps.vector()
+            images.warn_of_skipped()
+            return table
+        found = dict(self.iter_maps(images))
+        images.warn_of_skipped()
+        return [found.get(index) for index in range(len(images))]
+
+    def iter_maps(
+        self, X: Any, *, desc: str = "features"
+    ) -> Iterator[tuple[int, FeatureMaps]]:
+        """Yield (index, FeatureMaps) in order, holding one batch at a time.
+
+        Parameters
+        ----------
+        X : images, or Images
+            What ``Images`` skips is not yielded.
+        desc : str, default="features"
+            What the progress bar is called.
+
+        Yields
+        ------
+        index : int
+        maps : FeatureMaps
+        """
+        check_is_fitted(self)
+        images = X if isinstance(X, Images) else Images(X, self.channels, self.on_error)
+        cache = open_cache(self.cache)
+        backbone = self._network()
+        if backbone.digest != self.backbone_digest_:
+            raise WeightsError(
+                f"the weights of {backbone.name} changed since fit: their SHA-256 was "
+                f"{self.backbone_digest_[:12]}…, is {backbone.digest[:12]}…"
+            )
+        recipe = self._recipe()
+        waiting: list[_Waiting] = []
+        bar = tqdm(
+            images, desc=desc, total=len(images), disable=not self.verbose, unit="image"
+        )
+        with keep_freed_memory():
+            for index, views in bar:
+                new = _Waiting(index, views, content_digest(views))
+                new.key = content_digest(new.digest, recipe)
+                hit = cache.get(new.key) if cache is not None else None
+                if waiting and (
+                    hit is not None
+                    or views.shape != waiting[0].views.shape
+                    or len(waiting) >= self._batch_limit(views)
+                ):
+                    yield from self._flush(backbone, waiting, cache)
+                    waiting = []
+                if hit is not None:
+                    yield index, hit
+                else:
+                    waiting.append(new)
+            yield from self._flush(backbone, waiting, cache)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return names such as ``"scale2_blocks.3_17"``.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        ndarray of str, shape (n_features_out_,)
+        """
+        check_is_fitted(self, "taps_")
+        views = [""] if self._n_views == 1 else [f"v{v}_" for v in range(self._n_views)]
+        names = [
+            f"{view}scale{scale:g}_{tap.name}_{channel}"
+            for view in views
+            for scale in self.scales
+            for tap in self.taps_
+            for channel in range(tap.channels)
+        ]
+        if self.position and self.output == "maps":
+            names += [f"position_{name}" for name in POSITION_NAMES]
+        return np.array(names, dtype=object)
+
+    def __sklearn_clone__(self) -> Self:
+        """Clone without copying a network."""
+        params = {
+            name: value if name == "backbone" else clone(value, safe=False)
+            for name, value in self.get_params(deep=False).items()
+        }
+        return type(self)(**params)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.target_tags.required = False
+        return tags
+
+    def _network(self) -> Backbone:
+        backbone = load_backbone(
+            self.backbone,
+            weights=self.weights,
+            weights_sha256=self.weights_sha256,
+            taps=self.taps,
+        )
+        return backbone.to(choose_device(self.device))
+
+    def _recipe(self) -> tuple:
+        """Everything but the image that shapes its features."""
+        device = choose_device(self.device).type
+        names = tuple(tap.name for tap in self.taps_)
+        scales = tuple(float(s) for s in self.scales)
+        return (self.backbone_digest_, names, scales, self.position, self.storage) + (
+            () if device == "cpu" else (device,)
+        )
+
+    def _batch_limit(self, views: np.ndarray) -> int:
+        if self.batch_size is not None:
+            return self.batch_size
+        device = choose_device(self.device).type
+        pixels = views[..., 0].size * max(self.scales) ** 2
+        return max(1, int(_BATCH_PIXELS.get(device, _BATCH_PIXELS["cpu"]) // pixels))
+
+    def _flush(
+        self, backbone: Backbone, waiting: list[_Waiting], cache: FeatureCache | None
+    ) -> Iterator[tuple[int, FeatureMaps]]:
+        if not waiting:
+            return
+        made = self._compute(backbone, np.stack([w.views for w in waiting]))
+        for new, maps in zip(waiting, made, strict=True):
+            maps.digest = new.digest
+            if cache is not None:
+                cache.put(new.key, maps)
+            yield new.index, maps
+
+    def _compute(self, backbone: Backbone, batch: np.ndarray) -> list[FeatureMaps]:
+        """Return the maps of a batch (n, views, H, W, 3)."""
+        n, n_views, height, width, _ = batch.shape
+        taps: list[list[np.ndarray]] = [[] for _ in range(n)]
+        strides: list[tuple[float, float]] = []
+        try:
+            for view in range(n_views):
+                x = torch.from_numpy(batch[:, view]).permute(0, 3, 1, 2)
+                x = x.to(next(iter(backbone.network.parameters()), x).device)
+                for scale in self.scales:
+                    resized = _resize(x, scale)
+                    down, across = resized.shape[2] / height, resized.shape[3] / width
+                    outputs = _forward(backbone, resized)
+                    for tap, out in zip(backbone.taps, outputs, strict=True):
+                        strides.append((tap.stride / down, tap.stride / across))
+                        stored = self._store(out)
+                        for i in range(n):
+                            taps[i].append(np.ascontiguousarray(stored[i]))
+        except (RuntimeError, MemoryError) as error:
+            raise _explain_memory(error, batch.shape) from error
+        return [
+            FeatureMaps(taps[i], strides, (height, width), self.position)
+            for i in range(n)
+        ]
+
+    def _store(self, out: torch.Tensor) -> np.ndarray:
+        """Return a tap's output in the precision of storage, and on the host."""
+        stored = out.to(getattr(torch, self.storage))
+        if not torch.isfinite(stored.abs().amax()):
+            advice = '; use storage="float32"' if self.storage == "float16" else ""
+            raise BackboneError(f"features overflow {self.storage}{advice}")
+        return stored.cpu().numpy()
+
+
+@dataclass
+class _Waiting:
+    """An image on its way through the network."""
+
+    index: int
+    views: np.ndarray
+    digest: str
+    key: str = ""
+
+
+_CONSTRAINTS: dict[str, list] = {
+    "backbone": [str, nn.Module, Backbone],
+    "weights": [str, os.PathLike, None],
+    "weights_sha256": [str, None],
+    "taps": [SequenceOf(str), None],
+    "scales": [SequenceOf(Interval(Real, 0, None, closed="neither"))],
+    "position": ["boolean"],
+    "output": [StrOptions({"maps", "vector"})],
+    "storage": [StrOptions({"float16", "float32"})],
+    "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+    "cache": [None, str, os.PathLike, HasMethods(["get", "put"])],
+    "on_error": [StrOptions({"raise", "skip"})],
+    "verbose": ["verbose"],
+}
+
+
+def _resize(x: torch.Tensor, scale: float) -> torch.Tensor:
+    if scale == 1:
+        return x
+    size = [max(1, round(side * scale)) for side in x.shape[2:]]
+    return nn.functional.interpolate(
+        x, size=size, mode="bilinear", align_corners=False, antialias=scale < 1
+    )
+
+
+def _forward(backbone: Backbone, x: torch.Tensor) -> list[torch.Tensor]:
+    """Run the network, in mixed precision on a GPU."""
+    if x.device.type != "cuda":
+        return backbone(x)
+    with torch.autocast("cuda", dtype=torch.float16):
+        return backbone(x)
+
+
+def _explain_memory(error: BaseException, shape: tuple[int, ...]) -> BaseException:
+    """Return a MemoryError that names the knobs, or the error itself."""
+    text = str(error).lower()
+    if not isinstance(error, MemoryError) and "memory" not in text:
+        return error
+    n, _, height, width, _ = shape
+    return MemoryError(
+        f"not enough memory for the features of {n} image(s) of {height} x {width}; "
+        "lower `batch_size`, drop the largest of `scales`, or make the images smaller"
+    )

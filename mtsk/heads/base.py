@@ -1,0 +1,216 @@
+"""What the joint heads share: tables of targets in, tables of scores out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from scipy.special import expit, softmax
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_array,
+    check_consistent_length,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
+
+from mtsk.tasks.columns import ColumnGroup, column_slices, score_slices
+
+__all__ = ["POWER", "ClassWeight", "JointLinear", "class_weights", "labelled_columns"]
+
+ClassWeight = Literal["sqrt", "balanced"] | None
+POWER = {None: 0.0, "sqrt": 0.5, "balanced": 1.0}
+
+
+class JointLinear(BaseEstimator):
+    """Base of the heads that hold one weight matrix for all column groups.
+
+    Attributes
+    ----------
+    coef_ : ndarray of float32, shape (n_features, n_scores)
+    intercept_ : ndarray of float32, shape (n_scores,)
+    groups_ : list of ColumnGroup
+    classes_ : list of ndarray or None
+        Labels of each group that was read from an integer or str ``y``.
+    """
+
+    columns: Sequence[ColumnGroup] | None
+    coef_: np.ndarray
+    intercept_: np.ndarray
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return the scores of every group, side by side.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_scores)
+            Logits of classes and labels; numbers of real columns.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=[np.float32, np.float64])
+        return X @ self.coef_ + self.intercept_
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return probabilities of classes and labels (and the numbers of real columns).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_scores)
+        """
+        scores = self.decision_function(X)
+        squash = {"nominal": softmax, "binary": lambda s, axis: expit(s)}
+        for group, part in zip(self.groups_, score_slices(self.groups_), strict=True):
+            if group.kind in squash:
+                scores[:, part] = squash[group.kind](scores[:, part], axis=1)
+        return scores
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return a table like the ``y`` of ``fit``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_columns)
+        """
+        scores = self.decision_function(X)
+        parts = []
+        for group, part, classes in zip(
+            self.groups_, score_slices(self.groups_), self.classes_, strict=True
+        ):
+            score = scores[:, part]
+            if group.kind == "nominal":
+                code = score.argmax(axis=1)[:, None]
+                parts.append(code.astype(float) if classes is None else classes[code])
+            else:
+                parts.append((score > 0) * 1.0 if group.kind == "binary" else score)
+        table = np.concatenate(parts, axis=1)
+        return table[:, 0] if self._flat else table
+
+    def _more_constraints(self) -> dict[str, list]:
+        return {}
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
+        tags.target_tags.single_output = True
+        return tags
+
+    def _check_table(
+        self, X: Any, y: Any, sample_weight: Any, *, reset: bool = True
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return X, the coded table of y (float32, NaN missing), and row weights."""
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is "
+                "None"
+            )
+        X = validate_data(self, X, reset=reset, dtype=[np.float32, np.float64])
+        Y = self._code(y, reset)
+        check_consistent_length(X, Y)
+        weight = _check_sample_weight(
+            sample_weight, X, dtype=np.float64, ensure_non_negative=True
+        )
+        return X.astype(np.float32, copy=False), Y, weight
+
+    def _code(self, y: Any, reset: bool) -> np.ndarray:
+        y = y if hasattr(y, "dtype") else np.asarray(y)
+        if self.columns is not None:
+            Y = check_array(y, dtype=np.float32, ensure_all_finite="allow-nan")
+            self._flat = False
+            self.groups_ = list(self.columns)
+            self.classes_ = [None] * len(self.groups_)
+            width = sum(g.n_columns for g in self.groups_)
+            if Y.shape[1] != width:
+                raise ValueError(f"y has {Y.shape[1]} columns, `columns` name {width}")
+            return Y
+        flat = y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1)
+        if y.ndim == 2 and flat:
+            y = column_or_1d(y, warn=True)
+        y = check_array(
+            y,
+            dtype=None,
+            ensure_2d=False,
+            ensure_all_finite="allow-nan" if y.dtype.kind == "f" else True,
+        )
+        y = np.asarray(y)[:, None] if flat else np.asarray(y)
+        if y.dtype.kind == "O":
+            y = y.astype(str) if isinstance(y.flat[0], str) else y.astype(float)
+        if reset:
+            self._flat = flat
+        return self._code_reals(y, reset) if y.dtype.kind == "f" else self._codes(
+            y, reset
+        )
+
+    def _code_reals(self, y: np.ndarray, reset: bool) -> np.ndarray:
+        if reset:
+            self.groups_ = [ColumnGroup("real", 1) for _ in range(y.shape[1])]
+            self.classes_ = [None] * y.shape[1]
+        return y.astype(np.float32)
+
+    def _codes(self, y: np.ndarray, reset: bool) -> np.ndarray:
+        if reset:
+            self.classes_ = [np.unique(column) for column in y.T]
+            self.groups_ = [ColumnGroup("nominal", len(c)) for c in self.classes_]
+        codes = np.empty(y.shape, np.float32)
+        for j, classes in enumerate(self.classes_):
+            place = np.searchsorted(classes, y[:, j]).clip(max=len(classes) - 1)
+            if (classes[place] != y[:, j]).any():
+                raise ValueError("y has labels that the first call did not have")
+            codes[:, j] = place
+        return codes
+
+
+def class_weights(
+    group: ColumnGroup, Y: np.ndarray, weight: np.ndarray, power: ClassWeight
+) -> np.ndarray:
+    """Return the weight of each entry, of mean 1 over the labelled ones, 0 elsewhere.
+
+    An entry of a class with frequency f weighs ∝ f^−p with p = 0 (None), ½ ("sqrt")
+    or 1 ("balanced"), times the row's own weight.
+
+    Parameters
+    ----------
+    group : ColumnGroup
+    Y : ndarray of shape (n, group.n_columns)
+        Coded, NaN where missing.
+    weight : ndarray of shape (n,)
+        Row weights.
+    power : {"sqrt", "balanced", None}
+
+    Returns
+    -------
+    ndarray of float64, shape (n, group.n_columns)
+    """
+    valid = ~np.isnan(Y)
+    out = np.where(valid, weight[:, None], 0.0)
+    if group.kind != "real":
+        size = group.size if group.kind == "nominal" else 2
+        for j in range(Y.shape[1]):
+            code = np.where(valid[:, j], Y[:, j], 0).astype(np.intp)
+            mass = np.bincount(code, out[:, j], minlength=size)
+            share = np.where(mass > 0, mass / max(mass.sum(), 1e-300), 1.0)
+            out[:, j] *= share[code] ** -POWER[power]
+    total = out.sum(axis=0)
+    return out * np.where(total > 0, valid.sum(axis=0) / np.where(total > 0, total, 1), 0)
+
+
+def labelled_columns(groups: list[ColumnGroup]) -> list[tuple[ColumnGroup, slice, slice]]:
+    """Return each group with its slice of columns and its slice of scores."""
+    return list(
+        zip(groups, column_slices(groups), score_slices(groups), strict=True)
+    )

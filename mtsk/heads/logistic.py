@@ -1,0 +1,305 @@
+"""JointLogistic: all tasks' generalised linear models, fitted in shared passes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from mtsk._validation import Interval, StrOptions, check_parameters
+from mtsk.heads.base import ClassWeight, JointLinear, class_weights, labelled_columns
+from mtsk.heads.lbfgs import minimise_together
+from mtsk.heads.statistics import Moments
+from mtsk.tasks.columns import ColumnGroup
+
+__all__ = ["JointLogistic"]
+
+
+class JointLogistic(JointLinear):
+    """Linear models of nominal, binary and real columns, missing entries allowed.
+
+    For each column group, over its labelled rows with weights w of mean 1::
+
+        minimise  mean(w · loss(y, x̃ᵀV + b)) + alpha / 2 · ‖V‖²
+
+    where x̃ is x standardised over the group's rows and loss is the multinomial
+    (nominal), Bernoulli (binary) or squared (real) one. Nothing is shared between
+    groups, so the joint fit equals separate fits; what they share is work: one pass
+    over the table serves all of them. The search runs in coordinates in which the
+    null model's Hessian is the identity (one eigendecomposition for each set of
+    rows), which takes some 15 passes instead of hundreds.
+
+    Parameters
+    ----------
+    alpha : float, default=0.01
+        Strength of the penalty, relative to standardised features.
+    class_weight : {"sqrt", "balanced", None}, default="sqrt"
+        Classes and labels of frequency f weigh ∝ 1/√f, 1/f or 1. Probabilities are
+        those of the weighted frequencies, as everywhere in scikit-learn.
+    columns : list of ColumnGroup, default=None
+        What the columns of ``y`` are (then coded, NaN missing). None reads integer,
+        bool and str columns as classes, float ones as numbers.
+    max_iter : int, default=30
+        Most steps a group takes.
+    tol : float, default=2e-3
+        A group stops when a step lowers its objective by less than this fraction.
+    verbose : int, default=0
+        Above 0 shows a progress bar.
+
+    Attributes
+    ----------
+    coef_ : ndarray of float32, shape (n_features, n_scores)
+    intercept_ : ndarray of float32, shape (n_scores,)
+    groups_ : list of ColumnGroup
+    n_iter_ : list of int
+        Steps taken, by group.
+
+    See Also
+    --------
+    JointRidge : Closed form, mergeable, chooses ``alpha`` itself.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mtsk import JointLogistic
+    >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> JointLogistic().fit(X, ["low", "low", "high", "high"]).predict([[0.2], [2.9]])
+    array(['low', 'high'], dtype='<U4')
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.01,
+        *,
+        class_weight: ClassWeight = "sqrt",
+        columns: Sequence[ColumnGroup] | None = None,
+        max_iter: int = 30,
+        tol: float = 2e-3,
+        verbose: int = 0,
+    ) -> None:
+        self.alpha = alpha
+        self.class_weight = class_weight
+        self.columns = columns
+        self.max_iter = max_iter
+        self.tol = tol
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit all groups.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_columns)
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InvalidParameterError, ValueError
+        """
+        check_parameters(self, _CONSTRAINTS)
+        X, Y, weight = self._check_table(X, y, sample_weight)
+        table = torch.from_numpy(np.ascontiguousarray(X))
+        bases: dict[bytes, _Basis] = {}
+        problems = [
+            _Problem(group, Y[:, part], weight, self, X, bases)
+            for group, part, _ in labelled_columns(self.groups_)
+        ]
+        bar = tqdm(total=self.max_iter, desc="head", disable=not self.verbose)
+        with bar:
+            points, self.n_iter_ = minimise_together(
+                lambda trials: _evaluate(table, problems, trials),
+                [problem.start for problem in problems],
+                max_iter=self.max_iter,
+                tol=self.tol,
+                after_pass=lambda losses: bar.update(),
+            )
+        parts = [p.linear(x) for p, x in zip(problems, points, strict=True)]
+        self.coef_ = np.concatenate([w for w, _ in parts], axis=1).astype(np.float32)
+        self.intercept_ = np.concatenate([b for _, b in parts]).astype(np.float32)
+        return self
+
+
+_CONSTRAINTS: dict[str, list] = {
+    "alpha": [Interval(Real, 0, None, closed="neither")],
+    "class_weight": [StrOptions({"sqrt", "balanced"}), None],
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "verbose": ["verbose"],
+}
+
+
+@dataclass
+class _Basis:
+    """Standardisation and principal axes of a set of rows."""
+
+    mean: np.ndarray  # (d,)
+    axes: np.ndarray  # (d, r): standardise, then rotate
+    values: np.ndarray  # (r,) variances along the axes
+
+    @classmethod
+    def of(cls, X: np.ndarray, weight: np.ndarray) -> _Basis:
+        rows = np.flatnonzero(weight > 0)
+        if len(rows) < X.shape[1]:
+            return cls._of_few(X[rows].astype(np.float64), weight[rows])
+        moments = Moments.of(X, np.zeros((len(X), 1)), weight)
+        covariance = moments.covariance()
+        inverse_std = _inverse_std(np.diag(covariance), moments.x_mean)
+        values, axes = np.linalg.eigh(
+            covariance * inverse_std[:, None] * inverse_std[None, :]
+        )
+        return cls(moments.x_mean, inverse_std[:, None] * axes, values.clip(min=0))
+
+    @classmethod
+    def _of_few(cls, X: np.ndarray, weight: np.ndarray) -> _Basis:
+        """Fewer rows than features: the rows' own span holds every solution."""
+        mean = np.average(X, axis=0, weights=weight)
+        X = X - mean
+        inverse_std = _inverse_std(np.average(X**2, axis=0, weights=weight), mean)
+        X *= inverse_std * np.sqrt(weight / weight.sum())[:, None]
+        values, left = np.linalg.eigh(X @ X.T)
+        keep = values > values.max(initial=0) * 1e-10
+        values = values[keep]
+        axes = X.T @ (left[:, keep] / np.sqrt(values))
+        return cls(mean, inverse_std[:, None] * axes, values)
+
+
+def _inverse_std(variance: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return 1/std, and 0 for features that do not vary beyond rounding."""
+    floor = (1e-6 * (np.abs(mean) + 1e-12)) ** 2
+    return np.where(variance > floor, 1 / np.sqrt(np.maximum(variance, floor)), 0.0)
+
+
+class _Problem:
+    """One group's objective, in coordinates where it is well conditioned."""
+
+    def __init__(
+        self,
+        group: ColumnGroup,
+        Y: np.ndarray,
+        weight: np.ndarray,
+        head: JointLogistic,
+        X: np.ndarray,
+        bases: dict[bytes, _Basis],
+    ) -> None:
+        self.group, self.alpha = group, head.alpha
+        rows = np.where(np.isnan(Y).all(axis=1), 0.0, weight)
+        if not rows.any():
+            raise ValueError("a column group has no labelled row of positive weight")
+        key = rows.tobytes()
+        if key not in bases:
+            bases[key] = _Basis.of(X, rows)
+        self.basis = bases[key]
+        entries = class_weights(group, Y, weight, head.class_weight)
+        total = entries.sum(axis=0)
+        self._mass = entries / np.where(total > 0, total, 1)
+        self._prepare_targets(Y)
+        spread = np.outer(self.basis.values, self._curvature) + self.alpha
+        self.scale = 1 / np.sqrt(spread)
+        self.start = np.concatenate([np.zeros(self.scale.size), self._start_intercept])
+        self.mass = torch.from_numpy(self._mass.astype(np.float32))
+
+    def _prepare_targets(self, Y: np.ndarray) -> None:
+        Y = np.nan_to_num(Y)
+        total = self._mass.sum(axis=0)
+        if self.group.kind == "nominal":
+            codes = Y[:, 0].astype(np.int64)
+            share = np.bincount(codes, self._mass[:, 0], minlength=self.group.size)
+            share = (share / share.sum()).clip(1e-6, 1)
+            self._curvature = share * (1 - share).clip(min=1e-6)
+            self._start_intercept = np.log(share)
+            self.target = torch.from_numpy(codes)
+            return
+        mean = (self._mass * Y).sum(axis=0) / np.where(total > 0, total, 1)
+        if self.group.kind == "binary":
+            share = mean.clip(1e-6, 1 - 1e-6)
+            self._curvature = share * (1 - share)
+            self._start_intercept = np.log(share / (1 - share))
+            self.target = torch.from_numpy(Y.astype(np.float32))
+            return
+        variance = (self._mass * (Y - mean) ** 2).sum(axis=0)
+        self._t_mean, self._t_std = mean, np.sqrt(np.where(variance > 0, variance, 1.0))
+        self._curvature = np.ones(self.group.size)
+        self._start_intercept = np.zeros(self.group.size)
+        scaled = (Y - self._t_mean) / self._t_std
+        self.target = torch.from_numpy(scaled.astype(np.float32))
+
+    def weights(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the weights on x and the intercepts that a point stands for."""
+        inner = point[: self.scale.size].reshape(self.scale.shape) * self.scale
+        coef = self.basis.axes @ inner
+        return coef, point[self.scale.size :] - self.basis.mean @ coef
+
+    def linear(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the same in the units of the targets."""
+        coef, intercept = self.weights(point)
+        if self.group.kind == "real":
+            return coef * self._t_std, intercept * self._t_std + self._t_mean
+        return coef, intercept
+
+    def loss_and_residual(self, scores: torch.Tensor) -> tuple[float, torch.Tensor]:
+        """Return the weighted mean loss and its gradient by the scores."""
+        if self.group.kind == "nominal":
+            logs = torch.log_softmax(scores, dim=1)
+            hit = self.target[:, None]
+            loss = -(logs.gather(1, hit) * self.mass).sum(dtype=torch.float64)
+            residual = logs.exp_()
+            residual.scatter_add_(1, hit, torch.full_like(self.mass, -1.0))
+        elif self.group.kind == "binary":
+            each = torch.nn.functional.binary_cross_entropy_with_logits(
+                scores, self.target, reduction="none"
+            )
+            loss = (each * self.mass).sum(dtype=torch.float64)
+            residual = torch.sigmoid(scores) - self.target
+        else:
+            residual = scores - self.target
+            loss = (residual**2 * self.mass).sum(dtype=torch.float64) / 2
+        return float(loss), residual.mul_(self.mass)
+
+    def gradient(
+        self, point: np.ndarray, by_coef: np.ndarray, by_intercept: np.ndarray
+    ) -> tuple[float, np.ndarray]:
+        """Return the penalty and the gradient by the point."""
+        inner = point[: self.scale.size].reshape(self.scale.shape) * self.scale
+        centred = by_coef - np.outer(self.basis.mean, by_intercept)
+        slope = (self.basis.axes.T @ centred + self.alpha * inner) * self.scale
+        penalty = self.alpha / 2 * float((inner**2).sum())
+        return penalty, np.concatenate([slope.ravel(), by_intercept])
+
+
+@torch.inference_mode()
+def _evaluate(
+    X: torch.Tensor, problems: list[_Problem], trials: dict[int, np.ndarray]
+) -> dict[int, tuple[float, np.ndarray]]:
+    """Evaluate all trial points in one pass over the table."""
+    linear = {i: problems[i].weights(point) for i, point in trials.items()}
+    coef = np.concatenate([w for w, _ in linear.values()], axis=1).astype(np.float32)
+    scores = X @ torch.from_numpy(coef)
+    losses, residuals, start = {}, [], 0
+    for i, (_, intercept) in linear.items():
+        part = scores[:, start : start + len(intercept)]
+        shift = torch.from_numpy(intercept.astype(np.float32))
+        losses[i], residual = problems[i].loss_and_residual(part + shift)
+        residuals.append(residual)
+        start += len(intercept)
+    joined = torch.cat(residuals, dim=1)
+    by_coef = (joined.T.contiguous() @ X).T.double().numpy()
+    by_intercept = joined.sum(dim=0, dtype=torch.float64).numpy()
+    out, start = {}, 0
+    for i, point in trials.items():
+        part = slice(start, start + len(linear[i][1]))
+        start = part.stop
+        penalty, slope = problems[i].gradient(
+            point, by_coef[:, part], by_intercept[part]
+        )
+        out[i] = losses[i] + penalty, slope
+    return out

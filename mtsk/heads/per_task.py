@@ -1,0 +1,253 @@
+"""PerTaskHead: any scikit-learn classifier or regressor, one a task."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.base import (
+    BaseEstimator,
+    MetaEstimatorMixin,
+    clone,
+    is_classifier,
+    is_regressor,
+)
+from sklearn.dummy import DummyClassifier
+from sklearn.multioutput import (
+    ClassifierChain,
+    MultiOutputClassifier,
+    MultiOutputRegressor,
+    RegressorChain,
+)
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import (
+    check_array,
+    check_is_fitted,
+    has_fit_parameter,
+    validate_data,
+)
+
+from mtsk.heads.base import JointLinear, labelled_columns
+from mtsk.tasks.columns import ColumnGroup
+
+__all__ = ["PerTaskHead"]
+
+_WHOLE_TABLES = (
+    ClassifierChain,
+    MultiOutputClassifier,
+    MultiOutputRegressor,
+    RegressorChain,
+)
+_LEAST = 1e-6  # probabilities below this are this, before the logarithm
+
+
+class PerTaskHead(MetaEstimatorMixin, BaseEstimator):
+    """Fit scikit-learn estimators to column groups, each on its labelled rows.
+
+    A nominal column gets one classifier; every binary column a classifier of its
+    own; every real column a regressor. `MultiOutputClassifier` and the other
+    multi-output wrappers get a group's columns at once, on the rows where all are
+    labelled. Fits run in parallel with joblib.
+
+    Parameters
+    ----------
+    estimator : estimator or list of estimators
+        One for all groups (cloned), or one a group.
+    columns : list of ColumnGroup
+        What the columns of ``y`` are: codes, 0/1, numbers; NaN is missing.
+    n_jobs : int, default=None
+        Fits at a time.
+
+    Attributes
+    ----------
+    models_ : list of list of estimators
+        For each group, its fitted estimators.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from mtsk import PerTaskHead
+    >>> from mtsk.tasks import ColumnGroup
+    >>> head = PerTaskHead(DecisionTreeClassifier(), [ColumnGroup("nominal", 2)])
+    >>> head = head.fit([[0.0], [1.0], [2.0]], [[0], [1], [np.nan]])
+    >>> head.decision_function([[1.0]]).argmax(axis=1)
+    array([1])
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        columns: Sequence[ColumnGroup],
+        *,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.estimator = estimator
+        self.columns = columns
+        self.n_jobs = n_jobs
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
+        """Fit every group's estimators.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples, n_columns)
+        sample_weight : array-like of shape (n_samples,), default=None
+            Handed to the estimators that take it.
+        groups : array-like of shape (n_samples,), default=None
+            Handed to the joint heads that take it.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            Where a group's kind does not suit its estimator.
+        """
+        X = validate_data(self, X, dtype=np.float32)
+        Y = check_array(y, dtype=np.float32, ensure_all_finite="allow-nan")
+        self.groups_ = list(self.columns)
+        several = isinstance(self.estimator, list | tuple)
+        chosen = self.estimator if several else [self.estimator] * len(self.groups_)
+        jobs: list[tuple[int, Any]] = []
+        for g, (group, columns, _) in enumerate(labelled_columns(self.groups_)):
+            _check_suits(chosen[g], group)
+            jobs += [(g, cols) for cols in _column_sets(chosen[g], columns)]
+        fitted = Parallel(n_jobs=self.n_jobs)(
+            delayed(_fit_one)(
+                chosen[g], self.groups_[g], X, Y[:, cols], sample_weight, groups
+            )
+            for g, cols in jobs
+        )
+        self.models_: list[list[Any]] = [[] for _ in self.groups_]
+        for (g, _), model in zip(jobs, fitted, strict=True):
+            self.models_[g].append(model)
+        return self
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return logits (of classes and labels) and numbers, side by side.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, n_scores)
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=np.float32)
+        parts = [
+            _scores(model, group, X)
+            for group, models in zip(self.groups_, self.models_, strict=True)
+            for model in models
+        ]
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def _last(estimator: Any) -> Any:
+    return estimator[-1] if isinstance(estimator, Pipeline) else estimator
+
+
+def _check_suits(estimator: Any, group: ColumnGroup) -> None:
+    if isinstance(estimator, JointLinear):
+        return
+    wanted, suits = (
+        ("regressor", is_regressor)
+        if group.kind == "real"
+        else ("classifier", is_classifier)
+    )
+    last = _last(estimator)
+    if not (suits(estimator) or suits(getattr(last, "estimator", None))):
+        raise ValueError(
+            f"a {group.kind} task needs a {wanted}, got {estimator!r}; give one head a "
+            'task, such as head={"classes": LogisticRegression(), "depth": Ridge()}'
+        )
+
+
+def _column_sets(estimator: Any, columns: slice) -> list[list[int]]:
+    every = list(range(columns.start, columns.stop))
+    if isinstance(estimator, JointLinear) or isinstance(
+        _last(estimator), _WHOLE_TABLES
+    ):
+        return [every]
+    return [[column] for column in every]
+
+
+def _fit_one(
+    estimator: Any,
+    group: ColumnGroup,
+    X: np.ndarray,
+    Y: np.ndarray,
+    sample_weight: Any,
+    image: Any,
+) -> Any:
+    extra = {"sample_weight": sample_weight, "groups": image}
+    model = clone(estimator)
+    extra = {
+        k: v for k, v in extra.items() if v is not None and has_fit_parameter(model, k)
+    }
+    if isinstance(model, JointLinear):
+        return model.set_params(columns=[group]).fit(X, Y, **extra)
+    rows = np.flatnonzero(~np.isnan(Y).any(axis=1))
+    if not len(rows):
+        raise ValueError(f"a {group.kind} column group has no labelled row")
+    y = Y[rows] if group.kind == "real" else Y[rows].astype(np.int64)
+    table = isinstance(_last(model), _WHOLE_TABLES)
+    if not table:
+        y = y[:, 0]
+    if group.kind != "real" and (len(np.unique(y)) == 1):
+        warnings.warn(
+            f"{type(_last(estimator)).__name__} got a column with a single class among "
+            "its labelled rows and will always predict it",
+            UserWarning,
+            stacklevel=2,
+        )
+        model, extra = DummyClassifier(), {}
+    return model.fit(X[rows], y, **{k: np.asarray(v)[rows] for k, v in extra.items()})
+
+
+def _scores(model: Any, group: ColumnGroup, X: np.ndarray) -> np.ndarray:
+    if isinstance(model, JointLinear):
+        return model.decision_function(X)
+    if group.kind == "real":
+        return np.asarray(model.predict(X)).reshape(len(X), -1)
+    if isinstance(_last(model), _WHOLE_TABLES) and isinstance(
+        model.classes_, list
+    ):
+        probabilities = model.predict_proba(X)
+        if not isinstance(probabilities, list):  # a chain gives P(yes) of each label
+            probabilities = [np.stack([1 - p, p], axis=1) for p in probabilities.T]
+            classes = [np.array([0, 1])] * len(probabilities)
+        else:
+            classes = model.classes_
+        pairs = zip(probabilities, classes, strict=True)
+        return np.concatenate([_logits(p, c, group) for p, c in pairs], axis=1)
+    return _logits(_log_scores(model, X), model.classes_, group, logs=True)
+
+
+def _log_scores(model: Any, X: np.ndarray) -> np.ndarray:
+    """Return a score for each class that the model knows."""
+    if hasattr(model, "predict_proba"):
+        return np.log(np.clip(model.predict_proba(X), _LEAST, 1))
+    if hasattr(model, "decision_function"):
+        score = model.decision_function(X)
+        return np.stack([-score / 2, score / 2], axis=1) if score.ndim == 1 else score
+    return np.log(np.clip(model.predict(X)[:, None] == model.classes_, _LEAST, 1))
+
+
+def _logits(
+    values: np.ndarray, classes: np.ndarray, group: ColumnGroup, logs: bool = False
+) -> np.ndarray:
+    """Put known classes in their places; those never seen score lowest."""
+    scores = values if logs else np.log(np.clip(values, _LEAST, 1))
+    size = group.size if group.kind == "nominal" else 2
+    out = np.full((len(scores), size), scores.min(initial=0) + np.log(_LEAST))
+    out[:, np.asarray(classes, int)] = scores
+    return out if group.kind == "nominal" else out[:, [1]] - out[:, [0]]

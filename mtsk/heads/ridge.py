@@ -1,0 +1,422 @@
+"""JointRidge: closed form for all tasks, from mergeable statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from sklearn.utils.metaestimators import available_if
+
+from mtsk._validation import (
+    Interval,
+    SequenceOf,
+    StrOptions,
+    check_parameters,
+)
+from mtsk.heads.base import (
+    POWER,
+    ClassWeight,
+    JointLinear,
+    class_weights,
+    labelled_columns,
+)
+from mtsk.heads.logistic import JointLogistic
+from mtsk.heads.statistics import Moments
+from mtsk.tasks.columns import ColumnGroup
+
+__all__ = ["JointRidge"]
+
+_POSITIVE = Interval(Real, 0, None, closed="neither")
+_Key = tuple[int, int]
+
+
+def _sums_only(head: JointRidge) -> bool:
+    """Tell whether a head needs nothing but sums, and so can learn in pieces."""
+    if not isinstance(head.alpha, Real) or head.calibrate:
+        raise AttributeError(
+            "partial_fit of JointRidge needs a number as `alpha` and calibrate=False, "
+            f"got alpha={head.alpha!r}, calibrate={head.calibrate!r}"
+        )
+    return True
+
+
+class JointRidge(JointLinear):
+    """Ridge regression on coded targets, in closed form, missing entries allowed.
+
+    For each column of targets, over its labelled rows with weights w of mean 1::
+
+        minimise  mean(w (t − x̃ᵀv − b)²) + alpha · ‖v‖²
+
+    where x̃ is x standardised over those rows, and t is 0/1 for classes and labels.
+    Everything is computed from sums over rows (`Moments`), so the fit of a whole
+    equals the merged fits of its parts (``partial_fit``), and ``alpha`` is chosen by
+    cross-validation without another pass over the data: the sums of a fold are
+    taken from the sums of the whole.
+
+    Parameters
+    ----------
+    alpha : float, sequence of float, or "cv", default="cv"
+        Strength of the penalty, relative to standardised features. From several
+        (``"cv"``: 1e-5 … 1), each group gets the one with the least squared error on
+        held-out folds.
+    class_weight : {"sqrt", "balanced", None}, default="sqrt"
+        Classes and labels of frequency f weigh ∝ 1/√f, 1/f or 1.
+    calibrate : bool, default=True
+        Whether scores of classes and labels become logits, by a multinomial or
+        Bernoulli model of the scores that rows get from fits on the other folds.
+        ``partial_fit``, which keeps no rows, cannot.
+    n_folds : int, default=5
+        Folds for both. Rows of one group (``groups`` of ``fit``) stay together.
+    columns : list of ColumnGroup, default=None
+        What the columns of ``y`` are (then coded, NaN missing). None reads integer,
+        bool and str columns as classes, float ones as numbers.
+
+    Attributes
+    ----------
+    coef_ : ndarray of float32, shape (n_features, n_scores)
+    intercept_ : ndarray of float32, shape (n_scores,)
+    groups_ : list of ColumnGroup
+    alpha_ : list of float
+        The penalty of each group.
+
+    See Also
+    --------
+    JointLogistic : Better on classes, at some more cost.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mtsk import JointRidge
+    >>> X = np.arange(6.0)[:, None]
+    >>> JointRidge(alpha=1e-6).fit(X, 2 * X[:, 0] + 1).predict([[10.0]]).round(2)
+    array([21.], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        alpha: float | Sequence[float] | str = "cv",
+        *,
+        class_weight: ClassWeight = "sqrt",
+        calibrate: bool = True,
+        n_folds: int = 5,
+        columns: Sequence[ColumnGroup] | None = None,
+    ) -> None:
+        self.alpha = alpha
+        self.class_weight = class_weight
+        self.calibrate = calibrate
+        self.n_folds = n_folds
+        self.columns = columns
+
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+    ) -> Self:
+        """Fit all groups.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_columns)
+        sample_weight : array-like of shape (n_samples,), default=None
+        groups : array-like of shape (n_samples,), default=None
+            Rows of one group, such as the pixels of one image, share a fold.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InvalidParameterError, ValueError
+        """
+        check_parameters(self, _CONSTRAINTS)
+        X, Y, weight = self._check_table(X, y, sample_weight)
+        T, W = self._targets_and_weights(Y, weight)
+        fold = self._folds(len(X), groups)
+        alphas = self._alphas()
+        if len(alphas) == 1 and not self.calibrate:
+            fold = np.zeros_like(fold)
+        blocks = [_Block(X, T, W, fold, cols) for cols in _equal_columns(W)]
+        self.alpha_ = self._choose_alphas(blocks, alphas)
+        chosen = np.repeat(self.alpha_, [g.size for g in self.groups_])
+        coef, intercept = np.empty((X.shape[1], T.shape[1])), np.empty(T.shape[1])
+        for block in blocks:
+            coef[:, block.cols], intercept[block.cols] = block.solve(chosen)
+        if self.calibrate and fold.any():
+            held_out = np.empty(T.shape, np.float32)
+            for block in blocks:
+                block.predict_held_out(X, fold, chosen, held_out)
+            coef, intercept = self._calibrated(coef, intercept, held_out, T, W)
+        self._sums = None
+        self.coef_ = coef.astype(np.float32)
+        self.intercept_ = intercept.astype(np.float32)
+        return self
+
+    @available_if(_sums_only)
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Add rows to those seen so far; the result equals one ``fit`` of them all.
+
+        Only there where ``alpha`` is a number and ``calibrate`` is False: both need
+        all rows at once. With class weights, sums are kept for each class:
+        n_classes · n_features² numbers. Labels that the first call did not have are
+        refused, unless ``columns`` tell of them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_columns)
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InvalidParameterError, ValueError
+        """
+        check_parameters(self, _CONSTRAINTS)
+        sums = getattr(self, "_sums", None) or {}
+        X, Y, weight = self._check_table(X, y, sample_weight, reset=not sums)
+        for key, rows, targets in self._class_rows(Y, weight):
+            if rows.any():
+                more = Moments.of(X, targets, rows)
+                sums[key] = sums[key] + more if key in sums else more
+        self._sums = sums
+        self._solve_sums(sums)
+        return self
+
+    def _class_rows(
+        self, Y: np.ndarray, weight: np.ndarray
+    ) -> Iterator[tuple[_Key, np.ndarray, np.ndarray]]:
+        """Yield (first score, class), its rows' weights, and their targets."""
+        for group, columns, scores in labelled_columns(self.groups_):
+            targets = one_hot(group, Y[:, columns])
+            for j, column in enumerate(Y[:, columns].T):
+                own = targets if group.kind == "nominal" else targets[:, [j]]
+                n_classes = group.size if group.kind == "nominal" else 2
+                if group.kind == "real" or self.class_weight is None:
+                    yield (scores.start + j, 0), weight * ~np.isnan(column), own
+                    continue
+                for code in range(n_classes):
+                    yield (scores.start + j, code), weight * (column == code), own
+
+    def _solve_sums(self, sums: dict[_Key, Moments]) -> None:
+        """Weigh the classes' sums by what their frequencies turned out to be."""
+        alpha = float(self.alpha)  # type: ignore[arg-type]
+        self.alpha_ = [alpha] * len(self.groups_)
+        parts = []
+        for group, _, scores in labelled_columns(self.groups_):
+            power = 0.0 if group.kind == "real" else POWER[self.class_weight]
+            for start in range(scores.start, scores.start + group.n_columns):
+                classes = [m for key, m in sorted(sums.items()) if key[0] == start]
+                if not classes:
+                    raise ValueError(f"score {start} has no labelled row yet")
+                total = sum(m.weight for m in classes)
+                weighted = [m.times((m.weight / total) ** -power) for m in classes]
+                parts.append(solve_ridge(Moments.merge(weighted), [alpha])[0])
+        self.coef_ = np.concatenate([c for c, _ in parts], 1).astype(np.float32)
+        self.intercept_ = np.concatenate([b for _, b in parts]).astype(np.float32)
+
+    def _targets_and_weights(
+        self, Y: np.ndarray, weight: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the number and the weight behind every score, (n, n_scores) each."""
+        targets, weights = [], []
+        for group, columns, _ in labelled_columns(self.groups_):
+            entries = class_weights(group, Y[:, columns], weight, self.class_weight)
+            if not entries.any(axis=0).all():
+                raise ValueError(
+                    "a column has no labelled row of positive weight: columns "
+                    f"{columns.start} to {columns.stop - 1}"
+                )
+            repeats = group.size if group.kind == "nominal" else 1
+            weights.append(np.repeat(entries, repeats, axis=1))
+            targets.append(one_hot(group, Y[:, columns]))
+        return np.concatenate(targets, axis=1), np.concatenate(weights, axis=1)
+
+    def _choose_alphas(self, blocks: list[_Block], alphas: list[float]) -> list[float]:
+        if len(alphas) == 1:
+            return alphas * len(self.groups_)
+        n_scores = sum(g.size for g in self.groups_)
+        errors = np.zeros((len(alphas), n_scores))
+        for block in blocks:
+            errors[:, block.cols] = block.held_out_errors(alphas)
+        return [
+            alphas[int(errors[:, scores].sum(axis=1).argmin())]
+            for _, _, scores in labelled_columns(self.groups_)
+        ]
+
+    def _calibrated(
+        self,
+        coef: np.ndarray,
+        intercept: np.ndarray,
+        held_out: np.ndarray,
+        T: np.ndarray,
+        W: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Put a small model of the out-of-fold scores behind each linear one."""
+        for group, _, scores in labelled_columns(self.groups_):
+            if group.kind == "real":
+                continue
+            step = group.size if group.kind == "nominal" else 1
+            for start in range(scores.start, scores.stop, step):
+                part, weight = slice(start, start + step), W[:, start]
+                target = T[:, part].argmax(1) if step > 1 else T[:, start]
+                small = JointLogistic(
+                    1e-4,
+                    class_weight=None,
+                    columns=[ColumnGroup(group.kind, step)],
+                )
+                target = np.where(weight > 0, target, np.nan)[:, None]
+                small.fit(held_out[:, part], target, sample_weight=weight)
+                coef[:, part] = coef[:, part] @ small.coef_
+                intercept[part] = intercept[part] @ small.coef_ + small.intercept_
+        return coef, intercept
+
+    def _alphas(self) -> list[float]:
+        if isinstance(self.alpha, str):
+            return [10.0**p for p in range(-5, 1)]
+        return [float(a) for a in np.atleast_1d(self.alpha)]
+
+    def _folds(self, n_rows: int, groups: Any) -> np.ndarray:
+        """Return the fold of each row; groups are dealt out in order of appearance."""
+        if groups is None:
+            return np.arange(n_rows) % min(self.n_folds, n_rows)
+        groups = np.asarray(groups)
+        if groups.shape != (n_rows,):
+            raise ValueError(f"groups has shape {groups.shape}, X has {n_rows} rows")
+        names, first, inverse = np.unique(
+            groups, return_index=True, return_inverse=True
+        )
+        order = np.empty(len(names), int)
+        order[np.argsort(first)] = np.arange(len(names))
+        return order[inverse] % min(self.n_folds, len(names))
+
+
+_CONSTRAINTS: dict[str, list] = {
+    "alpha": [_POSITIVE, SequenceOf(_POSITIVE), StrOptions({"cv"})],
+    "class_weight": [StrOptions({"sqrt", "balanced"}), None],
+    "calibrate": ["boolean"],
+    "n_folds": [Interval(Integral, 2, None, closed="left")],
+}
+
+
+def one_hot(group: ColumnGroup, Y: np.ndarray) -> np.ndarray:
+    """Return the numbers that a group's columns are regressed on, (n, size)."""
+    if group.kind != "nominal":
+        return np.nan_to_num(Y)
+    return (Y == np.arange(group.size)).astype(np.float32)
+
+
+def solve_ridge(
+    moments: Moments, alphas: list[float]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return (coef, intercept) for each penalty.
+
+    Parameters
+    ----------
+    moments : Moments
+    alphas : list of float
+        Relative to the mean variance of standardised features, which is 1.
+
+    Returns
+    -------
+    list of (ndarray of shape (d, k), ndarray of shape (k,))
+    """
+    covariance, cross = moments.covariance(), moments.cross_covariance()
+    variance = np.diag(covariance)
+    floor = (1e-6 * (np.abs(moments.x_mean) + 1e-12)) ** 2
+    scale = np.where(variance > floor, 1 / np.sqrt(np.maximum(variance, floor)), 0.0)
+    correlation = covariance * scale[:, None] * scale[None, :]
+    out = []
+    for alpha in alphas:
+        system = correlation + alpha * np.eye(len(correlation))
+        try:
+            inner = cho_solve(cho_factor(system), cross * scale[:, None])
+        except LinAlgError:  # rounding made a tiny penalty's system indefinite
+            inner = np.linalg.lstsq(system, cross * scale[:, None], rcond=None)[0]
+        coef = inner * scale[:, None]
+        out.append((coef, moments.t_mean - moments.x_mean @ coef))
+    return out
+
+
+def squared_error(
+    moments: Moments, coef: np.ndarray, intercept: np.ndarray
+) -> np.ndarray:
+    """Return Σ w (t − xᵀ coef − intercept)², by target, over the rows behind."""
+    shift = intercept + moments.centre @ coef
+    fitted = np.einsum("dk,de,ek->k", coef, moments.xx, coef, optimize=True)
+    cross = (moments.xt * coef).sum(axis=0) + shift * moments.t_sum
+    linear = shift * (moments.x_sum @ coef)
+    total = moments.tt - 2 * cross + fitted + 2 * linear + moments.weight * shift**2
+    return total
+
+
+class _Block:
+    """Scores whose rows weigh the same, so that one matrix serves them all."""
+
+    def __init__(
+        self,
+        X: np.ndarray,
+        T: np.ndarray,
+        W: np.ndarray,
+        fold: np.ndarray,
+        cols: np.ndarray,
+    ) -> None:
+        self.cols = cols
+        weight = W[:, cols[0]]
+        self.folds = np.unique(fold[weight > 0])
+        self.parts = [
+            Moments.of(X, T[:, cols], np.where(fold == k, weight, 0.0))
+            for k in self.folds
+        ]
+        self.whole = Moments.merge(self.parts)
+
+    def solve(
+        self, alphas: np.ndarray, without: Moments | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return (coef, intercept), each score with its own penalty."""
+        moments = self.whole if without is None else self.whole - without
+        own = alphas[self.cols]
+        coef = np.empty(moments.xt.shape)
+        intercept = np.empty(len(self.cols))
+        distinct = np.unique(own)
+        fits = solve_ridge(moments, distinct.tolist())
+        for alpha, (c, b) in zip(distinct, fits, strict=True):
+            chosen = own == alpha
+            coef[:, chosen], intercept[chosen] = c[:, chosen], b[chosen]
+        return coef, intercept
+
+    def held_out_errors(self, alphas: list[float]) -> np.ndarray:
+        """Return the squared error of each score on folds left out, (alphas, scores)."""
+        errors = np.zeros((len(alphas), len(self.cols)))
+        if len(self.parts) < 2:
+            return errors
+        for part in self.parts:
+            fits = solve_ridge(self.whole - part, alphas)
+            errors += [squared_error(part, *fit) for fit in fits]
+        return errors
+
+    def predict_held_out(
+        self, X: np.ndarray, fold: np.ndarray, alphas: np.ndarray, out: np.ndarray
+    ) -> None:
+        """Write the scores that rows get from the fit without their fold."""
+        for k in np.unique(fold):
+            place = np.flatnonzero(self.folds == k)
+            leave = len(place) and len(self.parts) > 1
+            coef, intercept = self.solve(
+                alphas, self.parts[place[0]] if leave else None
+            )
+            rows = np.flatnonzero(fold == k)
+            out[np.ix_(rows, self.cols)] = X[rows] @ coef.astype(np.float32) + intercept
+
+
+def _equal_columns(W: np.ndarray) -> list[np.ndarray]:
+    """Return the columns of a table, grouped by equality."""
+    found: dict[bytes, list[int]] = {}
+    for j in range(W.shape[1]):
+        found.setdefault(W[:, j].tobytes(), []).append(j)
+    return [np.array(cols) for cols in found.values()]

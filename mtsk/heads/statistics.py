@@ -1,0 +1,148 @@
+"""Weighted second moments of a table, mergeable in any order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import Self
+
+import numpy as np
+from scipy.linalg.blas import ssyrk
+
+__all__ = ["Moments"]
+
+_BLOCK = 8192  # rows of a float32 product before it is added up in float64
+
+
+@dataclass
+class Moments:
+    """Weight, means, and second moments about a provisional centre.
+
+    For rows x, targets t and weights w, with a centre c near the mean:
+    ``weight`` = Σ w, ``x_sum`` = Σ w (x − c), ``xx`` = Σ w (x − c)(x − c)ᵀ,
+    ``t_sum`` = Σ w t, ``xt`` = Σ w (x − c) tᵀ, ``tt`` = Σ w t². Products are made in
+    float32 blocks and added up in float64: about an uncentred mean, float32 gave
+    negative eigenvalues.
+
+    Attributes
+    ----------
+    centre : ndarray of shape (d,)
+    weight : float
+    x_sum : ndarray of shape (d,)
+    xx : ndarray of shape (d, d)
+    t_sum, tt : ndarray of shape (k,)
+    xt : ndarray of shape (d, k)
+    """
+
+    centre: np.ndarray
+    weight: float
+    x_sum: np.ndarray
+    xx: np.ndarray
+    t_sum: np.ndarray
+    xt: np.ndarray
+    tt: np.ndarray
+
+    @classmethod
+    def of(cls, X: np.ndarray, T: np.ndarray, w: np.ndarray) -> Self:
+        """Return the moments of a table.
+
+        Parameters
+        ----------
+        X : ndarray of float32, shape (n, d)
+        T : ndarray of shape (n, k)
+        w : ndarray of shape (n,)
+            At least 0; rows of weight 0 are not read.
+
+        Returns
+        -------
+        Moments
+        """
+        rows = np.flatnonzero(w > 0)
+        d, k = X.shape[1], T.shape[1]
+        centre = X[rows[:_BLOCK]].mean(axis=0, dtype=np.float64)
+        out = cls(
+            centre,
+            float(w[rows].sum()),
+            np.zeros(d),
+            np.zeros((d, d)),
+            np.zeros(k),
+            np.zeros((d, k)),
+            np.zeros(k),
+        )
+        for start in range(0, len(rows), _BLOCK):
+            some = rows[start : start + _BLOCK]
+            out._add(X[some], T[some].astype(np.float64), w[some])
+        upper = np.triu(out.xx)
+        out.xx = upper + np.triu(upper, 1).T
+        return out
+
+    def _add(self, x: np.ndarray, t: np.ndarray, w: np.ndarray) -> None:
+        root = np.sqrt(w)
+        scaled = (x - self.centre.astype(np.float32)) * root[:, None].astype(np.float32)
+        # x − c in float32 against c in float64: what rounding moved is put back below
+        self.xx += ssyrk(1.0, scaled.T, lower=0)
+        self.x_sum += root @ scaled
+        self.xt += scaled.T @ (t * root[:, None]).astype(np.float32)
+        self.t_sum += w @ t
+        self.tt += w @ t**2
+
+    @property
+    def x_mean(self) -> np.ndarray:
+        """Weighted mean of the rows."""
+        return self.centre + self.x_sum / self.weight
+
+    @property
+    def t_mean(self) -> np.ndarray:
+        """Weighted mean of the targets."""
+        return self.t_sum / self.weight
+
+    def covariance(self) -> np.ndarray:
+        """Return the (d, d) weighted covariance (divisor: the weight)."""
+        mean = self.x_sum / self.weight
+        return self.xx / self.weight - np.outer(mean, mean)
+
+    def cross_covariance(self) -> np.ndarray:
+        """Return the (d, k) weighted covariance of rows and targets."""
+        return self.xt / self.weight - np.outer(self.x_sum / self.weight, self.t_mean)
+
+    def moved_to(self, centre: np.ndarray) -> Moments:
+        """Return the same moments about another centre (the parallel-axis rule)."""
+        shift = self.centre - centre
+        cross = np.outer(self.x_sum, shift)
+        return Moments(
+            centre,
+            self.weight,
+            self.x_sum + self.weight * shift,
+            self.xx + cross + cross.T + self.weight * np.outer(shift, shift),
+            self.t_sum,
+            self.xt + np.outer(shift, self.t_sum),
+            self.tt,
+        )
+
+    def times(self, factor: float) -> Moments:
+        """Return the moments with every weight multiplied."""
+        return Moments(
+            self.centre,
+            *(
+                getattr(self, name) * factor
+                for name in ("weight", "x_sum", "xx", "t_sum", "xt", "tt")
+            ),
+        )
+
+    def __add__(self, other: Moments) -> Moments:
+        other = other.moved_to(self.centre)
+        return Moments(
+            self.centre,
+            *(
+                getattr(self, name) + getattr(other, name)
+                for name in ("weight", "x_sum", "xx", "t_sum", "xt", "tt")
+            ),
+        )
+
+    def __sub__(self, other: Moments) -> Moments:
+        return self + other.times(-1)
+
+    @staticmethod
+    def merge(parts: list[Moments]) -> Moments:
+        """Return the moments of the rows of all parts."""
+        return reduce(Moments.__add__, parts)

@@ -1,0 +1,257 @@
+"""Any image source becomes float32 pictures of three channels, one at a time.
+
+A source is an array, a list of arrays of differing sizes, a list of paths, or any
+lazy sequence with ``len`` and integer indexing. Nothing is opened before it is
+asked for, so a source may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mtsk._validation import check_image, parameter_error
+from mtsk.exceptions import ImageError, SkippedImageWarning
+
+__all__ = ["Images", "ImageFolder", "read_image"]
+
+Channels = Sequence[int] | Sequence[Sequence[int]] | None
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """Read one image file with scikit-image.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    ndarray
+        The pixels as stored: dtype and number of channels are the file's own.
+
+    Raises
+    ------
+    ImageError
+        Where the file is missing or cannot be decoded; the message names it.
+    """
+    from skimage.io import imread
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # decoders warn of harmless metadata
+            return np.asarray(imread(os.fspath(path)))
+    except Exception as error:  # decoders raise what they like
+        reason = "no such file" if not os.path.exists(path) else error
+        raise ImageError(f"cannot read image file {str(path)!r}: {reason}") from error
+
+
+class ImageFolder(Sequence):
+    """The image files of a folder, in order of name, read when indexed.
+
+    Indexing by an integer reads one image; by a slice, an index array or a boolean
+    array it gives a smaller ``ImageFolder``, so that ``train_test_split`` and
+    ``GridSearchCV`` never read a file they do not use.
+
+    Parameters
+    ----------
+    folder : str or path-like, or sequence of paths
+        A folder, or the files themselves.
+
+    Attributes
+    ----------
+    paths : list of pathlib.Path
+        The files.
+
+    Raises
+    ------
+    ImageError
+        Where the folder does not exist or holds no image.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> from pathlib import Path
+    >>> from skimage.io import imsave
+    >>> from mtsk import ImageFolder
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pixels = np.zeros((16, 20, 3), np.uint8)
+    ...     imsave(Path(folder) / "a.png", pixels, check_contrast=False)
+    ...     images = ImageFolder(folder)
+    ...     print(len(images), images[0].shape)
+    1 (16, 20, 3)
+    """
+
+    def __init__(self, folder: str | os.PathLike | Sequence[Any]) -> None:
+        if not isinstance(folder, str | os.PathLike):
+            self.paths = [Path(p) for p in folder]
+            return
+        if not Path(folder).is_dir():
+            raise ImageError(f"no such folder: {str(folder)!r}")
+        self.paths = sorted(
+            p for p in Path(folder).iterdir() if p.suffix.lower() in _SUFFIXES
+        )
+        if not self.paths:
+            raise ImageError(
+                f"folder {str(folder)!r} holds no image ({', '.join(_SUFFIXES)})"
+            )
+
+    @property
+    def shape(self) -> tuple[int]:
+        """``(n,)``, by which scikit-learn indexes it as one array."""
+        return (len(self.paths),)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, tuple):  # scikit-learn writes array[key, ...]
+            key = key[0]
+        if isinstance(key, int | np.integer):
+            return read_image(self.paths[key])
+        chosen = np.arange(len(self))[key]
+        return ImageFolder([self.paths[i] for i in chosen])
+
+    def __repr__(self) -> str:
+        return f"ImageFolder({len(self)} images)"
+
+
+class Images:
+    """A checked, lazy view of an image source.
+
+    Parameters
+    ----------
+    X : array of shape (n, H, W) or (n, H, W, C), or sequence of length n
+        Arrays of shape (H, W) or (H, W, C), paths, or anything that gives such
+        arrays when indexed by an integer.
+    channels : sequence of three int, sequence of such triples, or None
+        Which channels make the network's three. Needed where C is not 1 or 3. With
+        several triples, one view is made for each.
+    on_error : {"raise", "skip"}, default="raise"
+        What to do with an image that cannot be used.
+
+    Attributes
+    ----------
+    skipped : dict of int to str
+        Index and reason of each image left out so far.
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        channels: Channels = None,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        self.source = _as_sequence(X)
+        self.channels = _channel_triples(channels)
+        self.on_error = on_error
+        self.skipped: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return image ``index`` as (views, H, W, 3), float32 in [0, 1]."""
+        item = self.source[index]
+        where = f"image {index}"
+        if isinstance(item, str | os.PathLike):
+            where += f" ({os.fspath(item)})"
+            try:
+                item = read_image(item)
+            except ImageError as error:
+                raise ImageError(f"{where}: {error}") from error
+        return self._views(check_image(item, where), where)
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (index, views) of every usable image, in order."""
+        for index in range(len(self)):
+            try:
+                views = self[index]
+            except (ImageError, OSError) as error:
+                if self.on_error == "raise":
+                    raise
+                self.skipped[index] = str(error)
+                continue
+            yield index, views
+
+    def warn_of_skipped(self) -> None:
+        """Warn once, naming what was left out."""
+        if not self.skipped:
+            return
+        shown = "; ".join(list(self.skipped.values())[:5])
+        more = f"; and {len(self.skipped) - 5} more" if len(self.skipped) > 5 else ""
+        warnings.warn(
+            f"{len(self.skipped)} of {len(self)} images were skipped: {shown}{more}",
+            SkippedImageWarning,
+            stacklevel=3,
+        )
+
+    def _views(self, image: np.ndarray, where: str) -> np.ndarray:
+        count = image.shape[2]
+        if self.channels is None:
+            if count == 1:
+                return np.repeat(image, 3, axis=2)[None]
+            if count == 3:
+                return image[None]
+            raise ImageError(f"{where} has {count} channels; {_remedy(count)}")
+        used = max(max(triple) for triple in self.channels)
+        if used >= count:
+            raise ImageError(
+                f"{where} has {count} channels, but `channels` asks for channel {used}"
+            )
+        return np.stack([image[:, :, list(triple)] for triple in self.channels])
+
+
+def _remedy(count: int) -> str:
+    if count == 4:
+        return (
+            "if the fourth is alpha, drop it: image[..., :3] (or channels=(0, 1, 2)); "
+            "otherwise choose three with channels="
+        )
+    return "choose three with channels=, such as channels=(0, 1, 0)"
+
+
+def _as_sequence(X: Any) -> Any:
+    if isinstance(X, str | os.PathLike):
+        raise ImageError(
+            "X must be a sequence of images, got one path; for a folder use "
+            f"mtsk.ImageFolder({os.fspath(X)!r})"
+        )
+    if hasattr(X, "iloc"):  # a pandas Series of paths indexes by label, not place
+        X = X.tolist()
+    if not (hasattr(X, "__len__") and hasattr(X, "__getitem__")) or isinstance(X, dict):
+        raise ImageError(
+            "X must be an array (n, H, W[, C]), a list of images or paths, or a "
+            f"sequence with len() and integer indexing, got {type(X).__name__}"
+        )
+    if isinstance(X, np.ndarray) and X.dtype.kind not in "OUS" and X.ndim not in (3, 4):
+        raise ImageError(
+            "X must have shape (n, H, W) or (n, H, W, C), "
+            f"got dtype {X.dtype}, shape {X.shape}; one image alone is X[None]"
+        )
+    if len(X) == 0:
+        raise ImageError("X holds no image")
+    return X
+
+
+def _channel_triples(channels: Channels) -> list[tuple[int, ...]] | None:
+    if channels is None:
+        return None
+    try:
+        triples = np.array(channels)
+        triples = triples[None] if triples.ndim == 1 else triples
+        good = triples.ndim == 2 and triples.shape[1] == 3 and triples.dtype.kind == "i"
+    except ValueError:  # ragged
+        good = False
+    if not good or triples.min() < 0:
+        allowed = "three channel indices >= 0, or a sequence of such triples, or None"
+        raise parameter_error("channels", "the estimator", allowed, channels)
+    return [tuple(int(c) for c in triple) for triple in triples]

@@ -1,0 +1,608 @@
+"""The front door: images and targets in, predictions of every task out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from mtsk._validation import Interval, check_parameters, parameter_error
+from mtsk.exceptions import TargetError, UnknownTaskError
+from mtsk.feature_maps import FeatureMaps
+from mtsk.features import DeepFeatures
+from mtsk.heads import JointLinear, JointLogistic, JointRidge, PerTaskHead
+from mtsk.images import Images
+from mtsk.metrics import task_metric
+from mtsk.tables import TableBuilder, encode_entry
+from mtsk.targets import DEFAULT_TASK, Targets, as_targets
+from mtsk.tasks import Task, infer_task
+from mtsk.tasks.columns import ColumnGroup, score_slices
+
+__all__ = ["MultiTaskSegmenter"]
+
+_HEADS = {"logistic": JointLogistic, "ridge": JointRidge}
+_PIXELS_AT_ONCE = 16384  # hypercolumns held at a time for heads that are not linear
+
+
+class MultiTaskSegmenter(BaseEstimator):
+    """Learn several image tasks at once from one pass through a frozen network.
+
+    Each image goes through the network once, whatever the number of tasks. Pixel
+    tasks are learnt from hypercolumns at some labelled pixels of each image, image
+    tasks from the means of the channels.
+
+    Parameters
+    ----------
+    tasks : Task, mapping of str to Task, or None, default=None
+        What the targets mean. Tasks not named here are read from the dtype and the
+        number of axes of their targets: integer map, ``SemanticSegmentation``; bool
+        map, ``BinaryMask``; float map, ``DenseRegression``; int, str or bool scalar,
+        ``Classification``; float scalar, ``Regression``; bool vector or set of str,
+        ``MultiLabel``.
+    features : DeepFeatures, default=None
+        None is ``DeepFeatures()``. Its parameters can be set as ``features__scales``.
+    head : "logistic", "ridge", estimator, or mapping of task to estimator, default=None
+        What maps features to scores. None is ``"logistic"``, a `JointLogistic`;
+        ``"ridge"`` a `JointRidge`. Any scikit-learn classifier or regressor will do,
+        fitted to each task on its own labelled rows; tasks missing in a mapping get
+        the default. Its parameters can be set as ``head__alpha``.
+    n_pixels : int, default=500
+        Most labelled pixels that an image gives to a task.
+    head_stride : int, default=4
+        Heads that are not linear are evaluated at every so many pixels, down and
+        across, and interpolated between. 1 evaluates every pixel.
+    n_jobs : int, default=None
+        Fits at a time, of scikit-learn heads.
+    random_state : int, RandomState or None, default=None
+        Chooses the pixels. An image's choice depends on nothing but this and the
+        image itself.
+    verbose : int, default=0
+        Above 0 shows progress bars.
+
+    Attributes
+    ----------
+    tasks_ : dict of str to Task
+        The fitted tasks.
+    features_ : DeepFeatures
+    pixel_head_, image_head_ : estimator or None
+        The fitted heads of the pixel and the image tasks.
+    n_images_ : int
+        Images seen.
+    n_rows_ : int
+        Rows of the pixel table.
+    skipped_ : dict of int to str
+        Images left out of ``fit`` and why (``features__on_error="skip"``).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mtsk import MultiTaskSegmenter
+    >>> rng = np.random.default_rng(0)
+    >>> images = rng.integers(0, 100, (4, 64, 64), dtype=np.uint8)
+    >>> images[:, :, 32:] += 150
+    >>> masks = np.where(np.arange(64) < 32, 3, 7) * np.ones((4, 64, 64), int)
+    >>> model = MultiTaskSegmenter(random_state=0).fit(images, masks)
+    >>> np.unique(model.predict(images[:1]))
+    array([3, 7])
+    """
+
+    def __init__(
+        self,
+        tasks: Task | Mapping[str, Task] | None = None,
+        *,
+        features: DeepFeatures | None = None,
+        head: Any = None,
+        n_pixels: int = 500,
+        head_stride: int = 4,
+        n_jobs: int | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.tasks = tasks
+        self.features = features
+        self.head = head
+        self.n_pixels = n_pixels
+        self.head_stride = head_stride
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # -- parameters -----------------------------------------------------------
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters; with ``deep`` also those of default parts.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+
+        Returns
+        -------
+        dict
+        """
+        params = super().get_params(deep=deep)
+        if deep:
+            for name, part in self._default_parts().items():
+                nested = part.get_params()
+                params |= {f"{name}__{key}": value for key, value in nested.items()}
+            for task, codec in self._given_tasks().items():
+                nested = codec.get_params()
+                params |= {f"tasks__{task}__{k}": v for k, v in nested.items()}
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters; ``head__alpha`` and the like also of default parts.
+
+        Parameters
+        ----------
+        **params : object
+
+        Returns
+        -------
+        self
+        """
+        for key in [k for k in params if k.startswith("tasks__")]:
+            _, task, name = (*key.split("__", 2), "", "")[:3]
+            if task not in self._given_tasks() or not name:
+                raise ValueError(
+                    f"Invalid parameter {key!r}; `tasks` names "
+                    f"{list(self._given_tasks())}"
+                )
+            self._given_tasks()[task].set_params(**{name: params.pop(key)})
+        direct = {k: params.pop(k) for k in list(params) if "__" not in k}
+        super().set_params(**direct)
+        for name, part in self._default_parts().items():
+            if any(key.startswith(f"{name}__") for key in params):
+                setattr(self, name, part)
+        return super().set_params(**params)
+
+    def _default_parts(self) -> dict[str, Any]:
+        """Return the parts that a None or a name stands for."""
+        parts: dict[str, Any] = {}
+        if self.features is None:
+            parts["features"] = DeepFeatures()
+        if self.head is None or (isinstance(self.head, str) and self.head in _HEADS):
+            parts["head"] = _HEADS[self.head or "logistic"]()
+        return parts
+
+    def _given_tasks(self) -> dict[str, Task]:
+        if isinstance(self.tasks, Mapping):
+            return dict(self.tasks)
+        return {} if self.tasks is None else {DEFAULT_TASK: self.tasks}
+
+    # -- learning -------------------------------------------------------------
+
+    def fit(self, X: Any, Y: Any, sample_weight: Any = None) -> Self:
+        """Learn all tasks.
+
+        Parameters
+        ----------
+        X : array of shape (n, H, W) or (n, H, W, C), or sequence of images or paths
+            uint8, uint16, or float in [0, 1].
+        Y : Targets, mapping of task to targets, DataFrame, or one target per image
+            None is a missing entry; −1 and NaN inside an entry are unlabelled.
+        sample_weight : array-like of shape (n,), default=None
+            Weight of each image.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InvalidParameterError, ImageError, TargetError, UnknownTaskError
+        """
+        self._check()
+        images, targets = self._prepare(X, Y)
+        self._resolve_tasks(targets)
+        pixel, image = self._read_tables(images, targets)
+        weight = _image_weights(sample_weight, len(images))
+        self.pixel_head_ = self._fit_head("pixel", pixel, weight)
+        self.image_head_ = self._fit_head("image", image, weight)
+        return self
+
+    def partial_fit(self, X: Any, Y: Any, sample_weight: Any = None) -> Self:
+        """Add images to those seen so far.
+
+        For heads with ``partial_fit``, such as
+        ``JointRidge(alpha=1e-3, calibrate=False)``: the result then equals one
+        ``fit`` of all images (with an integer ``random_state``). Classes must occur
+        in the first call, or be named in ``tasks``.
+
+        Parameters
+        ----------
+        X, Y, sample_weight
+            As for ``fit``.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        AttributeError
+            Where the head cannot learn in pieces.
+        InvalidParameterError, ImageError, TargetError
+        """
+        self._check()
+        head = self._head_for([ColumnGroup("real", 1)], ["any"])
+        if not hasattr(head, "partial_fit"):
+            raise AttributeError(
+                f"partial_fit needs a head that has it, got {head!r}; use "
+                "head=JointRidge(alpha=1e-3, calibrate=False)"
+            )
+        images, targets = self._prepare(X, Y, again=hasattr(self, "tasks_"))
+        if not hasattr(self, "tasks_"):
+            self._resolve_tasks(targets)
+            self.pixel_head_ = self.image_head_ = None
+        before = self.n_images_ if hasattr(self, "n_images_") else 0
+        rows_before = getattr(self, "n_rows_", 0)
+        pixel, image = self._read_tables(images, targets, partly=True)
+        self.n_images_ += before
+        self.n_rows_ += rows_before
+        weight = _image_weights(sample_weight, len(images))
+        for granularity, (table, Y_table, rows) in {"pixel": pixel, "image": image}.items():
+            names = self._names(granularity)
+            if not names or not len(table):
+                continue
+            head = getattr(self, f"{granularity}_head_")
+            if head is None:
+                head = self._head_for([self.tasks_[n].group_ for n in names], names)
+            head.partial_fit(table, Y_table, sample_weight=weight[rows])
+            setattr(self, f"{granularity}_head_", head)
+        return self
+
+    def _check(self) -> None:
+        check_parameters(self, _CONSTRAINTS)
+        for name, task in self._given_tasks().items():
+            if not isinstance(task, Task):
+                allowed = "a Task, a mapping of task names to Tasks, or None"
+                raise parameter_error(f"tasks[{name!r}]", self, allowed, task)
+        if isinstance(self.head, str) and self.head not in _HEADS:
+            allowed = f"one of {list(_HEADS)}, an estimator or a mapping"
+            raise parameter_error("head", self, allowed, self.head)
+
+    def _prepare(
+        self, X: Any, Y: Any, *, again: bool = False
+    ) -> tuple[Images, Targets]:
+        if not again:
+            parts = self._default_parts()
+            self.features_ = clone(parts.get("features", self.features)).fit()
+            if self.verbose and not self.features_.verbose:
+                self.features_.set_params(verbose=self.verbose)
+            self._seed = int(
+                check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+            )
+        images = Images(X, self.features_.channels, self.features_.on_error)
+        targets, self._bare = as_targets(Y, len(images))
+        return images, targets
+
+    def _resolve_tasks(self, targets: Targets) -> None:
+        """Fit a codec for every column of targets."""
+        given = self._given_tasks()
+        for name in given:
+            if name not in targets.task_names:
+                raise UnknownTaskError(
+                    f"`tasks` names {name!r}, but the targets have {targets.task_names}"
+                )
+        self.tasks_: dict[str, Task] = {}
+        for name in targets.task_names:
+            entries = targets[name]
+            labelled = targets.labelled(name)
+            if not len(labelled):
+                raise TargetError(f"task {name!r} is labelled on no image")
+            task = clone(given[name]) if name in given else infer_task(name, entries)
+            try:
+                self.tasks_[name] = task.fit([entries[i] for i in labelled])
+            except TargetError as error:
+                raise TargetError(_with_image(name, str(error), labelled)) from None
+
+    def _read_tables(
+        self, images: Images, targets: Targets, *, partly: bool = False
+    ) -> tuple[_Table, _Table]:
+        """Pass every image through the network once; return both tables."""
+        builders = {
+            kind: TableBuilder(
+                {n: self.tasks_[n] for n in self._names(kind)}, self.n_pixels, self._seed
+            )
+            for kind in ("pixel", "image")
+        }
+        columns = {name: targets[name] for name in self.tasks_}
+        n_read = 0
+        for index, maps in self.features_.iter_maps(images):
+            n_read += 1
+            entries = {name: column[index] for name, column in columns.items()}
+            for builder in builders.values():
+                builder.add(index, maps, entries)
+        images.warn_of_skipped()
+        self.skipped_ = dict(images.skipped)
+        if not n_read:
+            raise TargetError("every image was skipped: nothing to learn from")
+        blank = builders["pixel"].blank + builders["image"].blank
+        if blank:
+            warnings.warn(
+                f"targets that are void everywhere count as missing: {blank[:10]} "
+                "(task, image); write None to say so",
+                UserWarning,
+                stacklevel=3,
+            )
+        self.n_images_ = n_read
+        pixel, image = (
+            b.finish(partly=partly) if b.tasks else _NO_TABLE for b in builders.values()
+        )
+        self.n_rows_ = len(pixel[0])
+        return pixel, image
+
+    def _fit_head(self, granularity: str, table: _Table, weight: np.ndarray) -> Any:
+        names = self._names(granularity)
+        if not names:
+            return None
+        X, Y, rows = table
+        head = self._head_for([self.tasks_[n].group_ for n in names], names)
+        extra: dict[str, Any] = {}
+        if isinstance(head, JointRidge | PerTaskHead):
+            extra["groups"] = rows
+        if (weight != 1).any():
+            extra["sample_weight"] = weight[rows]
+        return head.fit(X, Y, **extra)
+
+    def _head_for(self, groups: list[ColumnGroup], names: list[str]) -> Any:
+        """Return an unfitted head for some column groups."""
+        default = self._default_parts().get("head")
+        head = self.head if default is None else default
+        if isinstance(head, Mapping):
+            for name in head:
+                if hasattr(self, "tasks_") and name not in self.tasks_:
+                    raise UnknownTaskError(
+                        f"`head` names {name!r}; the tasks are {list(self.tasks_)}"
+                    )
+            chosen = [head.get(name, JointLogistic()) for name in names]
+            return PerTaskHead(chosen, groups, n_jobs=self.n_jobs)
+        if isinstance(head, JointLinear):
+            head = clone(head).set_params(columns=groups)
+            if self.verbose and "verbose" in head.get_params():
+                head.set_params(verbose=self.verbose)
+            return head
+        return PerTaskHead(head, groups, n_jobs=self.n_jobs)
+
+    def _names(self, granularity: str) -> list[str]:
+        return [n for n, t in self.tasks_.items() if t.granularity == granularity]
+
+    # -- predicting -----------------------------------------------------------
+
+    def predict(self, X: Any, tasks: Sequence[str] | None = None) -> Any:
+        """Predict, in the form that the targets had.
+
+        Parameters
+        ----------
+        X : images, as for ``fit``
+        tasks : sequence of str, default=None
+            The tasks wanted. None is all.
+
+        Returns
+        -------
+        dict of str to list or ndarray, or one of these
+            One entry per image; an array where X is one. Without the dict where
+            ``fit`` got bare targets. None for images that were skipped.
+
+        Raises
+        ------
+        UnknownTaskError, ImageError, NotFittedError
+        """
+        return self._map_scores(X, tasks, lambda task, scores: task.decode(scores))
+
+    def predict_proba(self, X: Any, tasks: Sequence[str] | None = None) -> Any:
+        """Return probabilities: (H, W, K) or (K,) of classes, (H, W) of a mask.
+
+        Parameters
+        ----------
+        X : images
+        tasks : sequence of str, default=None
+
+        Returns
+        -------
+        As ``predict``. For tasks of numbers, the numbers themselves.
+        """
+        return self._map_scores(X, tasks, _probabilities)
+
+    def decision_function(self, X: Any, tasks: Sequence[str] | None = None) -> Any:
+        """Return scores: logits of classes and labels, numbers of real tasks.
+
+        Parameters
+        ----------
+        X : images
+        tasks : sequence of str, default=None
+
+        Returns
+        -------
+        As ``predict``, each entry of shape (H, W, size) or (size,).
+        """
+        return self._map_scores(X, tasks, lambda task, scores: scores)
+
+    def score(self, X: Any, Y: Any) -> float:
+        """Return the mean of the tasks' default metrics.
+
+        Parameters
+        ----------
+        X : images
+        Y : targets, as for ``fit``
+
+        Returns
+        -------
+        float
+        """
+        return float(np.mean(list(self.score_tasks(X, Y).values())))
+
+    def score_tasks(
+        self, X: Any, Y: Any, metrics: Mapping[str, str | None] | None = None
+    ) -> dict[str, float]:
+        """Score every task that ``Y`` has a column of.
+
+        Parameters
+        ----------
+        X : images
+        Y : targets, as for ``fit``
+        metrics : mapping of task to metric, default=None
+            Which metric of which task. None is each task's own.
+
+        Returns
+        -------
+        dict of str to float
+            NaN for a task without a label in ``Y``.
+
+        Raises
+        ------
+        UnknownTaskError, TargetError, ImageError
+        """
+        check_is_fitted(self)
+        images = Images(X, self.features_.channels, self.features_.on_error)
+        targets, _ = as_targets(Y, len(images))
+        wanted = dict.fromkeys(targets.task_names) if metrics is None else dict(metrics)
+        names = self._wanted(list(wanted))
+        columns = {name: targets[name] for name in names}
+        meters = {name: task_metric(self.tasks_[name], wanted[name]) for name in names}
+        for index, maps in self.features_.iter_maps(images, desc="score"):
+            labelled = [n for n in names if columns[n][index] is not None]
+            for name, scores in self._scores(maps, labelled).items():
+                truth = encode_entry(
+                    name,
+                    self.tasks_[name],
+                    columns[name][index],
+                    index,
+                    maps.shape,
+                    unseen=True,
+                )
+                meters[name].update(truth, scores)
+        images.warn_of_skipped()
+        return {name: meter.result() for name, meter in meters.items()}
+
+    def _wanted(self, tasks: Sequence[str] | None) -> list[str]:
+        check_is_fitted(self)
+        if isinstance(tasks, str):
+            tasks = [tasks]
+        names = list(self.tasks_) if tasks is None else list(tasks)
+        for name in names:
+            if name not in self.tasks_:
+                raise UnknownTaskError(
+                    f"no task {name!r}; the tasks are {list(self.tasks_)}"
+                )
+        return names
+
+    def _map_scores(self, X: Any, tasks: Sequence[str] | None, decode: Any) -> Any:
+        names = self._wanted(tasks)
+        images = Images(X, self.features_.channels, self.features_.on_error)
+        out: dict[str, list[Any]] = {name: [None] * len(images) for name in names}
+        for index, maps in self.features_.iter_maps(images, desc="predict"):
+            for name, scores in self._scores(maps, names).items():
+                out[name][index] = decode(self.tasks_[name], scores)
+        images.warn_of_skipped()
+        stacked = isinstance(X, np.ndarray) and X.ndim >= 3 and not images.skipped
+        shaped = {name: _shape_up(column, stacked) for name, column in out.items()}
+        return shaped[DEFAULT_TASK] if self._bare and tasks is None else shaped
+
+    def _scores(
+        self, maps: FeatureMaps, names: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Return the scores of some tasks for one image."""
+        out: dict[str, np.ndarray] = {}
+        pixel = [n for n in self._names("pixel") if n in names]
+        if pixel:
+            out |= self._pixel_scores(maps, pixel)
+        image = self._names("image")
+        if any(name in names for name in image):
+            scores = self.image_head_.decision_function(maps.vector()[None])[0]
+            parts = score_slices([self.tasks_[n].group_ for n in image])
+            out |= {n: scores[p] for n, p in zip(image, parts, strict=True) if n in names}
+        return out
+
+    def _pixel_scores(
+        self, maps: FeatureMaps, names: list[str]
+    ) -> dict[str, np.ndarray]:
+        every = self._names("pixel")
+        parts = dict(
+            zip(every, score_slices([self.tasks_[n].group_ for n in every]), strict=True)
+        )
+        if not isinstance(self.pixel_head_, JointLinear):
+            scores = self._strided_scores(maps)
+            return {name: scores[..., parts[name]] for name in names}
+        cols = np.concatenate([np.r_[parts[name]] for name in names])
+        scores = maps.scores(
+            self.pixel_head_.coef_[:, cols], self.pixel_head_.intercept_[cols]
+        )
+        sizes = np.cumsum([self.tasks_[n].group_.size for n in names])[:-1]
+        return dict(zip(names, np.split(scores, sizes, axis=-1), strict=True))
+
+    def _strided_scores(self, maps: FeatureMaps) -> np.ndarray:
+        """Evaluate any head on a grid of pixels; interpolate between them."""
+        stride, (height, width) = self.head_stride, maps.shape
+        rows = np.arange((stride - 1) / 2, height + (stride - 1) / 2, stride)
+        cols = np.arange((stride - 1) / 2, width + (stride - 1) / 2, stride)
+        points = np.stack(np.meshgrid(rows, cols, indexing="ij"), -1).reshape(-1, 2)
+        chunks = [
+            self.pixel_head_.decision_function(maps.at(points[i : i + _PIXELS_AT_ONCE]))
+            for i in range(0, len(points), _PIXELS_AT_ONCE)
+        ]
+        coarse = np.concatenate(chunks).reshape(len(rows), len(cols), -1)
+        grid = FeatureMaps([coarse], [(stride, stride)], maps.shape)
+        return grid.scores(np.eye(coarse.shape[2], dtype=np.float32))
+
+
+_Table = tuple[np.ndarray, np.ndarray, np.ndarray]
+_NO_TABLE: _Table = (np.empty((0, 0)), np.empty((0, 0)), np.empty(0, int))
+_CONSTRAINTS: dict[str, list] = {
+    "tasks": [Task, Mapping, None],
+    "features": [DeepFeatures, None],
+    "head": [str, BaseEstimator, Mapping, None],
+    "n_pixels": [Interval(Integral, 1, None, closed="left")],
+    "head_stride": [Interval(Integral, 1, None, closed="left")],
+    "n_jobs": [Integral, None],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
+
+
+def _with_image(name: str, message: str, labelled: np.ndarray) -> str:
+    """Turn an entry's place among the labelled ones into the image's index."""
+    place, _, rest = message.partition(": ")
+    if place.startswith("entry ") and place[6:].isdigit():
+        return f"task {name!r}, image {labelled[int(place[6:])]}: {rest}"
+    if place.startswith("entry "):
+        number, _, rest = place[6:].partition(" ")
+        if number.isdigit():
+            tail = message[len("entry ") + len(number) :]
+            return f"task {name!r}, image {labelled[int(number)]}{tail}"
+    return f"task {name!r}: {message}"
+
+
+def _image_weights(sample_weight: Any, n_images: int) -> np.ndarray:
+    if sample_weight is None:
+        return np.ones(n_images)
+    weight = np.asarray(sample_weight, float)
+    if weight.shape != (n_images,) or not (weight >= 0).all() or not weight.any():
+        raise ValueError(
+            f"sample_weight must hold {n_images} numbers >= 0, one an image, got shape "
+            f"{weight.shape}"
+        )
+    return weight
+
+
+def _probabilities(task: Task, scores: np.ndarray) -> np.ndarray:
+    probabilities = task.probabilities(scores)
+    if task.granularity == "pixel" and task.group_.kind == "binary":
+        return probabilities[..., 0]
+    return probabilities
+
+
+def _shape_up(column: list[Any], stacked: bool) -> Any:
+    """Return scalars as an array, maps as an array where the images were one."""
+    if any(entry is None for entry in column) or isinstance(column[0], set):
+        return column
+    if stacked or np.ndim(column[0]) < 2:
+        return np.array(column)
+    return column

@@ -1,0 +1,208 @@
+"""From pictures to tables: which pixels become rows, and what stands in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mtsk.exceptions import TargetError
+from mtsk.feature_maps import FeatureMaps
+from mtsk.tasks.base import Task
+
+__all__ = ["TableBuilder", "choose_pixels", "encode_entry"]
+
+
+def encode_entry(
+    name: str,
+    task: Task,
+    entry: Any,
+    index: int,
+    shape: tuple[int, int],
+    *,
+    unseen: bool = False,
+) -> np.ndarray:
+    """Return an entry's columns; errors name the task and the image.
+
+    Parameters
+    ----------
+    name : str
+        The task's name.
+    task : Task
+        Fitted.
+    entry : object
+        The target, or None.
+    index : int
+        The image's index.
+    shape : (int, int)
+        The image's height and width.
+    unseen : bool, default=False
+        Whether labels that ``fit`` did not see are coded, not refused.
+
+    Returns
+    -------
+    ndarray of float32, shape (H, W, n_columns) or (n_columns,)
+
+    Raises
+    ------
+    TargetError
+    """
+    width = task.group_.n_columns
+    if entry is None:
+        return np.full(
+            (*shape, width) if task.granularity == "pixel" else width,
+            np.nan,
+            np.float32,
+        )
+    try:
+        return task.encode(entry, shape, unseen=unseen)
+    except (TargetError, ValueError, TypeError) as error:
+        raise TargetError(f"task {name!r}, image {index}: {error}") from error
+
+
+def choose_pixels(
+    labelled: np.ndarray, n_pixels: int, seed: int, digest: str
+) -> np.ndarray:
+    """Return, for each task, which pixels of an image become rows.
+
+    Every pixel gets a random rank from the seed and the image's own hash; a task
+    takes its ``n_pixels`` lowest labelled ones. So tasks labelled at the same pixels
+    take the same ones, a task's choice does not depend on the other tasks, and an
+    image's choice not on the other images.
+
+    Parameters
+    ----------
+    labelled : ndarray of bool, shape (n_tasks, n)
+    n_pixels : int
+    seed : int
+    digest : str
+        Hexadecimal hash of the image.
+
+    Returns
+    -------
+    ndarray of bool, shape (n_tasks, n)
+    """
+    random = np.random.default_rng([seed, int(digest or "0", 16)])
+    rank = random.random(labelled.shape[1], dtype=np.float32)
+    chosen = np.zeros_like(labelled)
+    for task, mask in enumerate(labelled):
+        places = np.flatnonzero(mask)
+        if len(places) > n_pixels:
+            order = np.argpartition(rank[places], n_pixels)[:n_pixels]
+            places = places[order]
+        chosen[task, places] = True
+    return chosen
+
+
+class TableBuilder:
+    """Collects the rows of images, one image at a time.
+
+    Parameters
+    ----------
+    tasks : mapping of str to Task
+        Fitted, all pixel tasks or all image tasks.
+    n_pixels : int
+        Most pixels an image gives a task.
+    seed : int
+        Of the choice of pixels.
+    """
+
+    def __init__(self, tasks: Mapping[str, Task], n_pixels: int, seed: int) -> None:
+        self.tasks = tasks
+        self.n_pixels = n_pixels
+        self.seed = seed
+        self._X: list[np.ndarray] = []
+        self._Y: list[np.ndarray] = []
+        self._images: list[np.ndarray] = []
+        self._labelled_at: dict[str, int] = dict.fromkeys(tasks, 0)
+        self.blank: list[tuple[str, int]] = []
+
+    def add(self, index: int, maps: FeatureMaps, entries: Mapping[str, Any]) -> None:
+        """Add an image's rows.
+
+        Parameters
+        ----------
+        index : int
+            The image's index.
+        maps : FeatureMaps
+        entries : mapping of str to object
+            The image's target of each task, None where missing.
+
+        Raises
+        ------
+        TargetError
+        """
+        if not self.tasks:
+            return
+        columns = []
+        for name, task in self.tasks.items():
+            encoded = encode_entry(name, task, entries[name], index, maps.shape)
+            if not np.isnan(encoded).all():
+                self._labelled_at[name] += 1
+            elif entries[name] is not None:
+                self.blank.append((name, index))
+            columns.append(encoded.reshape(-1, task.group_.n_columns))
+        if next(iter(self.tasks.values())).granularity == "pixel":
+            self._add_pixels(index, maps, columns)
+        elif not all(np.isnan(c).all() for c in columns):
+            self._append(index, maps.vector()[None], np.concatenate(columns, axis=1))
+
+    def _add_pixels(
+        self, index: int, maps: FeatureMaps, columns: list[np.ndarray]
+    ) -> None:
+        labelled = np.stack([~np.isnan(c).all(axis=1) for c in columns])
+        chosen = choose_pixels(labelled, self.n_pixels, self.seed, maps.digest)
+        rows = np.flatnonzero(chosen.any(axis=0))
+        if not len(rows):
+            return
+        for column, own in zip(columns, chosen, strict=True):
+            column[~own] = np.nan
+        points = np.stack(np.unravel_index(rows, maps.shape), axis=1)
+        table = np.concatenate([c[rows] for c in columns], axis=1)
+        self._append(index, maps.at(points).astype(maps.taps[0].dtype), table)
+
+    def _append(self, index: int, X: np.ndarray, Y: np.ndarray) -> None:
+        self._X.append(X)
+        self._Y.append(Y)
+        self._images.append(np.full(len(X), index))
+
+    def finish(
+        self, *, partly: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the table, and let go of its pieces.
+
+        Parameters
+        ----------
+        partly : bool, default=False
+            Whether more will come, so that a task may have no row yet.
+
+        Returns
+        -------
+        X : ndarray of float32, shape (n_rows, n_features)
+        Y : ndarray of float32, shape (n_rows, n_columns)
+        images : ndarray of int, shape (n_rows,)
+            The image of each row.
+
+        Raises
+        ------
+        TargetError
+            Where a task has no labelled row.
+        """
+        for name, count in self._labelled_at.items():
+            if not count and not partly:
+                raise TargetError(
+                    f"task {name!r} is labelled on no image: every entry is missing or "
+                    "holds nothing but void, -1 or NaN"
+                )
+        if not self._Y:
+            return np.empty((0, 0)), np.empty((0, 0)), np.empty(0, int)
+        Y, images = np.concatenate(self._Y), np.concatenate(self._images)
+        X = np.empty((len(Y), self._X[0].shape[1]), np.float32)
+        start = 0
+        self._X.reverse()
+        while self._X:  # pieces go as the whole grows: no second copy of the table
+            piece = self._X.pop()
+            X[start : start + len(piece)] = piece
+            start += len(piece)
+        return X, Y, images

@@ -1,0 +1,185 @@
+"""Tasks with one target an image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mtsk.exceptions import TargetError
+from mtsk.tasks.base import ImageTask
+from mtsk.tasks.columns import ColumnGroup
+from mtsk.tasks.labels import UNLABELLED, codes_of, learn_classes
+
+__all__ = ["Classification", "MultiLabel", "Regression"]
+
+
+class Classification(ImageTask):
+    """One class an image. A target is an int, str or bool; −1 is unlabelled.
+
+    Parameters
+    ----------
+    void : label or sequence of labels, default=()
+        Labels that mean "unlabelled".
+    classes : sequence of labels, default=None
+        All the classes there are. None takes those that occur.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted.
+
+    Examples
+    --------
+    >>> from mtsk.tasks import Classification
+    >>> task = Classification().fit(["cat", "dog"])
+    >>> task.encode("dog", (10, 10))
+    array([1.], dtype=float32)
+    """
+
+    metrics = ("balanced_accuracy", "accuracy")
+
+    def __init__(self, void: Any = (), classes: Sequence[Any] | None = None) -> None:
+        self.void = void
+        self.classes = classes
+
+    def _voids(self) -> list[Any]:
+        void = self.void
+        return list(void) if isinstance(void, list | tuple) else [void]
+
+    def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
+        self.classes_ = learn_classes(targets, self._voids(), self.classes)
+        return ColumnGroup("nominal", len(self.classes_))
+
+    def encode(
+        self, target: Any, shape: tuple[int, int], *, unseen: bool = False
+    ) -> np.ndarray:
+        if np.ndim(target) != 0:
+            raise TargetError(
+                f"a class label must be a scalar, got shape {np.shape(target)}"
+            )
+        return codes_of([target], self.classes_, self._voids(), unseen=unseen)
+
+    def decode(self, scores: np.ndarray) -> Any:
+        return self.classes_[scores.argmax(axis=-1)]
+
+
+class MultiLabel(ImageTask):
+    """Any number of labels an image, such as tags.
+
+    A target is a vector of L bool (or of 1, 0 and −1, unlabelled; or of float with
+    NaN), or a set of label names. ``predict`` gives bool vectors, or sets.
+
+    Parameters
+    ----------
+    labels : sequence of str, default=None
+        Names of the L labels. Needed only to name vectors; for sets, None takes
+        those that occur.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (L,)
+        The names, or 0 … L − 1.
+
+    Examples
+    --------
+    >>> from mtsk.tasks import MultiLabel
+    >>> task = MultiLabel().fit([{"cow", "grass"}, {"sky"}])
+    >>> task.encode({"sky"}, (10, 10))
+    array([0., 0., 1.], dtype=float32)
+    """
+
+    metrics = ("average_precision", "accuracy")
+
+    def __init__(self, labels: Sequence[str] | None = None) -> None:
+        self.labels = labels
+
+    def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
+        self.sets_ = all(isinstance(t, set | frozenset) for t in targets)
+        if self.sets_:
+            found = sorted(set().union(*targets))
+            self.classes_ = np.array(found if self.labels is None else self.labels)
+        else:
+            widths = {np.shape(t) for t in targets}
+            if len(widths) != 1 or len(next(iter(widths))) != 1:
+                raise TargetError(
+                    "label vectors must be 1-D and of one length, got shapes "
+                    f"{sorted(map(str, widths))[:5]}"
+                )
+            n_labels = next(iter(widths))[0]
+            if self.labels is not None and len(self.labels) != n_labels:
+                raise TargetError(
+                    f"`labels` of MultiLabel has {len(self.labels)} names, "
+                    f"targets have {n_labels}"
+                )
+            names = np.arange(n_labels) if self.labels is None else self.labels
+            self.classes_ = np.array(names)
+        if len(self.classes_) == 0:
+            raise TargetError("there is no label in any entry")
+        return ColumnGroup("binary", len(self.classes_))
+
+    def encode(
+        self, target: Any, shape: tuple[int, int], *, unseen: bool = False
+    ) -> np.ndarray:
+        if isinstance(target, set | frozenset):
+            unknown = set(target) - set(self.classes_.tolist())
+            if unknown and not unseen:
+                raise TargetError(
+                    f"unknown labels {sorted(unknown)}; they are "
+                    f"{self.classes_.tolist()}"
+                )
+            return np.isin(self.classes_, list(target)).astype(np.float32)
+        vector = np.asarray(target)
+        if vector.shape != self.classes_.shape or vector.dtype.kind not in "biuf":
+            raise TargetError(
+                f"a label vector must have {len(self.classes_)} bool, got dtype "
+                f"{vector.dtype}, shape {vector.shape}"
+            )
+        columns = vector.astype(np.float32)
+        columns[columns == UNLABELLED] = np.nan
+        if not np.isin(columns[~np.isnan(columns)], (0, 1)).all():
+            raise TargetError("a label vector may hold 0, 1 and -1 (or NaN) only")
+        return columns
+
+    def decode(self, scores: np.ndarray) -> Any:
+        yes = scores > 0
+        return set(self.classes_[yes].tolist()) if self.sets_ else yes
+
+
+class Regression(ImageTask):
+    """One number an image, or a vector of L; NaN is unlabelled.
+
+    Attributes
+    ----------
+    n_values_ : int
+        L.
+    """
+
+    metrics = ("r2", "rmse", "mae")
+
+    def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
+        shapes = {np.shape(t) for t in targets}
+        if len(shapes) != 1 or len(next(iter(shapes))) > 1:
+            raise TargetError(
+                "numbers must be scalars or vectors of one length, got shapes "
+                f"{sorted(map(str, shapes))[:5]}"
+            )
+        self.scalar_ = shapes == {()}
+        self.n_values_ = 1 if self.scalar_ else next(iter(shapes))[0]
+        return ColumnGroup("real", self.n_values_)
+
+    def encode(
+        self, target: Any, shape: tuple[int, int], *, unseen: bool = False
+    ) -> np.ndarray:
+        values = np.atleast_1d(np.asarray(target))
+        if values.dtype.kind not in "iuf" or values.shape != (self.n_values_,):
+            raise TargetError(
+                f"expected {self.n_values_} number(s), got {target!r}"[:200]
+            )
+        if np.isinf(values.astype(float)).any():
+            raise TargetError("a number must not be infinite (NaN is unlabelled)")
+        return values.astype(np.float32)
+
+    def decode(self, scores: np.ndarray) -> Any:
+        return float(scores[0]) if self.scalar_ else scores

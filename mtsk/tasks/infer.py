@@ -1,0 +1,83 @@
+"""Which task a column of targets is, from dtype and number of axes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mtsk.exceptions import TargetError
+from mtsk.tasks.base import Task
+from mtsk.tasks.image import Classification, MultiLabel, Regression
+from mtsk.tasks.pixel import BinaryMask, DenseRegression, SemanticSegmentation
+
+__all__ = ["infer_task"]
+
+_TASK_OF: dict[tuple[int, str], type[Task]] = {
+    (2, "integer"): SemanticSegmentation,
+    (2, "str"): SemanticSegmentation,
+    (2, "bool"): BinaryMask,
+    (2, "float"): DenseRegression,
+    (0, "integer"): Classification,
+    (0, "str"): Classification,
+    (0, "bool"): Classification,
+    (0, "float"): Regression,
+    (1, "bool"): MultiLabel,
+}
+_KINDS = {"i": "integer", "u": "integer", "U": "str", "b": "bool", "f": "float"}
+
+
+def infer_task(name: str, entries: Sequence[Any]) -> Task:
+    """Return the task that a column's entries speak of.
+
+    Parameters
+    ----------
+    name : str
+        The column's name, for messages.
+    entries : sequence
+        One per image; None where missing.
+
+    Returns
+    -------
+    Task
+        Not yet fitted.
+
+    Raises
+    ------
+    TargetError
+        Where nothing is labelled, entries disagree, or no task takes such entries.
+    """
+    kinds: dict[tuple[int, str], int] = {}
+    for index, entry in enumerate(entries):
+        if entry is not None:
+            kinds.setdefault(_kind(entry), index)
+    if not kinds:
+        raise TargetError(f"task {name!r} is labelled on no image")
+    if len(kinds) > 1:
+        seen = ", ".join(f"image {i}: {n}-D {kind}" for (n, kind), i in kinds.items())
+        raise TargetError(
+            f"targets of task {name!r} are of several kinds ({seen}); "
+            "say which task it is with tasks="
+        )
+    kind, index = next(iter(kinds.items()))
+    if kind == (1, "set"):
+        return MultiLabel()
+    if kind not in _TASK_OF:
+        raise TargetError(
+            f"cannot tell the task of {name!r} from a {kind[0]}-D {kind[1]} target "
+            f"(image {index}); say it with tasks={{{name!r}: ...}}"
+        )
+    return _TASK_OF[kind]()
+
+
+def _kind(entry: Any) -> tuple[int, str]:
+    if isinstance(entry, set | frozenset):
+        return 1, "set"
+    try:
+        array = np.asarray(entry)
+    except ValueError:
+        return 0, "ragged"
+    if array.dtype.kind == "O" and all(isinstance(v, str) for v in array.flat):
+        return array.ndim, "str"
+    return array.ndim, _KINDS.get(array.dtype.kind, str(array.dtype))

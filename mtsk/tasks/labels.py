@@ -1,0 +1,105 @@
+"""Class labels to codes and back, for maps and for scalars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mtsk.exceptions import TargetError
+
+__all__ = ["as_label_array", "codes_of", "learn_classes", "missing_labels"]
+
+UNLABELLED = -1
+"""The integer that always means: nobody said."""
+
+
+def as_label_array(target: Any) -> np.ndarray:
+    """Return labels as an integer, bool or str array; refuse floats and the rest."""
+    array = np.asarray(target)
+    if array.dtype.kind == "O" and all(isinstance(v, str) for v in array.flat):
+        array = array.astype(str)
+    if array.dtype.kind not in "iubU":
+        raise TargetError(
+            f"class labels must be int, bool or str, got dtype {array.dtype}"
+        )
+    return array
+
+
+def missing_labels(labels: np.ndarray, void: Sequence[Any]) -> np.ndarray:
+    """Return where labels are unlabelled: −1 (for numbers) or one of ``void``."""
+    missing = np.zeros(labels.shape, bool)
+    values = [*void, UNLABELLED] if labels.dtype.kind == "i" else list(void)
+    for value in values:
+        missing |= labels == value
+    return missing
+
+
+def learn_classes(
+    targets: Sequence[Any], void: Sequence[Any], given: Sequence[Any] | None
+) -> np.ndarray:
+    """Return the sorted labels that occur, or check those given.
+
+    Raises
+    ------
+    TargetError
+        Where no label occurs, or one occurs that ``given`` lacks; the message
+        names the entry.
+    """
+    found: list[np.ndarray] = []
+    for i, target in enumerate(targets):
+        try:
+            labels = _distinct(as_label_array(target))
+        except TargetError as error:
+            raise TargetError(f"entry {i}: {error}") from None
+        labels = labels[~missing_labels(labels, void)]
+        if given is not None and len(unknown := np.setdiff1d(labels, given)):
+            raise TargetError(
+                f"entry {i} has labels {unknown.tolist()[:10]} that are not among "
+                f"`classes`={list(given)}"
+            )
+        found.append(labels)
+    kinds = {a.dtype.kind == "U" for a in found}
+    if len(kinds) > 1:
+        raise TargetError("labels mix numbers and strings")
+    classes = np.unique(np.concatenate(found) if given is None else np.asarray(given))
+    if len(classes) == 0:
+        raise TargetError("no entry has a labelled value: everything is void or -1")
+    return classes
+
+
+def codes_of(
+    target: Any, classes: np.ndarray, void: Sequence[Any], *, unseen: bool
+) -> np.ndarray:
+    """Return float32 codes 0 … K − 1 of labels, NaN where unlabelled.
+
+    Raises
+    ------
+    TargetError
+        On a label not in ``classes``, unless ``unseen``: then its code is K.
+    """
+    labels = as_label_array(target)
+    place = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
+    missing = missing_labels(labels, void)
+    strange = (classes[place] != labels) & ~missing
+    if strange.any():
+        if not unseen:
+            raise TargetError(
+                f"labels {np.unique(labels[strange]).tolist()[:10]} are not among the "
+                f"classes {classes.tolist()}"
+            )
+        place = np.where(strange, len(classes), place)
+    codes = place.astype(np.float32)
+    codes[missing] = np.nan
+    return codes
+
+
+def _distinct(labels: np.ndarray) -> np.ndarray:
+    """Return sorted distinct labels; by counting where they are small integers."""
+    if labels.dtype.kind in "ui" and labels.size and labels.max() < 65536:
+        low = int(labels.min())
+        if low >= -65536:
+            counts = np.bincount(labels.ravel().astype(np.int64) - low)
+            return (np.flatnonzero(counts) + low).astype(labels.dtype)
+    return np.unique(labels)

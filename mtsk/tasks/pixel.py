@@ -1,0 +1,235 @@
+"""Tasks with a target at every pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from skimage.segmentation import find_boundaries
+
+from mtsk._validation import check_parameters
+from mtsk.exceptions import TargetError
+from mtsk.tasks.base import PixelTask, as_map
+from mtsk.tasks.columns import ColumnGroup
+from mtsk.tasks.labels import UNLABELLED, as_label_array, codes_of, learn_classes
+
+__all__ = ["BinaryMask", "Boundary", "DenseRegression", "SemanticSegmentation"]
+
+
+class SemanticSegmentation(PixelTask):
+    """One class at every pixel.
+
+    A target is a label map of shape (H, W), integer or str; −1 and ``void`` mean
+    unlabelled, so scribbles are label maps that are −1 nearly everywhere.
+    ``predict`` gives label maps with the labels as they were given.
+
+    Parameters
+    ----------
+    void : label or sequence of labels, default=()
+        Labels that mean "unlabelled", such as 255.
+    classes : sequence of labels, default=None
+        All the classes there are. None takes those that occur.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mtsk.tasks import SemanticSegmentation
+    >>> mask = np.array([[3, 7], [255, 3]])
+    >>> task = SemanticSegmentation(void=255).fit([mask])
+    >>> task.classes_
+    array([3, 7])
+    >>> task.encode(mask, (2, 2))[..., 0]
+    array([[ 0.,  1.],
+           [nan,  0.]], dtype=float32)
+    """
+
+    metrics = ("miou", "accuracy", "class_accuracy", "boundary_f1")
+
+    def __init__(self, void: Any = (), classes: Sequence[Any] | None = None) -> None:
+        self.void = void
+        self.classes = classes
+
+    def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
+        self.classes_ = learn_classes(targets, _as_list(self.void), self.classes)
+        return ColumnGroup("nominal", len(self.classes_))
+
+    def encode(
+        self, target: Any, shape: tuple[int, int], *, unseen: bool = False
+    ) -> np.ndarray:
+        labels = as_map(target, shape)
+        if labels.ndim != 2:
+            raise TargetError(f"a label map must be (H, W), got {labels.shape}")
+        return codes_of(labels, self.classes_, _as_list(self.void), unseen=unseen)[
+            ..., None
+        ]
+
+    def decode(self, scores: np.ndarray) -> np.ndarray:
+        return self.classes_[scores.argmax(axis=-1)]
+
+
+class BinaryMask(PixelTask):
+    """Yes or no at every pixel.
+
+    A target is a map of shape (H, W): bool, or integer with 0 for no, ``positive``
+    for yes and −1 or ``void`` for unlabelled. ``predict`` gives maps of the dtype
+    and values that the targets had.
+
+    Parameters
+    ----------
+    positive : int, default=1
+        The value that means yes in an integer map, such as 255.
+    void : int or sequence of int, default=()
+        Values that mean "unlabelled".
+    threshold : float, default=0.5
+        ``predict`` says yes where the probability exceeds it.
+
+    Attributes
+    ----------
+    dtype_ : dtype
+        The dtype of the targets, which predictions have too.
+    """
+
+    metrics = ("average_precision", "iou", "accuracy", "boundary_f1")
+
+    def __init__(self, positive: int = 1, void: Any = (), threshold: float = 0.5):
+        self.positive = positive
+        self.void = void
+        self.threshold = threshold
+
+    def _check(self) -> None:
+        check_parameters(self, {"threshold": [float], "positive": [int]})
+        if self.positive == 0:
+            raise TargetError("`positive` of BinaryMask must differ from 0")
+
+    def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
+        seen = {as_label_array(t).dtype for t in targets}
+        self.dtype_ = np.result_type(*seen)
+        return ColumnGroup("binary", 1)
+
+    def encode(
+        self, target: Any, shape: tuple[int, int], *, unseen: bool = False
+    ) -> np.ndarray:
+        mask = as_label_array(as_map(target, shape))
+        if mask.dtype == bool:
+            return mask.astype(np.float32)[..., None]
+        yes, no = mask == self.positive, mask == 0
+        missing = np.isin(mask, [*_as_list(self.void), UNLABELLED])
+        if not (yes | no | missing).all():
+            strange = np.unique(mask[~(yes | no | missing)]).tolist()[:10]
+            raise TargetError(
+                f"a binary mask may hold 0, positive={self.positive} and "
+                f"void={self.void}, got {strange}; for several classes use "
+                "SemanticSegmentation"
+            )
+        columns = yes.astype(np.float32)
+        columns[missing & ~yes & ~no] = np.nan
+        return columns[..., None]
+
+    def decode(self, scores: np.ndarray) -> np.ndarray:
+        yes = self.probabilities(scores[..., 0:1])[..., 0] > self.threshold
+        if self.dtype_ == bool:
+            return yes
+        return np.where(yes, self.positive, 0).astype(self.dtype_)
+
+
+class Boundary(PixelTask):
+    """Whether a pixel lies on a boundary.
+
+    A target is a bool map of edges of shape (H, W), or an integer map of regions
+    whose borders are found by `skimage.segmentation.find_boundaries`
+    (``mode="thick"``). Pixels labelled −1 or ``void`` are unlabelled. ``predict``
+    gives bool maps, ``predict_proba`` the probabilities.
+
+    Parameters
+    ----------
+    void : int or sequence of int, default=()
+        Labels of a region map that mean "unlabelled".
+    tolerance : float, default=0.0075
+        How far an edge may be off in the metric ``"boundary_f1"``, as a fraction
+        of the image diagonal.
+    threshold : float, default=0.5
+        ``predict`` says edge where the probability exceeds it.
+    """
+
+    metrics = ("average_precision", "boundary_f1")
+
+    def __init__(
+        self, void: Any = (), tolerance: float = 0.0075, threshold: float = 0.5
+    ) -> None:
+        self.void = void
+        self.tolerance = tolerance
+        self.threshold = threshold
+
+    def _check(self) -> None:
+        check_parameters(self, {"threshold": [float], "tolerance": [float]})
+
+    def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
+        return ColumnGroup("binary", 1)
+
+    def encode(
+        self, target: Any, shape: tuple[int, int], *, unseen: bool = False
+    ) -> np.ndarray:
+        regions = as_label_array(as_map(target, shape))
+        if regions.dtype == bool:
+            return regions.astype(np.float32)[..., None]
+        missing = np.isin(regions, [*_as_list(self.void), UNLABELLED])
+        columns = find_boundaries(regions, mode="thick").astype(np.float32)
+        # The rim of an unlabelled area is no boundary that anyone drew.
+        columns[missing | find_boundaries(missing, mode="thick")] = np.nan
+        return columns[..., None]
+
+    def decode(self, scores: np.ndarray) -> np.ndarray:
+        return self.probabilities(scores)[..., 0] > self.threshold
+
+
+class DenseRegression(PixelTask):
+    """One number, or several, at every pixel, such as depth.
+
+    A target is a float map of shape (H, W) or (H, W, L); NaN is unlabelled.
+    ``predict`` gives float32 maps of the same shape.
+
+    Attributes
+    ----------
+    n_values_ : int
+        L.
+    """
+
+    metrics = ("r2", "rmse", "mae")
+
+    def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
+        arrays = [as_map(t) for t in targets]
+        self.flat_ = all(a.ndim == 2 for a in arrays)
+        widths = {1 if a.ndim == 2 else a.shape[2] for a in arrays}
+        if len(widths) > 1:
+            raise TargetError(f"maps differ in number of values: {sorted(widths)}")
+        self.n_values_ = widths.pop()
+        return ColumnGroup("real", self.n_values_)
+
+    def encode(
+        self, target: Any, shape: tuple[int, int], *, unseen: bool = False
+    ) -> np.ndarray:
+        array = as_map(target, shape)
+        if array.dtype.kind not in "fiu":
+            raise TargetError(f"a real map must be float, got dtype {array.dtype}")
+        if np.isinf(array).any():
+            raise TargetError("a real map must not hold infinity (NaN is unlabelled)")
+        columns = array.astype(np.float32).reshape(*array.shape[:2], -1)
+        if columns.shape[2] != self.n_values_:
+            raise TargetError(
+                f"a map of {columns.shape[2]} values, others have {self.n_values_}"
+            )
+        return columns
+
+    def decode(self, scores: np.ndarray) -> np.ndarray:
+        return scores[..., 0] if self.flat_ else scores
+
+
+def _as_list(value: Any) -> list[Any]:
+    """Return a scalar or a sequence as a list."""
+    return list(value) if isinstance(value, list | tuple | np.ndarray) else [value]
