@@ -1,0 +1,86 @@
+"""What the benchmark scripts share: data, the machine, the form of the report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import scipy
+import skimage
+import sklearn
+import timm
+import torch
+from skimage.io import imread
+
+import mtsk
+from mtsk.tasks import SemanticSegmentation
+
+VOID = {"camvid": 11, "msrc21": (0, 5, 8)}
+
+
+def options(description: str, **extra: dict) -> argparse.Namespace:
+    """Parse the options that every script has, and its own."""
+    parser = argparse.ArgumentParser(description=description)
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    parser.add_argument("--data", type=Path, default=default)
+    for name, keywords in extra.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", **keywords)
+    chosen = parser.parse_args()
+    if not chosen.data.is_dir():
+        sys.exit(f"no data at {chosen.data}; give --data")
+    return chosen
+
+
+def report_machine() -> None:
+    """Print what the figures below were measured on."""
+    versions = {
+        module.__name__: module.__version__
+        for module in (mtsk, torch, timm, sklearn, skimage, scipy, np)
+    }
+    cpu = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            cpu = line.split(":")[1].strip()
+            break
+    print(f"machine: {cpu}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print("versions:", ", ".join(f"{k} {v}" for k, v in versions.items()))
+
+
+def load_masks(
+    data: Path, name: str, split: str
+) -> tuple[list[Path], list[np.ndarray]]:
+    """Return the images' paths and the label maps of CamVid or MSRC-21."""
+    images = sorted((data / name / split / "images").iterdir())
+    labels = {p.stem: p for p in (data / name / split / "labels").iterdir()}
+    return images, [imread(labels[p.stem]).astype(np.int64) for p in images]
+
+
+def semantic(name: str) -> SemanticSegmentation:
+    """Return the task of CamVid or MSRC-21 with its protocol's void labels."""
+    return SemanticSegmentation(void=VOID[name])
+
+
+@contextmanager
+def clock(times: dict[str, float], name: str) -> Iterator[None]:
+    """Put the wall time of a block into ``times``."""
+    start = time.perf_counter()
+    yield
+    times[name] = time.perf_counter() - start
+
+
+def peak_gigabytes() -> float:
+    """Return the most memory this process ever held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def row(figure: str, measured: str, asked: str) -> None:
+    """Print one line of the report."""
+    print(f"{figure:58s} {measured:>18s}   asked {asked}", flush=True)

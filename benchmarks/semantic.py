@@ -1,0 +1,74 @@
+"""CamVid or MSRC-21 with default settings: accuracy at full resolution, time, memory.
+
+    python benchmarks/semantic.py --dataset camvid
+    python benchmarks/semantic.py --dataset msrc21
+"""
+
+from __future__ import annotations
+
+import statistics
+
+from common import (
+    clock,
+    load_masks,
+    options,
+    peak_gigabytes,
+    report_machine,
+    row,
+    semantic,
+)
+
+from mtsk import MultiTaskSegmenter
+from mtsk.metrics import class_table, task_metric
+from mtsk.tables import encode_entry
+
+ASKED = {"camvid": (">= 0.66", ">= 0.91"), "msrc21": (">= 0.83", "-")}
+
+
+def main() -> None:
+    chosen = options(
+        __doc__ or "",
+        dataset={"choices": list(ASKED), "default": "camvid"},
+        seeds={"type": int, "default": 3},
+    )
+    report_machine()
+    X, Y = load_masks(chosen.data, chosen.dataset, "train")
+    X_val, Y_val = load_masks(chosen.data, chosen.dataset, "val")
+    print(f"{chosen.dataset}: {len(X)} train, {len(X_val)} val, seeds 0…{chosen.seeds - 1}")
+    found: dict[str, list[float]] = {}
+    for seed in range(chosen.seeds):
+        times: dict[str, float] = {}
+        model = MultiTaskSegmenter(semantic(chosen.dataset), random_state=seed)
+        with clock(times, "fit"):
+            model.fit(X, Y)
+        with clock(times, "predict"):
+            model.predict(X_val)
+        task = model.tasks_["target"]
+        meters = {name: task_metric(task, name) for name in task.metrics}
+        for scores, (index, truth) in zip(
+            model.decision_function(X_val), enumerate(Y_val), strict=True
+        ):
+            columns = encode_entry("target", task, truth, index, truth.shape)
+            for meter in meters.values():
+                meter.update(columns, scores)
+        values = {name: meter.result() for name, meter in meters.items()}
+        values |= {"fit": times["fit"], "predict": times["predict"] / len(X_val)}
+        print(f"seed {seed}:", {k: round(v, 4) for k, v in values.items()}, flush=True)
+        for name, value in values.items():
+            found.setdefault(name, []).append(value)
+    table = class_table(meters["miou"].counts, task.classes_.tolist())
+    print("IoU by class (last seed):", dict(zip(table["class"], [round(v, 3) for v in table["iou"]], strict=True)))
+    middle = {name: statistics.median(values) for name, values in found.items()}
+    miou, accuracy = ASKED[chosen.dataset]
+    row("mIoU, val, full resolution, median", f"{middle['miou']:.4f}", miou)
+    row("global accuracy", f"{middle['accuracy']:.4f}", accuracy)
+    row("class accuracy", f"{middle['class_accuracy']:.4f}", "-")
+    row("boundary F1", f"{middle['boundary_f1']:.4f}", "-")
+    limits = ("<= 240", "<= 0.40", "<= 4") if chosen.dataset == "camvid" else ("-",) * 3
+    row("fit, wall seconds, features included", f"{middle['fit']:.1f}", limits[0])
+    row("prediction, seconds an image", f"{middle['predict']:.3f}", limits[1])
+    row("peak memory, GB", f"{peak_gigabytes():.2f}", limits[2])
+
+
+if __name__ == "__main__":
+    main()
