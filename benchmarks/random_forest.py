@@ -23,8 +23,12 @@ from mtsk.metrics import confusion, mean_iou
 from mtsk.tables import choose_pixels
 
 FORESTS = {
-    "scikit-image's example": dict(n_estimators=50, max_depth=10, max_samples=0.05),
-    "scikit-learn's defaults": dict(n_estimators=100),
+    "scikit-image's example": {
+        "n_estimators": 50,
+        "max_depth": 10,
+        "max_samples": 0.05,
+    },
+    "scikit-learn's defaults": {"n_estimators": 100},
 }
 
 
@@ -62,21 +66,35 @@ def main() -> None:
             results[name] = guesses, times
         for name, (guesses, times) in results.items():
             counts = sum(
-                pad(confusion(task.encode(t, t.shape, unseen=True)[..., 0],
-                              np.searchsorted(task.classes_, g), task.group_.size))
+                pad(
+                    confusion(
+                        task.encode(t, t.shape, unseen=True)[..., 0],
+                        np.searchsorted(task.classes_, g),
+                        task.group_.size,
+                    )
+                )
                 for t, g in zip(Y_val, guesses, strict=True)
             )
             miou.setdefault(name, []).append(mean_iou(counts))
             seconds.setdefault(name, []).append(times["predict"] / len(X_val))
-        print(f"seed {seed}:", {k: round(v[-1], 4) for k, v in miou.items()}, flush=True)
+        print(
+            f"seed {seed}:", {k: round(v[-1], 4) for k, v in miou.items()}, flush=True
+        )
     middle = {name: statistics.median(values) for name, values in miou.items()}
     speed = {name: statistics.median(values) for name, values in seconds.items()}
     for name in middle:
-        print(f"{name:26s} mIoU {middle[name]:.4f}  prediction {speed[name]:.3f} s an image")
+        print(
+            f"{name:26s} mIoU {middle[name]:.4f}  "
+            f"prediction {speed[name]:.3f} s an image"
+        )
     best = max(FORESTS, key=middle.__getitem__)
-    row("mIoU, ours ÷ the better forest", f"{middle['mtsk'] / middle[best]:.2f}", ">= 3")
+    row(
+        "mIoU, ours ÷ the better forest", f"{middle['mtsk'] / middle[best]:.2f}", ">= 3"
+    )
     fastest = min(speed[name] for name in FORESTS)
-    row("prediction, ours ÷ the faster forest", f"{speed['mtsk'] / fastest:.2f}", "<= 1")
+    row(
+        "prediction, ours ÷ the faster forest", f"{speed['mtsk'] / fastest:.2f}", "<= 1"
+    )
 
 
 def pad(counts: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""MSRC-21 with 1 % of each training mask labelled, as short strokes, over full masks."""
+"""MSRC-21 with 1 % of each training mask labelled, in short strokes, over all of it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from mtsk import DeepFeatures, MultiTaskSegmenter
 STROKE = 15  # pixels
 
 
-def scribble(
-    mask: np.ndarray, share: float, random: np.random.Generator
-) -> np.ndarray:
+def scribble(mask: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
     """Keep straight strokes inside each region until a share of it is labelled."""
     out = np.full_like(mask, -1)
     regions = connected(mask, background=-1)
@@ -65,7 +63,11 @@ def main() -> None:
             f"scribbles {scores[1]:.4f}",
             flush=True,
         )
-    row("mIoU, scribbles ÷ full masks, median", f"{statistics.median(ratios):.3f}", ">= 0.95")
+    row(
+        "mIoU, scribbles ÷ full masks, median",
+        f"{statistics.median(ratios):.3f}",
+        ">= 0.95",
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """CamVid or MSRC-21 with default settings: accuracy at full resolution, time, memory.
 
-    python benchmarks/semantic.py --dataset camvid
-    python benchmarks/semantic.py --dataset msrc21
+python benchmarks/semantic.py --dataset camvid
+python benchmarks/semantic.py --dataset msrc21
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
     report_machine()
     X, Y = load_masks(chosen.data, chosen.dataset, "train")
     X_val, Y_val = load_masks(chosen.data, chosen.dataset, "val")
-    print(f"{chosen.dataset}: {len(X)} train, {len(X_val)} val, seeds 0…{chosen.seeds - 1}")
+    print(f"{chosen.dataset}: {len(X)} train, {len(X_val)} val, {chosen.seeds} seeds")
     found: dict[str, list[float]] = {}
     for seed in range(chosen.seeds):
         times: dict[str, float] = {}
@@ -57,7 +57,10 @@ def main() -> None:
         for name, value in values.items():
             found.setdefault(name, []).append(value)
     table = class_table(meters["miou"].counts, task.classes_.tolist())
-    print("IoU by class (last seed):", dict(zip(table["class"], [round(v, 3) for v in table["iou"]], strict=True)))
+    print(
+        "IoU by class (last seed):",
+        dict(zip(table["class"], [round(v, 3) for v in table["iou"]], strict=True)),
+    )
     middle = {name: statistics.median(values) for name, values in found.items()}
     miou, accuracy = ASKED[chosen.dataset]
     row("mIoU, val, full resolution, median", f"{middle['miou']:.4f}", miou)

@@ -74,13 +74,13 @@ figure, axes = plt.subplots(1, 2, figsize=(9, 2.6), layout="constrained", sharey
 place = np.arange(len(names))
 bars = axes[0].barh(place, precision, color="seagreen")
 axes[0].bar_label(bars, fmt="%.3f", padding=3)
-axes[0].set(yticks=place, yticklabels=names, xlim=(0.5, 1), title="average precision")
+axes[0].set(yticks=place, yticklabels=names, xlim=(0, 1.15), title="average precision")
 axes[0].invert_yaxis()
 axes[1].barh(place - 0.2, fit_time, 0.4, color="steelblue", label="fit")
 axes[1].barh(
     place + 0.2, predict_time, 0.4, color="lightsteelblue", label="score 12 scenes"
 )
-axes[1].set(title="seconds")
+axes[1].set(title="seconds", xscale="log")
 axes[1].legend(frameon=False)
 
 # %%
@@ -93,7 +93,7 @@ figure, axes = plt.subplots(3, 5, figsize=(9, 4.6), layout="constrained")
 for i, row in enumerate(axes):
     row[0].imshow(test.images[i])
     for axis, scores in zip(row[1:], maps, strict=True):
-        reach = np.quantile(np.abs(scores), 0.98)
+        reach = np.quantile(np.abs(scores), 0.9)
         axis.imshow(scores[i], cmap="gray_r", vmin=-reach, vmax=reach)
     for axis in row:
         axis.set(xticks=[], yticks=[])
@@ -101,6 +101,16 @@ for axis, title in zip(axes[0], ["scene", *names], strict=True):
     axis.set_title(title)
 
 # %%
-# PLACEHOLDER
+# The three linear heads agree nearly everywhere, which says that the features already
+# separate ink from background by a plane; what is missing, such as the rim of the purple
+# digit in the second scene, is missing for all three. The forest scores lower and takes
+# longest: each of its trees looks at few of the 784 features at a time, while the answer
+# is spread over many. Where no tree saw ink, its score falls off a cliff (the white
+# blots in the last two rows).
+#
+# ``LinearSVC`` keeps up with ``JointLogistic`` here, but its ``C`` had to be chosen for
+# the range of these features, and it learns one task at a time; the joint heads
+# standardise for themselves, and one pass over the table serves all tasks.
+# ``JointRidge`` spends its time on choosing ``alpha`` by cross-validation.
 
 # sphinx_gallery_thumbnail_number = 2

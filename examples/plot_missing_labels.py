@@ -2,10 +2,10 @@
 Several tasks, each labelled on scenes of its own
 =================================================
 
-Masks take long to draw; whether a picture shows a seven is seen at a glance. So a real
-set of labels has holes: some pictures have a mask, others a list of tags, a few have
-both. ``fit`` takes such a set as it is. Here four tasks are learnt together, and no
-scene has a label of all four.
+Masks take long to draw; how many things a picture shows is seen at a glance. So a real
+set of labels has holes: some pictures have a mask, others a number, a few have both.
+``fit`` takes such a set as it is. Here three tasks are learnt together, and no scene has
+a label of all three.
 """
 
 # %%
@@ -17,8 +17,9 @@ scene has a label of all four.
 import matplotlib.pyplot as plt
 import numpy as np
 
-from mtsk import DeepFeatures, MultiTaskSegmenter, Targets
+from mtsk import DeepFeatures, JointRidge, MultiTaskSegmenter, Targets
 from mtsk.datasets import make_digit_scenes
+from mtsk.tasks import BinaryMask
 
 looks = {"size": (96, 128), "digit_size": (28, 48)}
 train = make_digit_scenes(32, random_state=0, **looks)
@@ -30,7 +31,6 @@ def every_label(targets):
     return {
         "ink": [labels != BACKGROUND for labels in targets["semantic"]],
         "depth": targets["depth"],
-        "tags": targets["tags"],
         "count": targets["count"],
     }
 
@@ -61,8 +61,7 @@ index = np.arange(len(train.images))
 known = {
     "ink": index < 10,
     "depth": (index >= 10) & (index < 20),
-    "tags": index % 2 == 0,
-    "count": index % 2 == 1,
+    "count": index % 2 == 0,
 }
 labels = {**full, "ink": scribbles, "depth": halves}
 Y = Targets(
@@ -76,11 +75,11 @@ Y
 # %%
 # A row of the picture is a task, a column a scene. No column is full.
 
-figure, axis = plt.subplots(figsize=(8, 1.8), layout="constrained")
+figure, axis = plt.subplots(figsize=(8, 1.6), layout="constrained")
 axis.imshow(np.array(list(known.values())), cmap="Greens", vmax=1.6, aspect="auto")
-axis.set(yticks=range(4), yticklabels=known, xlabel="scene", title="labelled (green)")
+axis.set(yticks=range(3), yticklabels=known, xlabel="scene", title="labelled (green)")
 axis.set_xticks(index - 0.5, minor=True)
-axis.set_yticks(np.arange(4) - 0.5, minor=True)
+axis.set_yticks(np.arange(3) - 0.5, minor=True)
 axis.grid(which="minor", color="white", linewidth=1.5)
 axis.tick_params(which="minor", length=0)
 
@@ -91,13 +90,14 @@ axis.tick_params(which="minor", length=0)
 # :class:`~mtsk.tasks.BinaryMask` says that it means yes, no and unknown. The other tasks
 # are read from the dtype and the number of axes of their labels.
 
-from mtsk.tasks import BinaryMask
-
 features = DeepFeatures(scales=(1,), cache="memory")
-model = MultiTaskSegmenter(
-    {"ink": BinaryMask()}, features=features, head="ridge", n_pixels=200, random_state=0
-)
-model.fit(train.images, Y)
+shared = {
+    "features": features,
+    "head": JointRidge(alpha=[0.03, 0.3]),
+    "n_pixels": 200,
+    "random_state": 0,
+}
+model = MultiTaskSegmenter({"ink": BinaryMask()}, **shared).fit(train.images, Y)
 truth = Targets(every_label(test.targets))
 joint = model.score_tasks(test.images, truth)
 
@@ -105,44 +105,47 @@ joint = model.score_tasks(test.images, truth)
 # Each task once more by itself, on its own labelled scenes only. The features come from
 # the cache.
 
-print("task    metric               together   alone")
+print("task    metric             together  alone")
 for task, codec in model.tasks_.items():
     rows = Y.labelled(task)
-    single = MultiTaskSegmenter(
-        {"ink": BinaryMask()} if task == "ink" else None,
-        features=features,
-        head="ridge",
-        n_pixels=200,
-        random_state=0,
-    ).fit(train.images[rows], Y[rows].subset([task]))
+    own = {"ink": BinaryMask()} if task == "ink" else None
+    single = MultiTaskSegmenter(own, **shared)
+    single.fit(train.images[rows], Y[rows].subset([task]))
     alone = single.score_tasks(test.images, truth.subset([task]))[task]
-    print(f"{task:7} {codec.metrics[0]:20} {joint[task]:8.3f} {alone:7.3f}")
+    print(f"{task:7} {codec.metrics[0]:18} {joint[task]:8.3f} {alone:6.3f}")
 
 # %%
 # What it predicts
 # ----------------
 
 shown = test.images[:3]
-depth = model.predict(shown)["depth"]
+guess = model.predict(shown)
 ink = model.predict_proba(shown)["ink"]
-tags = model.predict_proba(shown)["tags"]
 
 figure, axes = plt.subplots(3, 4, figsize=(9, 5.6), layout="constrained")
 for i, row in enumerate(axes):
     row[0].imshow(shown[i])
+    count = f"{truth['count'][i]:.0f} digits, predicted {guess['count'][i]:.1f}"
+    row[0].set_xlabel(count)
     row[1].imshow(ink[i], cmap="gray_r", vmin=0, vmax=1)
-    row[2].imshow(depth[i], cmap="viridis", vmin=0.2, vmax=1)
-    row[3].bar(range(10), tags[i], color="lightgray")
-    there = np.flatnonzero(truth["tags"][i])
-    row[3].bar(there, tags[i][there], color="seagreen")
-    row[3].set(ylim=(0, 1), xticks=range(10))
-    for axis in row[:3]:
+    row[2].imshow(guess["depth"][i], cmap="viridis", vmin=0.2, vmax=1)
+    row[3].imshow(truth["depth"][i], cmap="viridis", vmin=0.2, vmax=1)
+    for axis in row:
         axis.set(xticks=[], yticks=[])
-titles = ("scene", "P(ink)", "depth", "P(tag), green: true")
+titles = ("scene", "probability of ink", "depth", "true depth")
 for axis, title in zip(axes[0], titles, strict=True):
     axis.set_title(title)
 
 # %%
-# PLACEHOLDER
+# The ink is found although no mask was ever complete: one row of pixels in six on ten
+# scenes is enough to tell paint from photograph. The map of depth shows where digits
+# lie, but hardly which of them lies on top (compare it with the last column): the
+# network's features say "a digit", not "the third digit", and ten half maps do not
+# change that. Its r2 is low for that reason. The count of scenes that overlap is the
+# least sure.
+#
+# In the table both columns agree. The head shares work between tasks, not parameters,
+# so a scene without a mask neither helps nor harms the mask, and a task with few labels
+# may be added to a fit without fear for the others.
 
 # sphinx_gallery_thumbnail_number = 2

@@ -160,7 +160,9 @@ def draw(joint, images, targets, path: Path) -> None:
         row[3].imshow(edges[i], vmin=0, vmax=1, cmap="gray_r")
         if "tags" in guess:
             tags = " ".join(map(str, np.flatnonzero(guess["tags"][i])))
-            row[2].set_xlabel(f"tags: {tags or 'none'}   count: {guess['count'][i]:.1f}")
+            row[2].set_xlabel(
+                f"tags: {tags or 'none'}   count: {guess['count'][i]:.1f}"
+            )
         for axis in row:
             axis.set(xticks=[], yticks=[])
     for axis, title in zip(
@@ -183,7 +185,7 @@ def main(arguments: list[str]) -> None:
         data = digit_scenes(options.scenes)
     else:
         data = own_folder(options.images, options.labels, options.void)
-    tasks, images, targets, images_test, targets_test = data
+    _, images, targets, images_test, targets_test = data
     print(f"learning {targets.task_names} from {len(images)} images")
     joint, scores, seconds = learn(*data)
     print(f"the joint fit took {seconds:.1f} s; on {len(images_test)} other images:")

@@ -18,6 +18,7 @@ from sklearn.utils._param_validation import (
     StrOptions,
     make_constraint,
 )
+from sklearn.utils._repr_html.estimator import _VisualBlock
 
 from mtsk.exceptions import ImageError
 
@@ -32,6 +33,7 @@ __all__ = [
     "check_image",
     "check_parameters",
     "parameter_error",
+    "visual_block",
 ]
 
 MIN_SIDE = 8
@@ -114,6 +116,17 @@ def check_parameters(owner: object, constraints: Mapping[str, Sequence[Any]]) ->
         if not any(a.is_satisfied_by(value) for a in made):
             allowed = " or ".join(str(a) for a in made)
             raise parameter_error(name, owner, allowed, value)
+
+
+def visual_block(names: Sequence[str], estimators: Sequence[Any]) -> Any:
+    """Return how scikit-learn's HTML draws estimators that follow one another."""
+    return _VisualBlock(
+        "serial",
+        list(estimators),
+        names=list(names),
+        name_details=[repr(e) for e in estimators],
+        dash_wrapped=False,
+    )
 
 
 def _image_facts(image: np.ndarray) -> str:

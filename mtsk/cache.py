@@ -105,7 +105,10 @@ class DiskCache:
     def get(self, key: str) -> FeatureMaps | None:
         """Return an entry, or None where there is none or its file is damaged."""
         try:
-            with np.load(self.folder / f"{key}.npz", allow_pickle=False) as file:
+            with (
+                open(self.folder / f"{key}.npz", "rb") as opened,
+                np.load(opened, allow_pickle=False) as file,
+            ):
                 count = len(file["strides"])
                 return FeatureMaps(
                     [file[f"tap{i}"] for i in range(count)],

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -99,7 +100,7 @@ class FeatureMaps:
     @cached_property
     def _columns(self) -> list[slice]:
         ends = np.cumsum([0, *(tap.shape[2] for tap in self.taps)]).tolist()
-        return [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        return [slice(a, b) for a, b in pairwise(ends)]
 
     @cached_property
     def _grids(self) -> dict[tuple, list[int]]:

@@ -48,7 +48,10 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # decoders warn of harmless metadata
-            return np.asarray(imread(os.fspath(path)))
+            if os.fspath(path).lower().endswith((".tif", ".tiff")):
+                return np.asarray(imread(os.fspath(path)))
+            with open(path, "rb") as file:  # decoders leave broken files open
+                return np.asarray(imread(file))
     except Exception as error:  # decoders raise what they like
         reason = "no such file" if not os.path.exists(path) else error
         raise ImageError(f"cannot read image file {str(path)!r}: {reason}") from error

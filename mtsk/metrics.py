@@ -141,7 +141,9 @@ def boundary_matches(
     )
 
 
-def boundary_f1(truth: np.ndarray, guess: np.ndarray, tolerance: float = 0.0075) -> float:
+def boundary_f1(
+    truth: np.ndarray, guess: np.ndarray, tolerance: float = 0.0075
+) -> float:
     """Return the F1 of the boundaries of two label maps.
 
     Precision and recall are the shares of boundary pixels (of either side) within a
@@ -300,7 +302,9 @@ class _Residuals:
 def _threshold(task: Task) -> float:
     """Return the logit above which a binary task says yes."""
     share = getattr(task, "threshold", 0.5)
-    return float(np.log(share / (1 - share))) if 0 < share < 1 else (share - 0.5) * np.inf
+    return (
+        float(np.log(share / (1 - share))) if 0 < share < 1 else (share - 0.5) * np.inf
+    )
 
 
 def _global(counts: np.ndarray) -> float:
@@ -393,7 +397,9 @@ class task_scorer:
                 f"no task {self.task!r}; the tasks are {list(estimator.tasks_)}"
             )
         scores = estimator.score_tasks(X, Y, metrics={self.task: self.metric})
-        return -scores[self.task] if self.metric in _LESS_IS_BETTER else scores[self.task]
+        return (
+            -scores[self.task] if self.metric in _LESS_IS_BETTER else scores[self.task]
+        )
 
     def __repr__(self) -> str:
         return f"task_scorer({self.task!r}, {self.metric!r})"

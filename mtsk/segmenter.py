@@ -12,7 +12,12 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from mtsk._validation import Interval, check_parameters, parameter_error
+from mtsk._validation import (
+    Interval,
+    check_parameters,
+    parameter_error,
+    visual_block,
+)
 from mtsk.exceptions import TargetError, UnknownTaskError
 from mtsk.feature_maps import FeatureMaps
 from mtsk.features import DeepFeatures
@@ -41,10 +46,10 @@ class MultiTaskSegmenter(BaseEstimator):
     ----------
     tasks : Task, mapping of str to Task, or None, default=None
         What the targets mean. Tasks not named here are read from the dtype and the
-        number of axes of their targets: integer map, ``SemanticSegmentation``; bool
-        map, ``BinaryMask``; float map, ``DenseRegression``; int, str or bool scalar,
-        ``Classification``; float scalar, ``Regression``; bool vector or set of str,
-        ``MultiLabel``.
+        number of axes of their targets: integer or str map, ``SemanticSegmentation``;
+        bool map, ``BinaryMask``; float map, ``DenseRegression``; int, str or bool
+        scalar, ``Classification``; float scalar or vector, ``Regression``; bool
+        vector or set of str, ``MultiLabel``.
     features : DeepFeatures, default=None
         None is ``DeepFeatures()``. Its parameters can be set as ``features__scales``.
     head : "logistic", "ridge", estimator, or mapping of task to estimator, default=None
@@ -131,7 +136,7 @@ class MultiTaskSegmenter(BaseEstimator):
             for name, part in self._default_parts().items():
                 nested = part.get_params()
                 params |= {f"{name}__{key}": value for key, value in nested.items()}
-            for task, codec in self._given_tasks().items():
+            for task, codec in self._named_tasks().items():
                 nested = codec.get_params()
                 params |= {f"tasks__{task}__{k}": v for k, v in nested.items()}
         return params
@@ -147,16 +152,16 @@ class MultiTaskSegmenter(BaseEstimator):
         -------
         self
         """
-        for key in [k for k in params if k.startswith("tasks__")]:
-            _, task, name = (*key.split("__", 2), "", "")[:3]
-            if task not in self._given_tasks() or not name:
-                raise ValueError(
-                    f"Invalid parameter {key!r}; `tasks` names "
-                    f"{list(self._given_tasks())}"
-                )
-            self._given_tasks()[task].set_params(**{name: params.pop(key)})
         direct = {k: params.pop(k) for k in list(params) if "__" not in k}
         super().set_params(**direct)
+        named = self._named_tasks()
+        for key in [k for k in params if named and k.startswith("tasks__")]:
+            _, task, name = (*key.split("__", 2), "")[:3]
+            if task not in named or not name:
+                raise ValueError(
+                    f"Invalid parameter {key!r}; `tasks` names {list(named)}"
+                )
+            named[task].set_params(**{name: params.pop(key)})
         for name, part in self._default_parts().items():
             if any(key.startswith(f"{name}__") for key in params):
                 setattr(self, name, part)
@@ -171,10 +176,31 @@ class MultiTaskSegmenter(BaseEstimator):
             parts["head"] = _HEADS[self.head or "logistic"]()
         return parts
 
+    def _named_tasks(self) -> dict[str, Task]:
+        return dict(self.tasks) if isinstance(self.tasks, Mapping) else {}
+
     def _given_tasks(self) -> dict[str, Task]:
-        if isinstance(self.tasks, Mapping):
-            return dict(self.tasks)
-        return {} if self.tasks is None else {DEFAULT_TASK: self.tasks}
+        if isinstance(self.tasks, Task):
+            return {DEFAULT_TASK: self.tasks}
+        return self._named_tasks()
+
+    def _sk_visual_block_(self) -> Any:
+        """Draw the flow: features, then the heads, with the tasks they serve."""
+        parts = self._default_parts()
+        names = ["features: DeepFeatures"]
+        blocks = [parts.get("features", self.features)]
+        head = parts.get("head", self.head)
+        heads = dict(head) if isinstance(head, Mapping) else {"head": head}
+        if hasattr(self, "tasks_") and "head" in heads:
+            heads = {
+                f"{kind} tasks: {', '.join(self._names(kind))}": head
+                for kind in ("pixel", "image")
+                if self._names(kind)
+            }
+        return visual_block(
+            [*names, *(f"{n}: {type(h).__name__}" for n, h in heads.items())],
+            [*blocks, *heads.values()],
+        )
 
     # -- learning -------------------------------------------------------------
 
@@ -247,7 +273,10 @@ class MultiTaskSegmenter(BaseEstimator):
         self.n_images_ += before
         self.n_rows_ += rows_before
         weight = _image_weights(sample_weight, len(images))
-        for granularity, (table, Y_table, rows) in {"pixel": pixel, "image": image}.items():
+        for granularity, (table, Y_table, rows) in {
+            "pixel": pixel,
+            "image": image,
+        }.items():
             names = self._names(granularity)
             if not names or not len(table):
                 continue
@@ -309,7 +338,9 @@ class MultiTaskSegmenter(BaseEstimator):
         """Pass every image through the network once; return both tables."""
         builders = {
             kind: TableBuilder(
-                {n: self.tasks_[n] for n in self._names(kind)}, self.n_pixels, self._seed
+                {n: self.tasks_[n] for n in self._names(kind)},
+                self.n_pixels,
+                self._seed,
             )
             for kind in ("pixel", "image")
         }
@@ -324,6 +355,11 @@ class MultiTaskSegmenter(BaseEstimator):
         self.skipped_ = dict(images.skipped)
         if not n_read:
             raise TargetError("every image was skipped: nothing to learn from")
+        self.n_images_ = n_read
+        pixel, image = (
+            b.finish(partly=partly) if b.tasks else _NO_TABLE for b in builders.values()
+        )
+        self.n_rows_ = len(pixel[0])
         blank = builders["pixel"].blank + builders["image"].blank
         if blank:
             warnings.warn(
@@ -332,11 +368,6 @@ class MultiTaskSegmenter(BaseEstimator):
                 UserWarning,
                 stacklevel=3,
             )
-        self.n_images_ = n_read
-        pixel, image = (
-            b.finish(partly=partly) if b.tasks else _NO_TABLE for b in builders.values()
-        )
-        self.n_rows_ = len(pixel[0])
         return pixel, image
 
     def _fit_head(self, granularity: str, table: _Table, weight: np.ndarray) -> Any:
@@ -506,9 +537,7 @@ class MultiTaskSegmenter(BaseEstimator):
         shaped = {name: _shape_up(column, stacked) for name, column in out.items()}
         return shaped[DEFAULT_TASK] if self._bare and tasks is None else shaped
 
-    def _scores(
-        self, maps: FeatureMaps, names: Sequence[str]
-    ) -> dict[str, np.ndarray]:
+    def _scores(self, maps: FeatureMaps, names: Sequence[str]) -> dict[str, np.ndarray]:
         """Return the scores of some tasks for one image."""
         out: dict[str, np.ndarray] = {}
         pixel = [n for n in self._names("pixel") if n in names]
@@ -518,7 +547,9 @@ class MultiTaskSegmenter(BaseEstimator):
         if any(name in names for name in image):
             scores = self.image_head_.decision_function(maps.vector()[None])[0]
             parts = score_slices([self.tasks_[n].group_ for n in image])
-            out |= {n: scores[p] for n, p in zip(image, parts, strict=True) if n in names}
+            out |= {
+                n: scores[p] for n, p in zip(image, parts, strict=True) if n in names
+            }
         return out
 
     def _pixel_scores(
@@ -526,7 +557,9 @@ class MultiTaskSegmenter(BaseEstimator):
     ) -> dict[str, np.ndarray]:
         every = self._names("pixel")
         parts = dict(
-            zip(every, score_slices([self.tasks_[n].group_ for n in every]), strict=True)
+            zip(
+                every, score_slices([self.tasks_[n].group_ for n in every]), strict=True
+            )
         )
         if not isinstance(self.pixel_head_, JointLinear):
             scores = self._strided_scores(maps)
@@ -593,6 +626,8 @@ def _image_weights(sample_weight: Any, n_images: int) -> np.ndarray:
 
 
 def _probabilities(task: Task, scores: np.ndarray) -> np.ndarray:
+    if task.group_.kind == "real":
+        return task.decode(scores)
     probabilities = task.probabilities(scores)
     if task.granularity == "pixel" and task.group_.kind == "binary":
         return probabilities[..., 0]

@@ -84,13 +84,13 @@ def choose_pixels(
     ndarray of bool, shape (n_tasks, n)
     """
     random = np.random.default_rng([seed, int(digest or "0", 16)])
-    rank = random.random(labelled.shape[1], dtype=np.float32)
+    rank = random.random((labelled.shape[1],), dtype=np.float32)
     chosen = np.zeros_like(labelled)
     for task, mask in enumerate(labelled):
         places = np.flatnonzero(mask)
         if len(places) > n_pixels:
-            order = np.argpartition(rank[places], n_pixels)[:n_pixels]
-            places = places[order]
+            order = np.argpartition(rank[places], n_pixels)
+            places = places[order[:n_pixels]]
         chosen[task, places] = True
     return chosen
 

@@ -193,8 +193,10 @@ def _entries(name: str, entries: Any) -> list[Any]:
 
 
 def _entry(entry: Any) -> Any:
-    """Let pandas' missing scalars (NaN in an object column, NA) be None."""
+    """Let missing scalars (NaN, and pandas' NA) be None."""
     if type(entry).__name__ in ("NAType", "NaTType"):
+        return None
+    if isinstance(entry, float | np.floating) and np.isnan(entry):
         return None
     return entry
 

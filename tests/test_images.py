@@ -50,14 +50,16 @@ def folder(tmp_path):
     return tmp_path
 
 
-# -- what an image may be -------------------------------------------------------
+# -- what an image may be -----------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("dtype", "full"), [("uint8", 255), ("uint16", 65535), (">u2", 65535)]
 )
 def test_unsigned_integers_are_scaled_by_their_full_range(dtype, full):
-    image = np.array([[0, full // 3], [full // 5, full]], dtype).repeat(8, 0).repeat(8, 1)
+    image = (
+        np.array([[0, full // 3], [full // 5, full]], dtype).repeat(8, 0).repeat(8, 1)
+    )
     got = check_image(image, "image 0")
     assert got.dtype == np.float32
     assert got.shape == (16, 16, 1)
@@ -76,7 +78,9 @@ def test_floats_in_the_unit_interval_are_kept(dtype):
 
 def test_a_dark_image_is_not_stretched():
     """Nothing is guessed from values: 0 and 1 in uint8 are nearly black."""
-    assert check_image(np.ones((9, 9), np.uint8), "image 0").max() == np.float32(1 / 255)
+    assert check_image(np.ones((9, 9), np.uint8), "image 0").max() == np.float32(
+        1 / 255
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,7 +118,7 @@ def test_image_errors_are_value_errors_of_mtsk():
     assert issubclass(ImageError, MtskError)
 
 
-# -- sources ---------------------------------------------------------------------
+# -- sources ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -205,11 +209,13 @@ def test_error_names_the_index_in_the_source():
         list(Images([GREY, RGB, np.full((9, 9), 2.0)]))
 
 
-# -- channels ---------------------------------------------------------------------
+# -- channels -----------------------------------------------------------------
 
 
 def test_alpha_is_refused_with_the_remedy():
-    with pytest.raises(ImageError, match=r"image 0 has 4 channels.*alpha.*\[\.\.\., :3\]"):
+    with pytest.raises(
+        ImageError, match=r"image 0 has 4 channels.*alpha.*\[\.\.\., :3\]"
+    ):
         Images(np.zeros((1, 9, 9, 4), np.uint8))[0]
 
 
@@ -220,7 +226,8 @@ def test_other_channel_counts_ask_for_channels(count):
 
 
 @pytest.mark.parametrize(
-    "channels", [(4, 0, 2), [4, 0, 2], np.array([4, 0, 2]), np.array([4, 0, 2], "uint8")]
+    "channels",
+    [(4, 0, 2), [4, 0, 2], np.array([4, 0, 2]), np.array([4, 0, 2], "uint8")],
 )
 def test_channels_pick_in_the_order_given(channels):
     image = np.arange(5) / 10 * np.ones((9, 9, 1))
@@ -246,16 +253,25 @@ def test_a_channel_that_is_not_there():
 
 @pytest.mark.parametrize(
     "channels",
-    [(0, 1), (0, 1, 2, 3), "rgb", (0, 1, -1), (0.0, 1.0, 2.0), [(0, 1, 2), (0, 1)], (), 1],
+    [
+        (0, 1),
+        (0, 1, 2, 3),
+        "rgb",
+        (0, 1, -1),
+        (0.0, 1.0, 2.0),
+        [(0, 1, 2), (0, 1)],
+        (),
+        1,
+    ],
 )
 def test_wrong_channels(channels):
     with pytest.raises(
-        InvalidParameterError, match="`channels` of .* must be three channel ind.*got"
+        InvalidParameterError, match=r"`channels` of .* must be three channel ind.*got"
     ):
         Images([RGB], channels=channels)
 
 
-# -- files -------------------------------------------------------------------------
+# -- files --------------------------------------------------------------------
 
 
 def test_folder_lists_images_by_name_and_nothing_else(folder):
@@ -290,12 +306,14 @@ def test_folder_splits_without_reading(tmp_path):
     train, test = train_test_split(files, test_size=3, random_state=0)
     assert (len(train), len(test)) == (7, 3)
     assert not set(train.paths) & set(test.paths)
-    with pytest.raises(ImageError, match="cannot read image file.*missing.*no such file"):
+    with pytest.raises(
+        ImageError, match=r"cannot read image file.*missing.*no such file"
+    ):
         test[0]
 
 
 def test_folder_that_is_not_there(tmp_path):
-    with pytest.raises(ImageError, match="no such folder: .*nowhere"):
+    with pytest.raises(ImageError, match=r"no such folder: .*nowhere"):
         ImageFolder(tmp_path / "nowhere")
 
 
@@ -330,7 +348,7 @@ def test_read_image_keeps_the_pixels(tmp_path, dtype):
     np.testing.assert_array_equal(got, pixels)
 
 
-# -- skipping -----------------------------------------------------------------------
+# -- skipping -----------------------------------------------------------------
 
 
 def test_skip_goes_on_and_remembers_why(tmp_path):
@@ -341,7 +359,9 @@ def test_skip_goes_on_and_remembers_why(tmp_path):
     assert list(images.skipped) == [1, 2]
     assert "image 1 is floating point" in images.skipped[1]
     assert "gone.png" in images.skipped[2]
-    with pytest.warns(SkippedImageWarning, match=r"2 of 4 images were skipped: image 1"):
+    with pytest.warns(
+        SkippedImageWarning, match=r"2 of 4 images were skipped: image 1"
+    ):
         images.warn_of_skipped()
 
 
@@ -377,7 +397,7 @@ def test_raise_is_the_default():
         list(Images([np.zeros(3)]))
 
 
-# -- the one error form ----------------------------------------------------------------
+# -- the one error form -------------------------------------------------------
 
 
 def test_parameter_error_names_parameter_owner_allowed_and_got():

@@ -103,9 +103,7 @@ def test_rooms_of_one_level_do_not_know_one_another(path):
     assert not [m for _, m in own_imports(path) if m.split(".")[1] in beside]
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in FILES if room_of(p) == "heads"], ids=ids
-)
+@pytest.mark.parametrize("path", [p for p in FILES if room_of(p) == "heads"], ids=ids)
 def test_heads_see_columns_never_tasks_or_pictures(path):
     strange = {
         module
@@ -169,5 +167,7 @@ def test_every_public_name_is_there(name):
 
 
 def test_unknown_name():
-    with pytest.raises(AttributeError, match="module 'mtsk' has no attribute 'nothing'"):
+    with pytest.raises(
+        AttributeError, match="module 'mtsk' has no attribute 'nothing'"
+    ):
         mtsk.nothing  # noqa: B018

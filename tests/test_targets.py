@@ -77,7 +77,9 @@ def test_column_indexing_gives_the_entries(Y):
 
 
 def test_unknown_task(Y):
-    with pytest.raises(UnknownTaskError, match=r"no task 'masks'; the tasks are \['mask"):
+    with pytest.raises(
+        UnknownTaskError, match=r"no task 'masks'; the tasks are \['mask"
+    ):
         Y["masks"]
     with pytest.raises(KeyError, match="no task"):
         Y["masks"]
@@ -135,7 +137,7 @@ def test_equality_of_entries(a, b, same):
     assert (Targets(t=a) == Targets(t=b)) is same
 
 
-# -- scikit-learn's own indexing ------------------------------------------------------
+# -- scikit-learn's own indexing ----------------------------------------------
 
 
 def test_safe_indexing(Y):
@@ -145,7 +147,9 @@ def test_safe_indexing(Y):
 
 def test_train_test_split_keeps_rows_together(Y):
     X = np.arange(5)
-    X_train, X_test, Y_train, Y_test = train_test_split(X, Y, test_size=2, random_state=1)
+    X_train, X_test, Y_train, Y_test = train_test_split(
+        X, Y, test_size=2, random_state=1
+    )
     assert isinstance(Y_train, Targets)
     assert names_of(Y_train) == [NAMES[i] for i in X_train]
     assert names_of(Y_test) == [NAMES[i] for i in X_test]
@@ -160,7 +164,7 @@ def test_kfold_covers_every_row_once(Y):
     assert sorted(seen) == [0, 1, 2, 3, 4]
 
 
-# -- what Targets is made of -------------------------------------------------------------
+# -- what Targets is made of --------------------------------------------------
 
 
 def test_columns_may_be_arrays_series_mappings_and_keywords():
@@ -219,7 +223,7 @@ def test_as_targets_of_a_data_frame():
     assert not bare
     assert targets.task_names == ["count", "kind"]
     assert targets["kind"] == ["x", "y", "z"]
-    assert np.isnan(targets["count"][1]), "a missing number stays NaN"
+    assert targets["count"] == [1.5, None, 2.0]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,7 @@ def read_weights(
         raise WeightsError(f"no weights file at {shown!r}")
     if sha256 is not None:
         check_sha256(path, sha256)
+    state: Any
     try:
         if shown.endswith(".safetensors"):
             from safetensors.torch import load_file

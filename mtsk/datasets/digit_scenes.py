@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from numbers import Integral
 from typing import Any, Literal
 
@@ -22,7 +22,13 @@ BACKGROUND = 10
 """The label of pixels that belong to no digit."""
 
 _PICTURES = ("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass")
-_MORE_PICTURES = ("gravel", "hubble_deep_field", "moon", "rocket", "immunohistochemistry")
+_MORE_PICTURES = (
+    "gravel",
+    "hubble_deep_field",
+    "moon",
+    "rocket",
+    "immunohistochemistry",
+)
 _INK = 0.35  # a glyph's opacity from which a pixel is the digit's
 _LEAST_VISIBLE = 0.6  # of a digit, when others lie over it
 _N_TRAIN_DIGITS = 1297  # of 1,797: scenes for testing are written by other hands
@@ -195,7 +201,7 @@ def _background(
     return resize(piece, size, order=1, anti_aliasing=True).astype(np.float32)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _picture(name: str) -> np.ndarray:
     picture = getattr(data, name)().astype(np.float32) / 255
     if picture.ndim == 2:

@@ -40,6 +40,9 @@ class JointLinear(BaseEstimator):
     columns: Sequence[ColumnGroup] | None
     coef_: np.ndarray
     intercept_: np.ndarray
+    groups_: list[ColumnGroup]
+    classes_: list[Any]
+    _flat: bool
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the scores of every group, side by side.
@@ -152,8 +155,8 @@ class JointLinear(BaseEstimator):
             y = y.astype(str) if isinstance(y.flat[0], str) else y.astype(float)
         if reset:
             self._flat = flat
-        return self._code_reals(y, reset) if y.dtype.kind == "f" else self._codes(
-            y, reset
+        return (
+            self._code_reals(y, reset) if y.dtype.kind == "f" else self._codes(y, reset)
         )
 
     def _code_reals(self, y: np.ndarray, reset: bool) -> np.ndarray:
@@ -206,11 +209,13 @@ def class_weights(
             share = np.where(mass > 0, mass / max(mass.sum(), 1e-300), 1.0)
             out[:, j] *= share[code] ** -POWER[power]
     total = out.sum(axis=0)
-    return out * np.where(total > 0, valid.sum(axis=0) / np.where(total > 0, total, 1), 0)
-
-
-def labelled_columns(groups: list[ColumnGroup]) -> list[tuple[ColumnGroup, slice, slice]]:
-    """Return each group with its slice of columns and its slice of scores."""
-    return list(
-        zip(groups, column_slices(groups), score_slices(groups), strict=True)
+    return out * np.where(
+        total > 0, valid.sum(axis=0) / np.where(total > 0, total, 1), 0
     )
+
+
+def labelled_columns(
+    groups: list[ColumnGroup],
+) -> list[tuple[ColumnGroup, slice, slice]]:
+    """Return each group with its slice of columns and its slice of scores."""
+    return list(zip(groups, column_slices(groups), score_slices(groups), strict=True))

@@ -1,9 +1,4 @@
-"""Several independent L-BFGS minimisations that share each pass over the data.
-
-Nocedal & Wright, *Numerical Optimization* (2nd ed.), algorithms 7.4 and 7.5, with
-backtracking on the sufficient-decrease condition (3.4). The searches never exchange
-anything, so a problem's path is the same alone or in company.
-"""
+"""The two parts of an L-BFGS step: a direction, and how far to go along it."""
 
 from __future__ import annotations
 
@@ -12,51 +7,45 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["minimise_together"]
+__all__ = ["InverseHessian", "distance_along"]
 
-_MEMORY = 10
-_DECREASE = 1e-4
-_MAX_HALVINGS = 20
-
-Evaluate = Callable[[dict[int, np.ndarray]], dict[int, tuple[float, np.ndarray]]]
+_MEMORY = 10  # pairs kept
+_FLAT = 0.1  # share of the slope at the start that may be left at the end
+_MAX_TRIALS = 8
 
 
-class _Search:
-    """One minimisation: where it is, where it goes next, when it is done."""
+class InverseHessian:
+    """An approximate inverse Hessian from the last steps.
 
-    def __init__(self, start: np.ndarray) -> None:
-        self.x = self.trial = start
-        self.loss = np.inf
-        self.done = False
-        self.n_iter = 0
+    The two-loop recursion (Nocedal & Wright, *Numerical Optimization*, 2nd ed.,
+    algorithm 7.4, with the scaling of equation 7.20).
+    """
+
+    def __init__(self) -> None:
         self._pairs: deque[tuple[np.ndarray, np.ndarray, float]] = deque(maxlen=_MEMORY)
-        self._gradient = self._direction = np.zeros_like(start)
-        self._step, self._slope, self._halvings = 1.0, 0.0, 0
 
-    def take(self, loss: float, gradient: np.ndarray, tol: float) -> None:
-        """Accept or shorten the step, given what the trial point is worth."""
-        first = not np.isfinite(self.loss)
-        if not first and loss > self.loss + _DECREASE * self._step * self._slope:
-            self._halvings += 1
-            self._step /= 2
-            self.done = self._halvings > _MAX_HALVINGS
-            self.trial = self.x + self._step * self._direction
-            return
-        if not first:
-            self.n_iter += 1
-            moved, turned = self.trial - self.x, gradient - self._gradient
-            curvature = float(moved @ turned)
-            if curvature > 1e-12 * float(turned @ turned):
-                self._pairs.append((moved, turned, curvature))
-            self.done = self.loss - loss <= tol * max(abs(loss), 1e-6)
-        self.x, self.loss, self._gradient = self.trial, loss, gradient
-        self._direction = -self._times_inverse_hessian(gradient)
-        self._slope = float(self._direction @ gradient)
-        self.done |= self._slope >= -1e-14
-        self._step, self._halvings = 1.0, 0
-        self.trial = self.x + self._direction
+    def learn(self, moved: np.ndarray, turned: np.ndarray) -> None:
+        """Take in a step and the change of the gradient over it.
 
-    def _times_inverse_hessian(self, vector: np.ndarray) -> np.ndarray:
+        Parameters
+        ----------
+        moved, turned : ndarray of shape (n,)
+        """
+        curvature = float(moved @ turned)
+        if curvature > 1e-12 * float(turned @ turned):
+            self._pairs.append((moved, turned, curvature))
+
+    def times(self, vector: np.ndarray) -> np.ndarray:
+        """Return the product with a vector.
+
+        Parameters
+        ----------
+        vector : ndarray of shape (n,)
+
+        Returns
+        -------
+        ndarray of shape (n,)
+        """
         out, shares = vector.copy(), []
         for moved, turned, curvature in reversed(self._pairs):
             share = float(moved @ out) / curvature
@@ -72,45 +61,42 @@ class _Search:
         return out
 
 
-def minimise_together(
-    evaluate: Evaluate,
-    starts: list[np.ndarray],
-    *,
-    max_iter: int,
-    tol: float,
-    after_pass: Callable[[list[float]], None] = lambda losses: None,
-) -> tuple[list[np.ndarray], list[int]]:
-    """Minimise several functions, evaluating those still active in one call.
+def distance_along(slope_at: Callable[[float], float], slope: float) -> float:
+    """Return about where a convex function is least on a ray.
+
+    The root of its slope is bracketed by doubling, then narrowed by regula falsi in
+    the Illinois variant (Dowell & Jarratt, BIT 11, 1971), until a tenth of the slope
+    at 0 is left.
 
     Parameters
     ----------
-    evaluate : callable
-        Maps {problem: point} to {problem: (value, gradient)}.
-    starts : list of ndarray
-        One start a problem. Points should be scaled so that the Hessian is near the
-        identity: the first step is tried at full length.
-    max_iter : int
-        Accepted steps a problem.
-    tol : float
-        A problem is done when a step lowers its value by less than this fraction.
-    after_pass : callable
-        Called with the values after each pass.
+    slope_at : callable
+        The slope at a distance > 0.
+    slope : float
+        The slope at 0, negative.
 
     Returns
     -------
-    points : list of ndarray
-    n_iter : list of int
+    float
+        A distance > 0.
     """
-    searches = [_Search(start) for start in starts]
-    for _ in range(max_iter + 1 + _MAX_HALVINGS):
-        active = {
-            i: s.trial
-            for i, s in enumerate(searches)
-            if not s.done and s.n_iter < max_iter
-        }
-        if not active:
+    low, low_slope, distance = 0.0, slope, 1.0
+    high: float | None = None
+    high_slope, side = 0.0, 0
+    for _ in range(_MAX_TRIALS):
+        here = slope_at(distance)
+        if abs(here) <= _FLAT * abs(slope):
             break
-        for i, (loss, gradient) in evaluate(active).items():
-            searches[i].take(loss, gradient, tol)
-        after_pass([s.loss for s in searches])
-    return [s.x for s in searches], [s.n_iter for s in searches]
+        if here < 0:
+            low, low_slope = distance, here
+            high_slope = high_slope / 2 if side < 0 else high_slope
+            side = -1
+        else:
+            high, high_slope = distance, here
+            low_slope = low_slope / 2 if side > 0 else low_slope
+            side = 1
+        if high is None:
+            distance *= 2
+        else:
+            distance = (low * high_slope - high * low_slope) / (high_slope - low_slope)
+    return distance

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Self
@@ -13,9 +13,9 @@ from tqdm.auto import tqdm
 
 from mtsk._validation import Interval, StrOptions, check_parameters
 from mtsk.heads.base import ClassWeight, JointLinear, class_weights, labelled_columns
-from mtsk.heads.lbfgs import minimise_together
+from mtsk.heads.lbfgs import InverseHessian, distance_along
 from mtsk.heads.statistics import Moments
-from mtsk.tasks.columns import ColumnGroup
+from mtsk.tasks.columns import ColumnGroup, score_slices
 
 __all__ = ["JointLogistic"]
 
@@ -114,16 +114,12 @@ class JointLogistic(JointLinear):
             _Problem(group, Y[:, part], weight, self, X, bases)
             for group, part, _ in labelled_columns(self.groups_)
         ]
-        bar = tqdm(total=self.max_iter, desc="head", disable=not self.verbose)
-        with bar:
-            points, self.n_iter_ = minimise_together(
-                lambda trials: _evaluate(table, problems, trials),
-                [problem.start for problem in problems],
-                max_iter=self.max_iter,
-                tol=self.tol,
-                after_pass=lambda losses: bar.update(),
-            )
-        parts = [p.linear(x) for p, x in zip(problems, points, strict=True)]
+        with tqdm(
+            total=self.max_iter, desc="head", disable=not self.verbose, unit="pass"
+        ) as bar:
+            _descend(table, problems, self.max_iter, self.tol, bar.update)
+        self.n_iter_ = [problem.n_iter for problem in problems]
+        parts = [problem.linear() for problem in problems]
         self.coef_ = np.concatenate([w for w, _ in parts], axis=1).astype(np.float32)
         self.intercept_ = np.concatenate([b for _, b in parts]).astype(np.float32)
         return self
@@ -205,8 +201,12 @@ class _Problem:
         self._prepare_targets(Y)
         spread = np.outer(self.basis.values, self._curvature) + self.alpha
         self.scale = 1 / np.sqrt(spread)
-        self.start = np.concatenate([np.zeros(self.scale.size), self._start_intercept])
         self.mass = torch.from_numpy(self._mass.astype(np.float32))
+        self.point = np.concatenate([np.zeros(spread.size), self._start_intercept])
+        self.scores = torch.from_numpy(self._start_intercept.astype(np.float32))
+        self.scores = self.scores.repeat(len(Y), 1)
+        self.loss, self.n_iter, self.done = np.inf, 0, False
+        self.inverse_hessian = InverseHessian()
 
     def _prepare_targets(self, Y: np.ndarray) -> None:
         Y = np.nan_to_num(Y)
@@ -235,16 +235,55 @@ class _Problem:
 
     def weights(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the weights on x and the intercepts that a point stands for."""
-        inner = point[: self.scale.size].reshape(self.scale.shape) * self.scale
-        coef = self.basis.axes @ inner
+        coef = self.basis.axes @ self._inner(point)
         return coef, point[self.scale.size :] - self.basis.mean @ coef
 
-    def linear(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the same in the units of the targets."""
-        coef, intercept = self.weights(point)
+    def linear(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the same for the best point, in the units of the targets."""
+        coef, intercept = self.weights(self.point)
         if self.group.kind == "real":
             return coef * self._t_std, intercept * self._t_std + self._t_mean
         return coef, intercept
+
+    def _inner(self, point: np.ndarray) -> np.ndarray:
+        """Return the penalised weights, on standardised and rotated features."""
+        return point[: self.scale.size].reshape(self.scale.shape) * self.scale
+
+    def residual(self, tol: float) -> torch.Tensor:
+        """Return the loss's gradient by the scores, and see whether to go on."""
+        value, residual = self.loss_and_residual(self.scores)
+        value += self.alpha / 2 * float((self._inner(self.point) ** 2).sum())
+        self.done = self.loss - value <= tol * max(abs(value), 1e-6)
+        self.loss = value
+        return residual
+
+    def choose_direction(self, by_coef: np.ndarray, by_intercept: np.ndarray) -> None:
+        """Set the direction of the next step, given the gradient by coefficients."""
+        centred = by_coef - np.outer(self.basis.mean, by_intercept)
+        inner = self.basis.axes.T @ centred + self.alpha * self._inner(self.point)
+        gradient = np.concatenate([(inner * self.scale).ravel(), by_intercept])
+        if self.n_iter:
+            self.inverse_hessian.learn(self._moved, gradient - self._gradient)
+        self._gradient = gradient
+        self.direction = -self.inverse_hessian.times(gradient)
+        self.done |= self.direction @ gradient > -1e-12
+
+    def step(self, along: torch.Tensor) -> None:
+        """Go along the direction, whose scores are given, as far as it leads down."""
+        at, toward = self._inner(self.point), self._inner(self.direction)
+        tilt, bend = float((at * toward).sum()), float((toward**2).sum())
+
+        def slope_at(distance: float) -> float:
+            _, residual = self.loss_and_residual(self.scores + distance * along)
+            data = float((residual * along).sum(dtype=torch.float64))
+            return data + self.alpha * (tilt + distance * bend)
+
+        slope = float(self.direction @ self._gradient)
+        distance = distance_along(slope_at, slope)
+        self._moved = distance * self.direction
+        self.scores += distance * along
+        self.point = self.point + self._moved
+        self.n_iter += 1
 
     def loss_and_residual(self, scores: torch.Tensor) -> tuple[float, torch.Tensor]:
         """Return the weighted mean loss and its gradient by the scores."""
@@ -265,41 +304,42 @@ class _Problem:
             loss = (residual**2 * self.mass).sum(dtype=torch.float64) / 2
         return float(loss), residual.mul_(self.mass)
 
-    def gradient(
-        self, point: np.ndarray, by_coef: np.ndarray, by_intercept: np.ndarray
-    ) -> tuple[float, np.ndarray]:
-        """Return the penalty and the gradient by the point."""
-        inner = point[: self.scale.size].reshape(self.scale.shape) * self.scale
-        centred = by_coef - np.outer(self.basis.mean, by_intercept)
-        slope = (self.basis.axes.T @ centred + self.alpha * inner) * self.scale
-        penalty = self.alpha / 2 * float((inner**2).sum())
-        return penalty, np.concatenate([slope.ravel(), by_intercept])
-
 
 @torch.inference_mode()
-def _evaluate(
-    X: torch.Tensor, problems: list[_Problem], trials: dict[int, np.ndarray]
-) -> dict[int, tuple[float, np.ndarray]]:
-    """Evaluate all trial points in one pass over the table."""
-    linear = {i: problems[i].weights(point) for i, point in trials.items()}
-    coef = np.concatenate([w for w, _ in linear.values()], axis=1).astype(np.float32)
-    scores = X @ torch.from_numpy(coef)
-    losses, residuals, start = {}, [], 0
-    for i, (_, intercept) in linear.items():
-        part = scores[:, start : start + len(intercept)]
-        shift = torch.from_numpy(intercept.astype(np.float32))
-        losses[i], residual = problems[i].loss_and_residual(part + shift)
-        residuals.append(residual)
-        start += len(intercept)
-    joined = torch.cat(residuals, dim=1)
-    by_coef = (joined.T.contiguous() @ X).T.double().numpy()
-    by_intercept = joined.sum(dim=0, dtype=torch.float64).numpy()
-    out, start = {}, 0
-    for i, point in trials.items():
-        part = slice(start, start + len(linear[i][1]))
-        start = part.stop
-        penalty, slope = problems[i].gradient(
-            point, by_coef[:, part], by_intercept[part]
-        )
-        out[i] = losses[i] + penalty, slope
-    return out
+def _descend(
+    X: torch.Tensor,
+    problems: list[_Problem],
+    max_iter: int,
+    tol: float,
+    after_pass: Callable[[], object],
+) -> None:
+    """Minimise all problems, each on its own path, in shared passes over the table.
+
+    One product with the table gives the scores of all directions; how far to go is
+    then found from scores alone; a second product gives all gradients.
+    """
+    active = list(problems)
+    for iteration in range(max_iter + 1):
+        residuals = [problem.residual(tol) for problem in active]
+        going = [not p.done and iteration < max_iter for p in active]
+        active = [p for p, on in zip(active, going, strict=True) if on]
+        if not active:
+            break
+        joined = torch.cat([r for r, on in zip(residuals, going, strict=True) if on], 1)
+        by_coef = (joined.T.contiguous() @ X).T.double().numpy()
+        by_intercept = joined.sum(dim=0, dtype=torch.float64).numpy()
+        for problem, part in zip(active, _parts(active), strict=True):
+            problem.choose_direction(by_coef[:, part], by_intercept[part])
+        lines = [problem.weights(problem.direction) for problem in active]
+        coef = np.concatenate([c for c, _ in lines], axis=1).astype(np.float32)
+        along = X @ torch.from_numpy(coef)
+        for problem, part, (_, intercept) in zip(
+            active, _parts(active), lines, strict=True
+        ):
+            shift = torch.from_numpy(intercept.astype(np.float32))
+            problem.step(along[:, part] + shift)
+        after_pass()
+
+
+def _parts(problems: list[_Problem]) -> list[slice]:
+    return score_slices([problem.group for problem in problems])

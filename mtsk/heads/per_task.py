@@ -89,7 +89,9 @@ class PerTaskHead(MetaEstimatorMixin, BaseEstimator):
         self.columns = columns
         self.n_jobs = n_jobs
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+    ) -> Self:
         """Fit every group's estimators.
 
         Parameters
@@ -163,8 +165,8 @@ def _check_suits(estimator: Any, group: ColumnGroup) -> None:
         if group.kind == "real"
         else ("classifier", is_classifier)
     )
-    last = _last(estimator)
-    if not (suits(estimator) or suits(getattr(last, "estimator", None))):
+    inner = getattr(_last(estimator), "estimator", None)
+    if not (suits(estimator) or (inner is not None and suits(inner))):
         raise ValueError(
             f"a {group.kind} task needs a {wanted}, got {estimator!r}; give one head a "
             'task, such as head={"classes": LogisticRegression(), "depth": Ridge()}'
@@ -218,9 +220,7 @@ def _scores(model: Any, group: ColumnGroup, X: np.ndarray) -> np.ndarray:
         return model.decision_function(X)
     if group.kind == "real":
         return np.asarray(model.predict(X)).reshape(len(X), -1)
-    if isinstance(_last(model), _WHOLE_TABLES) and isinstance(
-        model.classes_, list
-    ):
+    if isinstance(_last(model), _WHOLE_TABLES) and isinstance(model.classes_, list):
         probabilities = model.predict_proba(X)
         if not isinstance(probabilities, list):  # a chain gives P(yes) of each label
             probabilities = [np.stack([1 - p, p], axis=1) for p in probabilities.T]

@@ -149,7 +149,7 @@ class JointRidge(JointLinear):
             for block in blocks:
                 block.predict_held_out(X, fold, chosen, held_out)
             coef, intercept = self._calibrated(coef, intercept, held_out, T, W)
-        self._sums = None
+        self._sums: dict[_Key, Moments] = {}
         self.coef_ = coef.astype(np.float32)
         self.intercept_ = intercept.astype(np.float32)
         return self
@@ -178,7 +178,7 @@ class JointRidge(JointLinear):
         InvalidParameterError, ValueError
         """
         check_parameters(self, _CONSTRAINTS)
-        sums = getattr(self, "_sums", None) or {}
+        sums = getattr(self, "_sums", {})
         X, Y, weight = self._check_table(X, y, sample_weight, reset=not sums)
         for key, rows, targets in self._class_rows(Y, weight):
             if rows.any():
@@ -308,7 +308,7 @@ def one_hot(group: ColumnGroup, Y: np.ndarray) -> np.ndarray:
     """Return the numbers that a group's columns are regressed on, (n, size)."""
     if group.kind != "nominal":
         return np.nan_to_num(Y)
-    return (Y == np.arange(group.size)).astype(np.float32)
+    return (np.arange(group.size) == Y).astype(np.float32)
 
 
 def solve_ridge(
@@ -391,7 +391,7 @@ class _Block:
         return coef, intercept
 
     def held_out_errors(self, alphas: list[float]) -> np.ndarray:
-        """Return the squared error of each score on folds left out, (alphas, scores)."""
+        """Return each score's squared error on folds left out, (alphas, scores)."""
         errors = np.zeros((len(alphas), len(self.cols)))
         if len(self.parts) < 2:
             return errors

@@ -105,7 +105,6 @@ class Task(BaseEstimator, ABC):
         return expit(scores) if self.group_.kind == "binary" else scores
 
 
-
 class PixelTask(Task):
     """A task with a target at every pixel."""
 

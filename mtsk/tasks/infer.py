@@ -24,6 +24,7 @@ _TASK_OF: dict[tuple[int, str], type[Task]] = {
     (0, "bool"): Classification,
     (0, "float"): Regression,
     (1, "bool"): MultiLabel,
+    (1, "float"): Regression,
 }
 _KINDS = {"i": "integer", "u": "integer", "U": "str", "b": "bool", "f": "float"}
 

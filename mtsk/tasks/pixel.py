@@ -133,7 +133,7 @@ class BinaryMask(PixelTask):
 
     def decode(self, scores: np.ndarray) -> np.ndarray:
         yes = self.probabilities(scores[..., 0:1])[..., 0] > self.threshold
-        if self.dtype_ == bool:
+        if self.dtype_.kind == "b":
             return yes
         return np.where(yes, self.positive, 0).astype(self.dtype_)
 

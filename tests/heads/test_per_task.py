@@ -95,7 +95,9 @@ def test_classes(estimator, missing):
     assert (scores.argmax(axis=1) == truth).mean() > 0.75
 
 
-@pytest.mark.parametrize("estimator", CLASSIFIERS + WHOLE, ids=named(CLASSIFIERS + WHOLE))
+@pytest.mark.parametrize(
+    "estimator", CLASSIFIERS + WHOLE, ids=named(CLASSIFIERS + WHOLE)
+)
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 def test_labels(estimator, missing):
     X, Y = table(missing=missing)
@@ -121,7 +123,9 @@ def test_class_scores_are_the_estimators_own():
     model = LogisticRegression().fit(X[known], Y[known, 0])
     scores = PerTaskHead(LogisticRegression(), [NOMINAL]).fit(X, Y[:, :1])
     np.testing.assert_allclose(
-        scores.decision_function(X), np.log(model.predict_proba(X).clip(1e-6)), atol=1e-4
+        scores.decision_function(X),
+        np.log(model.predict_proba(X).clip(1e-6)),
+        atol=1e-4,
     )
 
 
@@ -153,7 +157,9 @@ def test_multi_output_sees_rows_where_all_labels_are_known():
     X, Y = table(missing=0.3)
     known = ~np.isnan(Y[:, 1:3]).any(axis=1)
     oracle = ClassifierChain(LogisticRegression()).fit(X[known], Y[known, 1:3])
-    head = PerTaskHead(ClassifierChain(LogisticRegression()), [BINARY]).fit(X, Y[:, 1:3])
+    head = PerTaskHead(ClassifierChain(LogisticRegression()), [BINARY]).fit(
+        X, Y[:, 1:3]
+    )
     p = oracle.predict_proba(X).clip(1e-6, 1 - 1e-6)
     np.testing.assert_allclose(
         head.decision_function(X), np.log(p / (1 - p)), atol=1e-2
@@ -187,7 +193,11 @@ def test_unlabelled_rows_change_nothing():
 
 def test_n_jobs_changes_nothing():
     X, Y = table(missing=0.2)
-    estimators = [RandomForestClassifier(3, random_state=0), LogisticRegression(), Ridge()]
+    estimators = [
+        RandomForestClassifier(3, random_state=0),
+        LogisticRegression(),
+        Ridge(),
+    ]
     one, two = (
         PerTaskHead(estimators, [NOMINAL, BINARY, REAL], n_jobs=n)
         .fit(X, Y)
@@ -222,7 +232,9 @@ def test_a_single_class_is_always_predicted_and_said(estimator, value):
     X, Y = table()
     Y[:, 1] = value
     head = PerTaskHead(estimator, [BINARY], n_jobs=1)
-    with pytest.warns(UserWarning, match=f"{type(estimator).__name__} got .*single class"):
+    with pytest.warns(
+        UserWarning, match=f"{type(estimator).__name__} got .*single class"
+    ):
         head.fit(X, Y[:, 1:3])
     scores = head.decision_function(X)
     assert ((scores[:, 0] > 0) == value).all()
@@ -230,7 +242,7 @@ def test_a_single_class_is_always_predicted_and_said(estimator, value):
 
 
 def test_a_single_class_among_all_labels_of_a_multi_output_classifier():
-    X, Y = table()
+    X, _ = table()
     head = PerTaskHead(MultiOutputClassifier(LogisticRegression()), [BINARY], n_jobs=1)
     with pytest.warns(UserWarning, match="MultiOutputClassifier got .*single class"):
         head.fit(X, np.zeros((len(X), 2)))
@@ -241,7 +253,10 @@ def test_a_single_class_among_all_labels_of_a_multi_output_classifier():
 
 @pytest.mark.parametrize(
     "estimator",
-    [MultiOutputClassifier(LogisticRegression()), ClassifierChain(LogisticRegression())],
+    [
+        MultiOutputClassifier(LogisticRegression()),
+        ClassifierChain(LogisticRegression()),
+    ],
 )
 def test_whole_table_wrappers_on_one_nominal_column(estimator):
     """Either it works, or it says that it cannot; never a shape error from inside."""
@@ -317,16 +332,19 @@ def test_a_group_without_labels(group):
     X, Y = table()
     columns = np.full_like(labels_of(Y)[group], np.nan)
     estimator = Ridge() if group.kind == "real" else LogisticRegression()
-    with pytest.raises(ValueError, match=f"a {group.kind} column group has no labelled"):
+    with pytest.raises(
+        ValueError, match=f"a {group.kind} column group has no labelled"
+    ):
         PerTaskHead(estimator, [group]).fit(X, columns)
 
 
 @pytest.mark.parametrize("n_columns", [1, 3, 6])
 def test_another_number_of_columns(n_columns):
-    X, _ = table()
+    X, Y = table()
+    Y = np.column_stack([Y, Y[:, 4]])[:, :n_columns]
     with pytest.raises(ValueError, match=rf"y has {n_columns} columns.*5"):
         PerTaskHead([LinearSVC(), LinearSVC(), Ridge()], [NOMINAL, BINARY, REAL]).fit(
-            X, np.zeros((len(X), n_columns))
+            X, Y
         )
 
 

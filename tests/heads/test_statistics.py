@@ -60,7 +60,9 @@ def test_merged_in_any_order_is_the_whole(seed, n_parts):
     X, T, w = table(seed)
     random = np.random.default_rng(seed)
     shard = random.permutation(np.arange(len(X)) % n_parts)
-    parts = [Moments.of(X[shard == s], T[shard == s], w[shard == s]) for s in range(n_parts)]
+    parts = [
+        Moments.of(X[shard == s], T[shard == s], w[shard == s]) for s in range(n_parts)
+    ]
     assert_like_numpy(
         Moments.merge([parts[i] for i in random.permutation(n_parts)]), X, T, w
     )
@@ -119,11 +121,14 @@ def test_merging_about_a_large_mean_costs_no_precision(offset):
     """The centre that is recorded must be the one that was subtracted."""
     X, T, w = table(offset=offset, n=200)
     X += np.repeat(np.arange(4), 50)[:, None].astype(np.float32)  # shards differ
-    parts = [Moments.of(X[i : i + 50], T[i : i + 50], w[i : i + 50]) for i in (0, 50, 100, 150)]
+    parts = [
+        Moments.of(X[i : i + 50], T[i : i + 50], w[i : i + 50])
+        for i in (0, 50, 100, 150)
+    ]
     assert_like_numpy(Moments.merge(parts), X, T, w)
 
 
-# -- what is solved from them -----------------------------------------------------------
+# -- what is solved from them -------------------------------------------------
 
 
 @given(st.integers(0, 1000), st.sampled_from([1e-4, 0.1, 10.0]))

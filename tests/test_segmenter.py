@@ -1,0 +1,563 @@
+"""MultiTaskSegmenter: the conformance suite, the laws, model selection, bad input."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import NotFittedError
+from sklearn.feature_selection import SelectKBest, f_classif
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import (
+    GridSearchCV,
+    cross_val_score,
+    learning_curve,
+    train_test_split,
+)
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+from mtsk import (
+    DeepFeatures,
+    ImageFolder,
+    JointLogistic,
+    JointRidge,
+    MemoryCache,
+    MultiTaskSegmenter,
+    Targets,
+    task_scorer,
+)
+from mtsk.datasets import make_digit_scenes
+from mtsk.exceptions import (
+    ImageError,
+    SkippedImageWarning,
+    TargetError,
+    UnknownTaskError,
+)
+from mtsk.tasks import (
+    BinaryMask,
+    Boundary,
+    Classification,
+    MultiLabel,
+    SemanticSegmentation,
+)
+from mtsk.testing import image_estimator_checks, toy_images
+
+CACHE = MemoryCache(2**28)
+FAST = DeepFeatures(scales=[1], cache=CACHE)
+REAL = make_pipeline(StandardScaler(), Ridge(10))
+SUMS = JointRidge(alpha=1e-2, calibrate=False)
+
+
+def segmenter(tasks=None, **keywords) -> MultiTaskSegmenter:
+    keywords.setdefault("features", FAST)
+    keywords.setdefault("random_state", 0)
+    keywords.setdefault("n_pixels", 100)
+    return MultiTaskSegmenter(tasks, **keywords)
+
+
+def many_targets(Y: np.ndarray) -> Targets:
+    """Every kind of task that the toy images can have."""
+    disc = Y == 7
+    return Targets(
+        semantic=list(Y),
+        disc=list(disc),
+        edges=list(Y),
+        depth=[np.where(d, 1.0, np.linspace(2, 3, 48)) for d in disc],
+        large=[int(d.sum()) > 420 for d in disc],
+        name=["big" if d.sum() > 420 else "small" for d in disc],
+        tags=[np.array([d[20, 24], d.sum() > 420]) for d in disc],
+        words=[{"disc"} if i % 2 else {"disc", "odd"} for i in range(len(Y))],
+        area=[float(d.mean()) for d in disc],
+        place=[np.array(np.argwhere(d).mean(axis=0)) for d in disc],
+    )
+
+
+TASKS = {"edges": Boundary()}
+PARTS = [
+    (name, check)
+    for head in (None, "ridge")
+    for name, check in image_estimator_checks(
+        MultiTaskSegmenter(features=FAST, head=head, random_state=0)
+    )
+]
+
+
+@pytest.mark.parametrize(("name", "check"), PARTS)
+def test_conformance(name, check):
+    check()
+
+
+@pytest.fixture(scope="module")
+def toys():
+    return toy_images(8)
+
+
+@pytest.fixture(scope="module")
+def fitted(toys):
+    X, Y = toys
+    return segmenter(TASKS).fit(X, many_targets(Y))
+
+
+def test_every_task_comes_back_in_its_own_form(fitted, toys):
+    X, Y = toys
+    given, guess = many_targets(Y), fitted.predict(X)
+    assert list(guess) == given.task_names
+    assert guess["semantic"].shape == Y.shape
+    assert guess["disc"].dtype == bool
+    assert guess["edges"].dtype == bool
+    assert guess["depth"].shape == Y.shape
+    assert guess["large"].dtype == bool
+    assert set(guess["name"]) <= {"big", "small"}
+    assert guess["tags"].shape == (8, 2)
+    assert all(isinstance(words, set) for words in guess["words"])
+    assert guess["area"].shape == (8,)
+    assert guess["place"].shape == (8, 2)
+
+
+def test_scores_of_every_task_are_good_on_the_toys(fitted, toys):
+    X, Y = toys
+    scores = fitted.score_tasks(X, many_targets(Y))
+    assert min(scores.values()) > 0.4, scores
+    assert scores["semantic"] > 0.9
+    assert fitted.score(X, many_targets(Y)) == pytest.approx(
+        np.mean(list(scores.values()))
+    )
+
+
+def test_probabilities(fitted, toys):
+    X, _ = toys
+    proba = fitted.predict_proba(X[:2])
+    assert proba["semantic"].shape == (2, 40, 48, 2)
+    np.testing.assert_allclose(proba["semantic"].sum(axis=-1), 1, rtol=1e-5)
+    assert proba["disc"].shape == (2, 40, 48)
+    assert 0 <= proba["disc"].min() <= proba["disc"].max() <= 1
+    np.testing.assert_array_equal(proba["depth"], fitted.predict(X[:2])["depth"])
+    scores = fitted.decision_function(X[:2], tasks=["semantic"])["semantic"]
+    np.testing.assert_array_equal(
+        np.array([3, 7])[scores.argmax(axis=-1)], fitted.predict(X[:2])["semantic"]
+    )
+
+
+@pytest.mark.parametrize("head", [None, SUMS], ids=["logistic", "ridge"])
+def test_law_5_joint_equals_separate(toys, head):
+    X, Y = toys
+    targets = many_targets(Y)
+    joint = segmenter(TASKS, head=head).fit(X, targets).decision_function(X[:2])
+    for name in targets.task_names:
+        tasks = {name: TASKS[name]} if name in TASKS else None
+        alone = segmenter(tasks, head=head).fit(X, targets.subset([name]))
+        got = alone.decision_function(X[:2])[name]
+        scale = np.abs(got).max() + 1e-9
+        np.testing.assert_allclose(joint[name] / scale, got / scale, atol=2e-3)
+
+
+def test_law_7_unlabelled_pixels_change_nothing(toys):
+    X, Y = toys
+    void = Y.copy()
+    void[:, :, :10] = -1
+    other = Y.copy()
+    other[:, :, :10] = 99
+    one = segmenter().fit(X, void).decision_function(X[:1])
+    two = segmenter(SemanticSegmentation(void=99)).fit(X, other)
+    np.testing.assert_array_equal(one, two.decision_function(X[:1]))
+
+
+def test_law_7_other_tasks_images_change_nothing(toys):
+    X, Y = toys
+    names = ["big", "small"] * 2 + [None] * 4
+    partly = Targets(semantic=[*Y[:4], *[None] * 4], name=names)
+    whole = segmenter().fit(X, partly).decision_function(X[:2])
+    alone = segmenter().fit(X[:4], list(Y[:4])).decision_function(X[:2])
+    np.testing.assert_allclose(whole["semantic"], alone, atol=1e-3)
+
+
+def test_law_8_pickle_and_clone(fitted, toys):
+    X, _ = toys
+    again = pickle.loads(pickle.dumps(fitted))
+    first, second = fitted.predict(X[:2]), again.predict(X[:2])
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_law_10_duplicated_images_change_nothing(toys):
+    X, Y = toys
+    head = JointLogistic(class_weight="balanced")
+    once = segmenter(head=head).fit(X, Y).decision_function(X[:1])
+    twice = segmenter(head=head).fit(np.tile(X, (2, 1, 1, 1)), np.tile(Y, (2, 1, 1)))
+    np.testing.assert_allclose(once, twice.decision_function(X[:1]), atol=2e-2)
+
+
+def test_law_4_partial_fit_in_pieces_equals_one_fit(toys):
+    X, Y = toys
+    targets = many_targets(Y).subset(["semantic", "depth", "name", "area"])
+    whole = segmenter(head=SUMS).fit(X, targets)
+    pieces = segmenter(head=SUMS)
+    for part in (slice(0, 3), slice(3, 4), slice(4, 8)):
+        assert pieces.partial_fit(X[part], targets[part]) is pieces
+    assert pieces.n_images_ == 8
+    assert pieces.n_rows_ == whole.n_rows_
+    expected, got = whole.decision_function(X), pieces.decision_function(X)
+    for name in targets.task_names:
+        np.testing.assert_allclose(got[name], expected[name], atol=2e-3)
+
+
+def test_partial_fit_needs_a_head_that_can(toys):
+    X, Y = toys
+    with pytest.raises(AttributeError, match="JointRidge"):
+        segmenter().partial_fit(X, Y)
+
+
+def test_partial_fit_refuses_new_classes(toys):
+    X, Y = toys
+    model = segmenter(head=SUMS).partial_fit(X[:2], Y[:2])
+    with pytest.raises(TargetError, match=r"image 0: labels \[9\] are not among"):
+        model.partial_fit(X[:1], [np.full((40, 48), 9)])
+
+
+def test_sample_weight_counts_like_repetition(toys):
+    X, Y = toys
+    weight = np.array([2, 1, 0, 1, 1, 1, 1, 0])
+    weighted = segmenter(head=SUMS).fit(X, Y, sample_weight=weight)
+    order = np.repeat(np.arange(8), weight)
+    repeated = segmenter(head=SUMS).fit(X[order], Y[order])
+    np.testing.assert_allclose(
+        weighted.decision_function(X[:1]), repeated.decision_function(X[:1]), atol=1e-3
+    )
+    with pytest.raises(ValueError, match="sample_weight must hold 8 numbers"):
+        segmenter().fit(X, Y, sample_weight=[1, 2])
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        RandomForestClassifier(5, random_state=0),
+        LinearSVC(),
+        MultiOutputClassifier(LogisticRegression(max_iter=500)),
+        OneVsRestClassifier(LogisticRegression(max_iter=500)),
+        make_pipeline(PCA(10), LogisticRegression(max_iter=500)),
+        make_pipeline(SelectKBest(f_classif, k=50), LogisticRegression(max_iter=500)),
+    ],
+    ids=lambda head: type(head).__name__,
+)
+def test_scikit_learn_heads(toys, head):
+    X, Y = toys
+    targets = many_targets(Y).subset(["semantic", "disc"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # constant features, slow convergence
+        model = segmenter(head=head).fit(X[:6], targets[:6])
+        scores = model.score_tasks(X[6:], targets[6:])
+    assert min(scores.values()) > 0.7, scores
+    assert model.predict(X[:1])["semantic"].shape == (1, 40, 48)
+
+
+def test_one_head_a_task(toys):
+    X, Y = toys
+    targets = many_targets(Y).subset(["semantic", "depth", "area"])
+    heads = {"semantic": RandomForestClassifier(5, random_state=0), "depth": REAL}
+    model = segmenter(head=heads).fit(X, targets)
+    assert model.score_tasks(X, targets)["depth"] > 0.5
+    assert model.predict(X)["area"].shape == (8,)
+
+
+def test_a_head_of_the_wrong_kind(toys):
+    X, Y = toys
+    targets = many_targets(Y).subset(["depth"])
+    with pytest.raises(ValueError, match="a real task needs a regressor"):
+        segmenter(head=LogisticRegression()).fit(X, targets)
+    with pytest.raises(UnknownTaskError, match="`head` names 'depht'"):
+        segmenter(head={"depht": Ridge()}).fit(X, targets)
+    with pytest.raises(ValueError, match="`head` of MultiTaskSegmenter must be"):
+        segmenter(head="forest").fit(X, targets)
+
+
+def test_head_stride_one_is_exact(toys):
+    X, Y = toys
+    head = {"target": REAL}
+    depth = list(many_targets(Y)["depth"])
+    model = segmenter(head=head, head_stride=1).fit(X, depth)
+    maps = model.features_.transform(X[:1])[0]
+    points = np.argwhere(np.ones((40, 48)))
+    expected = model.pixel_head_.decision_function(maps.at(points)).reshape(40, 48)
+    np.testing.assert_allclose(model.predict(X[:1])[0], expected, atol=1e-4)
+
+
+def test_n_jobs_changes_nothing(toys):
+    X, Y = toys
+    targets = many_targets(Y).subset(["semantic", "disc"])
+    head = RandomForestClassifier(5, random_state=0)
+    one = segmenter(head=head, n_jobs=1).fit(X, targets).predict(X[:2])
+    two = segmenter(head=head, n_jobs=2).fit(X, targets).predict(X[:2])
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name])
+
+
+def test_nested_parameters_of_default_parts():
+    model = MultiTaskSegmenter({"m": BinaryMask()})
+    assert model.get_params()["head__alpha"] == JointLogistic().alpha
+    assert model.get_params()["features__scales"] == DeepFeatures().scales
+    model.set_params(head__alpha=3.0, features__scales=[1], tasks__m__threshold=0.7)
+    assert model.head.alpha == 3.0
+    assert model.features.scales == [1]
+    assert model.tasks["m"].threshold == 0.7
+    bare = MultiTaskSegmenter(BinaryMask()).set_params(tasks__threshold=0.2)
+    assert bare.tasks.threshold == 0.2
+    assert "tasks__threshold" in bare.get_params()
+    with pytest.raises(ValueError, match="no_such"):
+        model.set_params(head__no_such=1)
+    with pytest.raises(ValueError, match="tasks__n__threshold"):
+        model.set_params(tasks__n__threshold=0.1)
+
+
+def test_grid_search_with_ragged_images_and_a_scorer(toys):
+    X, Y = toys
+    images = [*X[:6], X[6][:36], X[7][:, :40]]
+    targets = Targets(
+        semantic=[*Y[:6], Y[6][:36], Y[7][:, :40]],
+        name=["big", None, "small", "big", "small", None, "big", "small"],
+    )
+    grid = {"head__alpha": [0.01, 10.0], "features__scales": [[1]]}
+    search = GridSearchCV(
+        segmenter(), grid, scoring=task_scorer("semantic", "accuracy"), cv=2
+    ).fit(images, targets)
+    assert search.best_params_["head__alpha"] == 0.01
+    assert search.best_score_ > 0.9
+    many = GridSearchCV(
+        segmenter(),
+        {"head__alpha": [0.01]},
+        scoring={"a": task_scorer("semantic"), "b": task_scorer("name")},
+        refit="a",
+        cv=2,
+    ).fit(images, targets)
+    assert np.isfinite(many.cv_results_["mean_test_b"]).all()
+
+
+def test_the_network_sees_each_image_once_in_a_grid_search(toys):
+    from tests_support import Counting
+
+    network = Counting()
+    features = DeepFeatures(
+        network, taps=["first", "second"], scales=[1], cache=MemoryCache()
+    )
+    X, Y = toys
+    search = GridSearchCV(
+        segmenter(features=features), {"head__alpha": [0.01, 0.1, 1]}, cv=2
+    )
+    search.fit(X, Y)
+    assert network.images == len(X)
+
+
+def test_other_model_selection(toys):
+    X, Y = toys
+    targets = many_targets(Y).subset(["semantic", "area"])
+    assert np.isfinite(cross_val_score(segmenter(), X, targets, cv=2)).all()
+    _, train, test = learning_curve(
+        segmenter(), list(X), targets, train_sizes=[2, 4], cv=2
+    )
+    assert test.shape == (2, 2)
+    assert np.isfinite(train).all()
+    X_a, X_b, Y_a, Y_b = train_test_split(list(X), targets, random_state=0)
+    assert np.isfinite(segmenter().fit(X_a, Y_a).score(X_b, Y_b))
+
+
+def test_scores_count_a_class_that_training_never_saw(toys):
+    X, Y = toys
+    strange = Y[:2].copy()
+    strange[:, :5] = 9
+    model = segmenter().fit(X, Y)
+    score = model.score_tasks(X[:2], strange)["target"]
+    assert score < 0.7, "the unseen class counts with an IoU of 0"
+
+
+def test_dataframe_and_mapping_targets(toys):
+    X, Y = toys
+    frame = pd.DataFrame({"name": ["a", "b"] * 4, "area": np.arange(8.0)}, range(8, 16))
+    frame.loc[9, "name"] = None
+    model = segmenter().fit(X, frame)
+    assert set(model.predict(X)) == {"name", "area"}
+    assert isinstance(model.tasks_["name"], Classification)
+    assert set(segmenter().fit(X, {"m": Y}).predict(X)) == {"m"}
+
+
+def test_bare_targets_may_have_a_bare_task(toys):
+    X, Y = toys
+    model = segmenter(SemanticSegmentation(void=3)).fit(X, np.where(Y == 7, 7, 5))
+    assert set(np.unique(model.predict(X))) <= {5, 7}
+
+
+def test_string_label_maps(toys):
+    X, Y = toys
+    words = np.where(Y == 7, "disc", "ground")
+    assert set(np.unique(segmenter().fit(X, words).predict(X[:1]))) == {
+        "disc",
+        "ground",
+    }
+
+
+def test_binary_masks_of_255(toys):
+    X, Y = toys
+    masks = np.where(Y == 7, 255, 0).astype(np.uint8)
+    guess = segmenter(BinaryMask(positive=255)).fit(X, masks).predict(X)
+    assert guess.dtype == np.uint8
+    assert set(np.unique(guess)) == {0, 255}
+    with pytest.raises(TargetError, match=r"image 0: a binary mask may hold 0.*\[255\]"):
+        segmenter(BinaryMask()).fit(X, masks)
+
+
+def test_scribbles_are_nearly_enough(toys):
+    X, Y = toys
+    strokes = np.full_like(Y, -1)
+    strokes[:, ::8, ::8] = Y[:, ::8, ::8]
+    assert segmenter().fit(X, strokes).score(X, Y) > 0.8
+
+
+def test_a_target_that_is_void_everywhere_is_told(toys):
+    X, Y = toys
+    void = Y.copy()
+    void[3] = -1
+    with pytest.warns(UserWarning, match=r"\('target', 3\)"):
+        model = segmenter().fit(X, void)
+    alone = segmenter().fit(X, [None if i == 3 else y for i, y in enumerate(Y)])
+    np.testing.assert_array_equal(model.predict(X), alone.predict(X))
+
+
+def test_a_corrupt_file_among_good_ones(toys, tmp_path):
+    from skimage.io import imsave
+
+    X, Y = toys
+    for i, image in enumerate(X):
+        imsave(tmp_path / f"{i}.png", image, check_contrast=False)
+    (tmp_path / "5.png").write_bytes(b"broken")
+    images = ImageFolder(tmp_path)
+    with pytest.raises(ImageError, match=r"5\.png"):
+        segmenter().fit(images, Y)
+    skipping = DeepFeatures(scales=[1], on_error="skip")
+    with pytest.warns(SkippedImageWarning, match=r"1 of 8.*5\.png"):
+        model = segmenter(features=skipping).fit(images, Y)
+    assert list(model.skipped_) == [5]
+    assert model.n_images_ == 7
+    with pytest.warns(SkippedImageWarning):
+        guess = model.predict(images)
+    assert guess[5] is None
+    assert guess[4].shape == (40, 48)
+    kept = [i for i in range(8) if i != 5]
+    expected = segmenter().fit(X[kept], Y[kept]).predict(X[:1])
+    np.testing.assert_array_equal(guess[0], expected[0])
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"n_pixels": 0}, "`n_pixels` of MultiTaskSegmenter must be an int.*got 0"),
+        ({"head_stride": 0}, "`head_stride` of MultiTaskSegmenter"),
+        ({"random_state": "a"}, "`random_state` of MultiTaskSegmenter"),
+        ({"tasks": 3}, "`tasks` of MultiTaskSegmenter"),
+        ({"tasks": {"a": 3}}, r"`tasks\['a'\]` of MultiTaskSegmenter must be a Task"),
+        ({"features": "deep"}, "`features` of MultiTaskSegmenter"),
+        ({"head": 3}, "`head` of MultiTaskSegmenter"),
+    ],
+)
+def test_bad_parameters(toys, keywords, message):
+    X, Y = toys
+    with pytest.raises(ValueError, match=message):
+        segmenter(**keywords).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (lambda Y: [*Y[:7], Y[7].astype(float)], "image 7: 2-D float"),
+        (lambda Y: [*Y[:6], [1, 2], Y[7]], "image 6: 1-D integer"),
+        (lambda Y: [[1, 2]] * 8, "cannot tell the task"),
+        (lambda Y: {"a": Y, "b": [None] * 8}, "'b' is labelled on no image"),
+        (lambda Y: {"a": Y, "b": list(Y)[:7]}, "differ in number"),
+        (lambda Y: np.full((8, 40, 48), np.nan), "holds nothing but void"),
+        (lambda Y: np.full((8, 40, 48), np.inf), "image 0: .*infinity"),
+        (lambda Y: [{"a"}, *[3] * 7], "several kinds"),
+        (lambda Y: [np.ones(2, bool), *[np.ones(3, bool)] * 7], "one length"),
+        (lambda Y: "masks", "one entry per image"),
+        (lambda Y: {}, "at least one task"),
+        (lambda Y: [object()] * 8, "cannot tell the task"),
+        (lambda Y: [np.zeros((2, 2, 2), int)] * 8, "cannot tell the task"),
+    ],
+)
+def test_bad_targets(toys, targets, message):
+    X, Y = toys
+    with pytest.raises(TargetError, match=message):
+        segmenter().fit(X, targets(Y))
+
+
+def test_unknown_names(fitted, toys):
+    X, Y = toys
+    with pytest.raises(UnknownTaskError, match=r"'sky'.*'semantic'"):
+        fitted.predict(X, tasks=["sky"])
+    with pytest.raises(UnknownTaskError, match="'sky'"):
+        fitted.score_tasks(X, {"sky": Y})
+    with pytest.raises(UnknownTaskError, match="`tasks` names 'sky'"):
+        segmenter({"sky": BinaryMask()}).fit(X, {"a": Y})
+    with pytest.raises(UnknownTaskError, match="'sky'"):
+        task_scorer("sky")(fitted, X, Y)
+    with pytest.raises(ValueError, match=r"has the metrics .*not 'rmse'"):
+        fitted.score_tasks(X, many_targets(Y), metrics={"semantic": "rmse"})
+
+
+def test_not_fitted(toys):
+    X, Y = toys
+    for call in (
+        lambda m: m.predict(X),
+        lambda m: m.predict_proba(X),
+        lambda m: m.decision_function(X),
+        lambda m: m.score(X, Y),
+    ):
+        with pytest.raises(NotFittedError, match="MultiTaskSegmenter"):
+            call(segmenter())
+
+
+def test_a_failed_fit_leaves_the_images_alone(toys):
+    X, Y = toys
+    model = segmenter().fit(X, Y)
+    before = model.predict(X[:1])
+    with pytest.raises(ImageError, match="image 1"):
+        model.predict([X[0], X[1].astype(int)])
+    np.testing.assert_array_equal(model.predict(X[:1]), before)
+
+
+def test_tags_by_name(toys):
+    X, _ = toys
+    tags = [{"a"}, {"a", "b"}, None, {"b"}, set(), {"a"}, {"b"}, {"a", "b"}]
+    model = segmenter(MultiLabel()).fit(X, tags)
+    assert model.tasks_["target"].classes_.tolist() == ["a", "b"]
+    assert all(guess <= {"a", "b"} for guess in model.predict(X))
+
+
+def test_digit_scenes_end_to_end():
+    scenes = make_digit_scenes(12, size=(64, 80), n_digits=(1, 2), random_state=0)
+    targets = scenes.targets
+    Y = Targets(
+        semantic=targets["semantic"],
+        edges=targets["instances"],
+        depth=targets["depth"],
+        tags=targets["tags"],
+        count=targets["count"],
+    )
+    model = segmenter(TASKS, n_pixels=300).fit(scenes.images, Y)
+    scores = model.score_tasks(scenes.images, Y)
+    assert scores["semantic"] > 0.5
+    assert scores["edges"] > 0.3
+    assert scores["tags"] > 0.9
+
+
+def test_verbose_shows_bars(toys, capsys):
+    X, Y = toys
+    segmenter(verbose=1, features=DeepFeatures(scales=[1])).fit(X[:2], Y[:2])
+    shown = capsys.readouterr().err
+    assert "features" in shown
+    assert "head" in shown
