@@ -7,7 +7,6 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 os.environ.setdefault("MPLBACKEND", "Agg")
 sys.path.insert(0, str(Path(__file__).parent))  # sphinx-gallery imports from here
 
-import mtsk  # noqa: E402
+import mtsk
 
 project = "mtsk"
 author = copyright = "The mtsk developers"
@@ -64,9 +63,9 @@ def gallery_argv(gallery_conf: dict[str, Any], script: dict[str, Any]) -> list[s
     return []
 
 
-def gallery_order(folder: str) -> Callable[[str], tuple[bool, str]]:
-    """Return the sort key of a folder's scripts: quickstart first."""
-    return lambda name: (name != "quickstart.py", name)
+def gallery_order(name: str) -> tuple[bool, str]:
+    """Return the sort key of a script: quickstart first, then by name."""
+    return name != "quickstart.py", name
 
 
 sphinx_gallery_conf = {

@@ -45,7 +45,7 @@ heads = {
     "JointLogistic": JointLogistic(),
     "JointRidge": JointRidge(),
     "RandomForest": RandomForestClassifier(
-        class_weight="balanced", min_samples_leaf=3, random_state=0
+        n_estimators=50, class_weight="balanced", min_samples_leaf=3, random_state=0
     ),
     "LinearSVC": LinearSVC(C=1e-5),
 }
@@ -102,15 +102,14 @@ for axis, title in zip(axes[0], ["scene", *names], strict=True):
 
 # %%
 # The three linear heads agree nearly everywhere, which says that the features already
-# separate ink from background by a plane; what is missing, such as the rim of the purple
-# digit in the second scene, is missing for all three. The forest scores lower and takes
-# longest: each of its trees looks at few of the 784 features at a time, while the answer
-# is spread over many. Where no tree saw ink, its score falls off a cliff (the white
-# blots in the last two rows).
+# separate ink from background by a plane; what is weak, such as the purple digit in the
+# second scene, is weak for all three. The forest scores lower: each split of its trees
+# looks at one of the 784 features, while the answer is spread over many. Where no tree
+# says ink, its score falls off a cliff (the white blots in the last two rows).
 #
-# ``LinearSVC`` keeps up with ``JointLogistic`` here, but its ``C`` had to be chosen for
-# the range of these features, and it learns one task at a time; the joint heads
-# standardise for themselves, and one pass over the table serves all tasks.
-# ``JointRidge`` spends its time on choosing ``alpha`` by cross-validation.
+# ``LinearSVC`` does as well as ``JointLogistic`` here, but its ``C`` had to be chosen
+# for the range of these features, and it learns one task at a time; the joint heads
+# standardise for themselves, and one pass over the table serves all tasks. Part of
+# ``JointRidge``'s time goes into choosing ``alpha`` by cross-validation.
 
 # sphinx_gallery_thumbnail_number = 2

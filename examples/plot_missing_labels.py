@@ -4,8 +4,8 @@ Several tasks, each labelled on scenes of its own
 
 Masks take long to draw; how many things a picture shows is seen at a glance. So a real
 set of labels has holes: some pictures have a mask, others a number, a few have both.
-``fit`` takes such a set as it is. Here three tasks are learnt together, and no scene has
-a label of all three.
+``fit`` takes such a set as it is. Here three tasks are learnt together, and no scene
+has a label of all three.
 """
 
 # %%
@@ -44,8 +44,7 @@ def every_label(targets):
 # - ``ink`` is an integer map, known on ten scenes, and there only on scribbles: one row
 #   of pixels in six;
 # - ``depth`` is a float map, known on ten other scenes, in the left half;
-# - ``tags``, the digits that occur, are known on every second scene;
-# - ``count``, the number of digits, on the scenes between them.
+# - ``count``, the number of digits, is known on every second scene.
 
 full = every_label(train.targets)
 scribbles, halves = [], []
@@ -64,13 +63,11 @@ known = {
     "count": index % 2 == 0,
 }
 labels = {**full, "ink": scribbles, "depth": halves}
-Y = Targets(
-    {
-        task: [label if k else None for label, k in zip(labels[task], known[task])]
-        for task in known
-    }
-)
-Y
+columns = {
+    task: [labels[task][i] if known[task][i] else None for i in index] for task in known
+}
+Y = Targets(columns)
+print(Y)
 
 # %%
 # A row of the picture is a task, a column a scene. No column is full.
@@ -87,8 +84,8 @@ axis.tick_params(which="minor", length=0)
 # One fit
 # -------
 # The integer map of 0, 1 and −1 would be read as two classes; a
-# :class:`~mtsk.tasks.BinaryMask` says that it means yes, no and unknown. The other tasks
-# are read from the dtype and the number of axes of their labels.
+# :class:`~mtsk.tasks.BinaryMask` says that it means yes, no and unknown. The other
+# tasks are read from the dtype and the number of axes of their labels.
 
 features = DeepFeatures(scales=(1,), cache="memory")
 shared = {
@@ -141,8 +138,8 @@ for axis, title in zip(axes[0], titles, strict=True):
 # scenes is enough to tell paint from photograph. The map of depth shows where digits
 # lie, but hardly which of them lies on top (compare it with the last column): the
 # network's features say "a digit", not "the third digit", and ten half maps do not
-# change that. Its r2 is low for that reason. The count of scenes that overlap is the
-# least sure.
+# change that. Its r2 is low for that reason. The count is furthest off where digits
+# hide one another, in the third scene.
 #
 # In the table both columns agree. The head shares work between tasks, not parameters,
 # so a scene without a mask neither helps nor harms the mask, and a task with few labels

@@ -19,6 +19,7 @@ from sklearn.utils._param_validation import (
     make_constraint,
 )
 from sklearn.utils._repr_html.estimator import _VisualBlock
+from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
 from mtsk.exceptions import ImageError
 
@@ -32,6 +33,7 @@ __all__ = [
     "StrOptions",
     "check_image",
     "check_parameters",
+    "check_sample_weight",
     "parameter_error",
     "visual_block",
 ]
@@ -157,7 +159,12 @@ def check_image(image: Any, where: str) -> np.ndarray:
     ImageError
         On a wrong dtype, number of axes, size, range, or on NaN and infinity.
     """
-    image = np.asarray(image)
+    try:
+        image = np.asarray(image)
+    except ValueError as error:
+        raise ImageError(f"{where} is not an array: {error}") from None
+    if image.dtype.byteorder == ">":  # as TIFF files may have it
+        image = image.astype(image.dtype.newbyteorder("="))
     if image.ndim not in (2, 3):
         raise ImageError(
             f"{where} must have shape (H, W) or (H, W, C), got {_image_facts(image)}"

@@ -7,10 +7,12 @@ that GridSearchCV finds the same image again in every fold and for every candida
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import tempfile
 import threading
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Protocol
@@ -105,22 +107,17 @@ class DiskCache:
     def get(self, key: str) -> FeatureMaps | None:
         """Return an entry, or None where there is none or its file is damaged."""
         try:
-            with (
-                open(self.folder / f"{key}.npz", "rb") as opened,
-                np.load(opened, allow_pickle=False) as file,
-            ):
-                count = len(file["strides"])
+            with zipfile.ZipFile(self.folder / f"{key}.npz") as file:
+                strides, shape = _read(file, "strides"), _read(file, "shape")
                 return FeatureMaps(
-                    [file[f"tap{i}"] for i in range(count)],
-                    [(float(a), float(b)) for a, b in file["strides"]],
-                    (int(file["shape"][0]), int(file["shape"][1])),
-                    bool(file["position"]),
-                    str(file["digest"]),
+                    [_read(file, f"tap{i}") for i in range(len(strides))],
+                    [(float(a), float(b)) for a, b in strides],
+                    (int(shape[0]), int(shape[1])),
+                    bool(_read(file, "position")),
+                    str(_read(file, "digest")),
                 )
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None  # cut short or altered (the zip's CRC tells): made anew
+        except _DAMAGE:
+            return None  # not there, cut short or altered: made anew
 
     def put(self, key: str, maps: FeatureMaps) -> None:
         """Keep an entry: written beside its place, then renamed into it."""
@@ -140,6 +137,24 @@ class DiskCache:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def _read(file: zipfile.ZipFile, name: str) -> np.ndarray:
+    """Return an array of an .npz file, read to its end so that its CRC is checked."""
+    data = io.BytesIO(file.read(f"{name}.npy"))
+    return np.lib.format.read_array(data, allow_pickle=False)
 
 
 def open_cache(cache: Any) -> FeatureCache | None:

@@ -122,7 +122,11 @@ class FeatureMaps:
         -------
         ndarray of float32, shape (n, n_features)
         """
-        points = np.asarray(points, float).reshape(-1, 2)
+        points = np.asarray(points, float)
+        if points.size == 0:
+            points = points.reshape(0, 2)
+        if points.ndim != 2 or points.shape[1] != 2:
+            raise ValueError(f"points must have shape (n, 2), got {points.shape}")
         out = np.empty((len(points), self.n_features), np.float32)
         for (h, w, sy, sx), members in self._grids.items():
             (y0, y1, fy), (x0, x1, fx) = (
@@ -211,7 +215,7 @@ class FeatureMaps:
                 f"dtype {segments.dtype}, shape {segments.shape}"
             )
         rows, cols = np.nonzero(segments >= 0)
-        region = segments[rows, cols]
+        region = segments[rows, cols].astype(np.intp)
         n_regions = int(region.max(initial=-1)) + 1
         sizes = np.bincount(region, minlength=n_regions).astype(float)
         share = 1 / np.where(sizes > 0, sizes, np.nan)

@@ -51,8 +51,9 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         Hash that the file of weights must have.
     taps : sequence of str, default=None
         Modules whose outputs are taken. None takes those of every stride.
-    scales : sequence of float, default=(1.0, 2.0)
-        The image is passed through at each of these sizes. 2 costs four times 1.
+    scales : sequence of float, default=(0.5, 1.0, 2.0)
+        The image is passed through at each of these sizes. 2 costs four times 1; it
+        sees what is thin, 0.5 sees the scene.
     position : bool, default=False
         Whether hypercolumns end with nine functions of the place in the image.
     output : {"maps", "vector"}, default="maps"
@@ -101,7 +102,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         weights: str | os.PathLike | None = None,
         weights_sha256: str | None = None,
         taps: Sequence[str] | None = None,
-        scales: Sequence[float] = (1.0, 2.0),
+        scales: Sequence[float] = (0.5, 1.0, 2.0),
         position: bool = False,
         output: Literal["maps", "vector"] = "maps",
         channels: Channels = None,

@@ -228,6 +228,8 @@ def _as_sequence(X: Any) -> Any:
             "X must be a sequence of images, got one path; for a folder use "
             f"mtsk.ImageFolder({os.fspath(X)!r})"
         )
+    if hasattr(X, "columns"):
+        raise ImageError("X must be one column of images or paths, got a DataFrame")
     if hasattr(X, "iloc"):  # a pandas Series of paths indexes by label, not place
         X = X.tolist()
     if not (hasattr(X, "__len__") and hasattr(X, "__getitem__")) or isinstance(X, dict):
@@ -251,7 +253,9 @@ def _channel_triples(channels: Channels) -> list[tuple[int, ...]] | None:
     try:
         triples = np.array(channels)
         triples = triples[None] if triples.ndim == 1 else triples
-        good = triples.ndim == 2 and triples.shape[1] == 3 and triples.dtype.kind == "i"
+        good = (
+            triples.ndim == 2 and triples.shape[1] == 3 and triples.dtype.kind in "iu"
+        )
     except ValueError:  # ragged
         good = False
     if not good or triples.min() < 0:

@@ -256,6 +256,8 @@ class _AveragePrecision:
         self.scores.append(scores.reshape(-1, width)[known].astype(np.float32))
 
     def result(self) -> float:
+        if not self.truths:
+            return float("nan")
         truth, scores = np.concatenate(self.truths), np.concatenate(self.scores)
         each = []
         for t, s in zip(truth.T, scores.T, strict=True):
@@ -294,6 +296,7 @@ class _Residuals:
         if self.kind == "mae":
             return float((self.absolute[used] / n).mean())
         spread = self.tt[used] - self.t[used] ** 2 / n
+        spread[spread <= 1e-12 * self.tt[used]] = 0  # constant up to rounding
         flat = np.where(squared == 0, 1.0, 0.0)
         explained = 1 - np.divide(squared, spread, out=1 - flat, where=spread > 0)
         return float(explained.mean())

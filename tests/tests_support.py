@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Counting(nn.Module):
-    """Two strides; ``images`` counts inputs that are not the probe of taps."""
+    """Two strides; ``images`` counts inputs as small as toys (probes of taps are not)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -17,6 +17,5 @@ class Counting(nn.Module):
         self.images = 0
 
     def forward(self, x):
-        probe = x.shape[2:] == (128, 256)
-        self.images += 0 if probe else len(x)
+        self.images += len(x) if x.shape[2] < 100 else 0
         return self.second(torch.relu(self.first(x)))

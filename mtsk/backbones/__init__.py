@@ -65,7 +65,14 @@ def load_backbone(
     >>> [(tap.channels, tap.stride) for tap in load_backbone().taps][:3]
     [(16, 2), (24, 4), (40, 8)]
     """
+    if isinstance(backbone, Backbone | nn.Module) and weights is not None:
+        raise BackboneError(
+            "`weights` goes with a backbone given by name; load your own module's "
+            "weights into it before"
+        )
     if isinstance(backbone, Backbone):
+        if taps is not None:
+            raise BackboneError("`taps` are fixed in a Backbone; give it without them")
         return backbone
     if isinstance(backbone, nn.Module):
         return module_backbone(backbone, taps)

@@ -148,30 +148,35 @@ class Backbone:
 
     @torch.inference_mode()
     def _find_taps(self, names: list[str], probe: int) -> tuple[Tap, ...]:
-        """Find channels and strides from one forward pass, not from documentation."""
-        parameter = next(self.network.parameters(), torch.zeros(1))
-        x = torch.rand(
-            1, 3, probe, 2 * probe, generator=torch.Generator().manual_seed(0)
-        ).to(parameter.device)
-        outputs = list(self._forward(x))
+        """Find channels and strides from forward passes, not from documentation."""
+        device = next(self.network.parameters(), torch.zeros(1)).device
+        step = max(32, self.multiple)
+        sizes = (probe, 2 * probe), (probe + step, probe + 3 * step)
+        outputs = [
+            list(self._forward(torch.zeros(1, 3, *size, device=device)))
+            for size in sizes
+        ]
         taps = []
-        for name, out in zip(names, outputs, strict=True):
-            if not isinstance(out, Tensor) or out.ndim != 4:
+        for name, first, second in zip(names, *outputs, strict=True):
+            for out in (first, second):
+                if not isinstance(out, Tensor) or out.ndim != 4:
+                    raise BackboneError(
+                        f"tap {name!r} of {self.name} must give a 4-D tensor, got "
+                        f"{getattr(out, 'shape', type(out).__name__)}"
+                    )
+            # The axis that two sizes of image leave alone is that of the channels.
+            axis = 1 if first.shape[1] == second.shape[1] else 3
+            height, width = (first.shape[i] for i in ((2, 3) if axis == 1 else (1, 2)))
+            stride = round(probe / max(height, 1))
+            if first.shape[axis] != second.shape[axis] or width != -(
+                -2 * probe // stride
+            ):
                 raise BackboneError(
-                    f"tap {name!r} of {self.name} must give a 4-D tensor, got "
-                    f"{getattr(out, 'shape', type(out).__name__)}"
-                )
-            # The probe is twice as wide as high: so is a feature map of it.
-            first = out.shape[3] == 2 * out.shape[2]
-            if not first and out.shape[2] != 2 * out.shape[1]:
-                raise BackboneError(
-                    f"tap {name!r} of {self.name} gives {tuple(out.shape)} for an "
+                    f"tap {name!r} of {self.name} gives {tuple(first.shape)} for an "
                     f"image of {probe} x {2 * probe}: not a feature map"
                 )
-            height = out.shape[2] if first else out.shape[1]
-            self._channels_first.append(first)
-            channels = out.shape[1] if first else out.shape[3]
-            taps.append(Tap(name, channels, round(probe / height)))
+            self._channels_first.append(axis == 1)
+            taps.append(Tap(name, first.shape[axis], stride))
         return tuple(taps)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,28 +13,57 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 __all__ = ["fold_batch_norm"]
 
 
-def fold_batch_norm(network: nn.Module, probe: int = 64) -> nn.Module:
+def fold_batch_norm(
+    network: nn.Module, *, keep: Sequence[str] = (), probe: int = 64
+) -> nn.Module:
     """Return a copy in which each normalisation is part of its convolution.
 
     Which convolution feeds which normalisation is found by watching one forward
-    pass, not by names. A pair is folded only where the convolution's output goes
-    to nothing else that was seen. timm's normalisations with an activation inside
-    keep their activation.
+    pass, not by names. A pair is folded only where both run once and the
+    convolution's output goes to no other module. timm's normalisations with an
+    activation inside keep their activation. What hooks cannot see (a function that
+    reads the convolution's output) is found by comparing outputs: where they differ,
+    nothing is folded.
 
     Parameters
     ----------
     network : torch.nn.Module
         In evaluation mode.
+    keep : sequence of str, default=()
+        Modules whose own outputs are wanted, and which are therefore left alone.
     probe : int, default=64
         Side, in pixels, of the image sent through.
 
     Returns
     -------
     torch.nn.Module
-        The same function up to rounding, in evaluation mode.
+        A copy; the same function up to rounding, in evaluation mode.
     """
-    network = copy.deepcopy(network).eval()
-    pairs = _conv_norm_pairs(network, probe)
+    plain = copy.deepcopy(network).eval()
+    folded = _fold_pairs(copy.deepcopy(plain), set(keep), probe)
+    return folded if _agree(plain, folded, probe) else plain
+
+
+@torch.inference_mode()
+def _agree(plain: nn.Module, folded: nn.Module, probe: int) -> bool:
+    """Compare two networks on noise."""
+    x = torch.rand(1, 3, probe, probe, generator=torch.Generator().manual_seed(0))
+    a, b = (_tensors(network(x)) for network in (plain, folded))
+    return len(a) == len(b) and all(
+        (x - y).abs().max() <= 1e-3 * x.abs().max() + 1e-6
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def _tensors(output: object) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output]
+    parts = output.values() if isinstance(output, dict) else output
+    return [t for part in parts for t in _tensors(part)]  # type: ignore[attr-defined]
+
+
+def _fold_pairs(network: nn.Module, keep: set[str], probe: int) -> nn.Module:
+    pairs = [p for p in _conv_norm_pairs(network, probe) if not keep & set(p)]
     for conv_name, norm_name in pairs:
         conv = network.get_submodule(conv_name)
         norm = network.get_submodule(norm_name)
@@ -45,11 +76,13 @@ def fold_batch_norm(network: nn.Module, probe: int = 64) -> nn.Module:
 
 def _conv_norm_pairs(network: nn.Module, probe: int) -> list[tuple[str, str]]:
     made_by: dict[int, str] = {}
+    calls: Counter[str] = Counter()
     read_by: dict[int, list[str]] = {}
     alive: list[Tensor] = []  # keeps ids from being used again
 
     def hook(name: str):  # type: ignore[no-untyped-def]
         def note(module: nn.Module, args: tuple, output: object) -> None:
+            calls[name] += 1
             if args and isinstance(args[0], Tensor):
                 read_by.setdefault(id(args[0]), []).append(name)
                 alive.append(args[0])
@@ -87,8 +120,7 @@ def _conv_norm_pairs(network: nn.Module, probe: int) -> list[tuple[str, str]]:
         if len(read_by.get(key, [])) == 1
         and isinstance(leaves[read_by[key][0]], nn.BatchNorm2d)
     ]
-    uses = [name for pair in pairs for name in pair]
-    return [pair for pair in pairs if all(uses.count(name) == 1 for name in pair)]
+    return [pair for pair in pairs if calls[pair[0]] == calls[pair[1]] == 1]
 
 
 def _rest_of(norm: nn.BatchNorm2d) -> nn.Module:

@@ -101,12 +101,14 @@ def find_tap_names(network: nn.Module, probe: int = 128) -> list[str]:
         for name, module in network.named_modules()
         if name
     ]
-    training = network.training
+    training = [m for m in network.modules() if m.training]
     network.eval()
+    device = next(network.parameters(), torch.zeros(1)).device
     try:
-        network(torch.zeros(1, 3, probe, 2 * probe))
+        network(torch.zeros(1, 3, probe, 2 * probe, device=device))
     finally:
-        network.train(training)
+        for module in training:
+            module.training = True
         for handle in handles:
             handle.remove()
     if not last:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
@@ -48,8 +49,9 @@ def timm_backbone(
     """Return a timm model, convolutional or transformer, with its stages as taps."""
     timm = import_timm()
     if name not in timm.list_models():
-        close = timm.list_models(f"*{name.split('_')[0].split('.')[0]}*")[:8]
-        if name.split(".")[0] not in timm.list_models():
+        known = timm.list_models()
+        if name.split(".")[0] not in known:
+            close = get_close_matches(name, known, n=8, cutoff=0.4)
             raise BackboneError(f"timm has no model {name!r}; close to it: {close}")
     arguments = _any_size_arguments(timm, name)
     network = _create(
@@ -61,7 +63,7 @@ def timm_backbone(
     config = network.pretrained_cfg
     multiple = _patch_size(network)
     if multiple == 1:
-        network = fold_batch_norm(network)
+        network = fold_batch_norm(network, keep=taps or ())
         multiple = _least_multiple(network)
     network = network.to(memory_format=torch.channels_last)
     names, forward = _timm_taps(network, taps)
@@ -96,7 +98,8 @@ def torchvision_backbone(
         sha256,
     )
     names = list(taps) if taps else find_tap_names(network)
-    network = fold_batch_norm(network).to(memory_format=torch.channels_last)
+    network = fold_batch_norm(network, keep=names)
+    network = network.to(memory_format=torch.channels_last)
     return Backbone(
         f"torchvision:{name}", network, hooked_forward(network, names), names
     )

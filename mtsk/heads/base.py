@@ -9,7 +9,6 @@ import numpy as np
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import (
-    _check_sample_weight,
     check_array,
     check_consistent_length,
     check_is_fitted,
@@ -17,11 +16,21 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from mtsk._validation import SequenceOf, check_sample_weight
 from mtsk.tasks.columns import ColumnGroup, column_slices, score_slices
 
-__all__ = ["POWER", "ClassWeight", "JointLinear", "class_weights", "labelled_columns"]
+__all__ = [
+    "COLUMNS",
+    "POWER",
+    "ClassWeight",
+    "JointLinear",
+    "check_codes",
+    "class_weights",
+    "labelled_columns",
+]
 
 ClassWeight = Literal["sqrt", "balanced"] | None
+COLUMNS = [SequenceOf(ColumnGroup), None]
 POWER = {None: 0.0, "sqrt": 0.5, "balanced": 1.0}
 
 
@@ -103,9 +112,6 @@ class JointLinear(BaseEstimator):
         table = np.concatenate(parts, axis=1)
         return table[:, 0] if self._flat else table
 
-    def _more_constraints(self) -> dict[str, list]:
-        return {}
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
@@ -125,7 +131,7 @@ class JointLinear(BaseEstimator):
         X = validate_data(self, X, reset=reset, dtype=[np.float32, np.float64])
         Y = self._code(y, reset)
         check_consistent_length(X, Y)
-        weight = _check_sample_weight(
+        weight = check_sample_weight(
             sample_weight, X, dtype=np.float64, ensure_non_negative=True
         )
         return X.astype(np.float32, copy=False), Y, weight
@@ -140,6 +146,7 @@ class JointLinear(BaseEstimator):
             width = sum(g.n_columns for g in self.groups_)
             if Y.shape[1] != width:
                 raise ValueError(f"y has {Y.shape[1]} columns, `columns` name {width}")
+            check_codes(self.groups_, Y)
             return Y
         flat = y.ndim == 1 or (y.ndim == 2 and y.shape[1] == 1)
         if y.ndim == 2 and flat:
@@ -176,6 +183,21 @@ class JointLinear(BaseEstimator):
                 raise ValueError("y has labels that the first call did not have")
             codes[:, j] = place
         return codes
+
+
+def check_codes(groups: Sequence[ColumnGroup], Y: np.ndarray) -> None:
+    """Raise ``ValueError`` where a table holds codes that its groups do not have."""
+    for group, part in zip(groups, column_slices(list(groups)), strict=True):
+        if group.kind == "real":
+            continue
+        n_codes = group.size if group.kind == "nominal" else 2
+        known = Y[:, part][~np.isnan(Y[:, part])]
+        strange = known[~np.isin(known, np.arange(n_codes))]
+        if len(strange):
+            raise ValueError(
+                f"y has the value {strange[0]:g} in a {group.kind} column, where "
+                f"values may be 0 to {n_codes - 1}, or NaN"
+            )
 
 
 def class_weights(

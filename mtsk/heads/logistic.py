@@ -12,7 +12,13 @@ import torch
 from tqdm.auto import tqdm
 
 from mtsk._validation import Interval, StrOptions, check_parameters
-from mtsk.heads.base import ClassWeight, JointLinear, class_weights, labelled_columns
+from mtsk.heads.base import (
+    COLUMNS,
+    ClassWeight,
+    JointLinear,
+    class_weights,
+    labelled_columns,
+)
 from mtsk.heads.lbfgs import InverseHessian, distance_along
 from mtsk.heads.statistics import Moments
 from mtsk.tasks.columns import ColumnGroup, score_slices
@@ -127,6 +133,7 @@ class JointLogistic(JointLinear):
 
 _CONSTRAINTS: dict[str, list] = {
     "alpha": [Interval(Real, 0, None, closed="neither")],
+    "columns": COLUMNS,
     "class_weight": [StrOptions({"sqrt", "balanced"}), None],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
     "tol": [Interval(Real, 0, None, closed="left")],
@@ -206,6 +213,7 @@ class _Problem:
         self.scores = torch.from_numpy(self._start_intercept.astype(np.float32))
         self.scores = self.scores.repeat(len(Y), 1)
         self.loss, self.n_iter, self.done = np.inf, 0, False
+        self._gradient = self._moved = self.direction = np.zeros_like(self.point)
         self.inverse_hessian = InverseHessian()
 
     def _prepare_targets(self, Y: np.ndarray) -> None:

@@ -15,7 +15,6 @@ from sklearn.base import (
     is_classifier,
     is_regressor,
 )
-from sklearn.dummy import DummyClassifier
 from sklearn.multioutput import (
     ClassifierChain,
     MultiOutputClassifier,
@@ -30,17 +29,13 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from mtsk.heads.base import JointLinear, labelled_columns
+from mtsk.heads.base import JointLinear, check_codes, labelled_columns
 from mtsk.tasks.columns import ColumnGroup
 
 __all__ = ["PerTaskHead"]
 
-_WHOLE_TABLES = (
-    ClassifierChain,
-    MultiOutputClassifier,
-    MultiOutputRegressor,
-    RegressorChain,
-)
+_CHAINS = (ClassifierChain, RegressorChain)
+_COLUMN_BY_COLUMN = (MultiOutputClassifier, MultiOutputRegressor)
 _LEAST = 1e-6  # probabilities below this are this, before the logarithm
 
 
@@ -48,9 +43,9 @@ class PerTaskHead(MetaEstimatorMixin, BaseEstimator):
     """Fit scikit-learn estimators to column groups, each on its labelled rows.
 
     A nominal column gets one classifier; every binary column a classifier of its
-    own; every real column a regressor. `MultiOutputClassifier` and the other
-    multi-output wrappers get a group's columns at once, on the rows where all are
-    labelled. Fits run in parallel with joblib.
+    own; every real column a regressor. So does `MultiOutputClassifier`, which does the
+    same; chains (`ClassifierChain`, `RegressorChain`) get a group's columns at once,
+    on the rows where all are labelled. Fits run in parallel with joblib.
 
     Parameters
     ----------
@@ -115,8 +110,17 @@ class PerTaskHead(MetaEstimatorMixin, BaseEstimator):
         X = validate_data(self, X, dtype=np.float32)
         Y = check_array(y, dtype=np.float32, ensure_all_finite="allow-nan")
         self.groups_ = list(self.columns)
+        width = sum(group.n_columns for group in self.groups_)
+        if Y.shape[1] != width:
+            raise ValueError(f"y has {Y.shape[1]} columns, `columns` name {width}")
+        check_codes(self.groups_, Y)
         several = isinstance(self.estimator, list | tuple)
         chosen = self.estimator if several else [self.estimator] * len(self.groups_)
+        if len(chosen) != len(self.groups_):
+            raise ValueError(
+                f"`estimator` of PerTaskHead has {len(chosen)} estimators, `columns` "
+                f"{len(self.groups_)} groups"
+            )
         jobs: list[tuple[int, Any]] = []
         for g, (group, columns, _) in enumerate(labelled_columns(self.groups_)):
             _check_suits(chosen[g], group)
@@ -157,6 +161,10 @@ def _last(estimator: Any) -> Any:
     return estimator[-1] if isinstance(estimator, Pipeline) else estimator
 
 
+def _is_chain(estimator: Any) -> bool:
+    return isinstance(_last(estimator), _CHAINS)
+
+
 def _check_suits(estimator: Any, group: ColumnGroup) -> None:
     if isinstance(estimator, JointLinear):
         return
@@ -165,19 +173,23 @@ def _check_suits(estimator: Any, group: ColumnGroup) -> None:
         if group.kind == "real"
         else ("classifier", is_classifier)
     )
-    inner = getattr(_last(estimator), "estimator", None)
+    last = _last(estimator)
+    inner = getattr(last, "estimator", None)
     if not (suits(estimator) or (inner is not None and suits(inner))):
         raise ValueError(
             f"a {group.kind} task needs a {wanted}, got {estimator!r}; give one head a "
             'task, such as head={"classes": LogisticRegression(), "depth": Ridge()}'
         )
+    if group.kind == "nominal" and isinstance(last, ClassifierChain):
+        raise ValueError(
+            "a ClassifierChain takes several labels, got a nominal task; give it "
+            "another head"
+        )
 
 
 def _column_sets(estimator: Any, columns: slice) -> list[list[int]]:
     every = list(range(columns.start, columns.stop))
-    if isinstance(estimator, JointLinear) or isinstance(
-        _last(estimator), _WHOLE_TABLES
-    ):
+    if isinstance(estimator, JointLinear) or _is_chain(estimator):
         return [every]
     return [[column] for column in every]
 
@@ -201,17 +213,23 @@ def _fit_one(
     if not len(rows):
         raise ValueError(f"a {group.kind} column group has no labelled row")
     y = Y[rows] if group.kind == "real" else Y[rows].astype(np.int64)
-    table = isinstance(_last(model), _WHOLE_TABLES)
-    if not table:
+    if not _is_chain(model):
         y = y[:, 0]
-    if group.kind != "real" and (len(np.unique(y)) == 1):
+    elif group.kind != "real" and (y == y[0]).all(axis=0).any():
+        raise ValueError(
+            f"{type(_last(estimator)).__name__} got a column with a single class among "
+            "its labelled rows; give that task another head"
+        )
+    if group.kind != "real" and y.ndim == 1 and len(np.unique(y)) == 1:
         warnings.warn(
             f"{type(_last(estimator)).__name__} got a column with a single class among "
             "its labelled rows and will always predict it",
             UserWarning,
             stacklevel=2,
         )
-        model, extra = DummyClassifier(), {}
+        return _Constant(int(y[0]))
+    if isinstance(_last(model), _COLUMN_BY_COLUMN):
+        y = y[:, None]
     return model.fit(X[rows], y, **{k: np.asarray(v)[rows] for k, v in extra.items()})
 
 
@@ -220,16 +238,13 @@ def _scores(model: Any, group: ColumnGroup, X: np.ndarray) -> np.ndarray:
         return model.decision_function(X)
     if group.kind == "real":
         return np.asarray(model.predict(X)).reshape(len(X), -1)
-    if isinstance(_last(model), _WHOLE_TABLES) and isinstance(model.classes_, list):
-        probabilities = model.predict_proba(X)
-        if not isinstance(probabilities, list):  # a chain gives P(yes) of each label
-            probabilities = [np.stack([1 - p, p], axis=1) for p in probabilities.T]
-            classes = [np.array([0, 1])] * len(probabilities)
-        else:
-            classes = model.classes_
-        pairs = zip(probabilities, classes, strict=True)
-        return np.concatenate([_logits(p, c, group) for p, c in pairs], axis=1)
-    return _logits(_log_scores(model, X), model.classes_, group, logs=True)
+    if _is_chain(model):  # it gives P(yes) of each label
+        yes = np.clip(model.predict_proba(X), _LEAST, 1 - _LEAST)
+        return np.log(yes / (1 - yes))
+    if isinstance(_last(model), MultiOutputClassifier):
+        X = X if model is _last(model) else model[:-1].transform(X)
+        model = _last(model).estimators_[0]
+    return _place(_log_scores(model, X), model.classes_, group)
 
 
 def _log_scores(model: Any, X: np.ndarray) -> np.ndarray:
@@ -242,12 +257,19 @@ def _log_scores(model: Any, X: np.ndarray) -> np.ndarray:
     return np.log(np.clip(model.predict(X)[:, None] == model.classes_, _LEAST, 1))
 
 
-def _logits(
-    values: np.ndarray, classes: np.ndarray, group: ColumnGroup, logs: bool = False
-) -> np.ndarray:
+def _place(scores: np.ndarray, classes: np.ndarray, group: ColumnGroup) -> np.ndarray:
     """Put known classes in their places; those never seen score lowest."""
-    scores = values if logs else np.log(np.clip(values, _LEAST, 1))
     size = group.size if group.kind == "nominal" else 2
     out = np.full((len(scores), size), scores.min(initial=0) + np.log(_LEAST))
     out[:, np.asarray(classes, int)] = scores
     return out if group.kind == "nominal" else out[:, [1]] - out[:, [0]]
+
+
+class _Constant:
+    """Always one class, for labelled rows that have no other."""
+
+    def __init__(self, code: int) -> None:
+        self.classes_ = np.array([code])
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        return np.ones((len(X), 1))

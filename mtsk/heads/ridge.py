@@ -17,6 +17,7 @@ from mtsk._validation import (
     check_parameters,
 )
 from mtsk.heads.base import (
+    COLUMNS,
     POWER,
     ClassWeight,
     JointLinear,
@@ -206,14 +207,17 @@ class JointRidge(JointLinear):
     def _solve_sums(self, sums: dict[_Key, Moments]) -> None:
         """Weigh the classes' sums by what their frequencies turned out to be."""
         alpha = float(self.alpha)  # type: ignore[arg-type]
+        n_features = self.n_features_in_
         self.alpha_ = [alpha] * len(self.groups_)
         parts = []
         for group, _, scores in labelled_columns(self.groups_):
             power = 0.0 if group.kind == "real" else POWER[self.class_weight]
             for start in range(scores.start, scores.start + group.n_columns):
                 classes = [m for key, m in sorted(sums.items()) if key[0] == start]
-                if not classes:
-                    raise ValueError(f"score {start} has no labelled row yet")
+                if not classes:  # no label yet: scores are 0 until one comes
+                    width = group.size if group.kind == "nominal" else 1
+                    parts.append((np.zeros((n_features, width)), np.zeros(width)))
+                    continue
                 total = sum(m.weight for m in classes)
                 weighted = [m.times((m.weight / total) ** -power) for m in classes]
                 parts.append(solve_ridge(Moments.merge(weighted), [alpha])[0])
@@ -300,6 +304,7 @@ _CONSTRAINTS: dict[str, list] = {
     "alpha": [_POSITIVE, SequenceOf(_POSITIVE), StrOptions({"cv"})],
     "class_weight": [StrOptions({"sqrt", "balanced"}), None],
     "calibrate": ["boolean"],
+    "columns": COLUMNS,
     "n_folds": [Interval(Integral, 2, None, closed="left")],
 }
 

@@ -59,7 +59,8 @@ class Moments:
         """
         rows = np.flatnonzero(w > 0)
         d, k = X.shape[1], T.shape[1]
-        centre = X[rows[:_BLOCK]].mean(axis=0, dtype=np.float64)
+        # Exactly the float32 numbers that are subtracted from the rows below.
+        centre = X[rows[:_BLOCK]].mean(axis=0).astype(np.float32).astype(np.float64)
         out = cls(
             centre,
             float(w[rows].sum()),
@@ -79,7 +80,6 @@ class Moments:
     def _add(self, x: np.ndarray, t: np.ndarray, w: np.ndarray) -> None:
         root = np.sqrt(w)
         scaled = (x - self.centre.astype(np.float32)) * root[:, None].astype(np.float32)
-        # x − c in float32 against c in float64: what rounding moved is put back below
         self.xx += ssyrk(1.0, scaled.T, lower=0)
         self.x_sum += root @ scaled
         self.xt += scaled.T @ (t * root[:, None]).astype(np.float32)

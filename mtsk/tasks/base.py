@@ -143,3 +143,19 @@ def as_map(target: Any, shape: tuple[int, int] | None = None) -> np.ndarray:
             f"a map of shape {array.shape[:2]} does not fit an image of {tuple(shape)}"
         )
     return array
+
+
+def as_flat_map(
+    target: Any, shape: tuple[int, int] | None = None, *, entry: int | None = None
+) -> np.ndarray:
+    """Return a dense target of one value a pixel, (H, W); see `as_map`."""
+    where = "" if entry is None else f"entry {entry}: "
+    try:
+        array = as_map(target, shape)
+    except TargetError as error:
+        raise TargetError(f"{where}{error}") from None
+    if array.ndim != 2:
+        raise TargetError(
+            f"{where}a map of one value a pixel must be (H, W), got {array.shape}"
+        )
+    return array

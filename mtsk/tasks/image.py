@@ -10,7 +10,7 @@ import numpy as np
 from mtsk.exceptions import TargetError
 from mtsk.tasks.base import ImageTask
 from mtsk.tasks.columns import ColumnGroup
-from mtsk.tasks.labels import UNLABELLED, codes_of, learn_classes
+from mtsk.tasks.labels import UNLABELLED, as_list, codes_of, learn_classes
 
 __all__ = ["Classification", "MultiLabel", "Regression"]
 
@@ -44,22 +44,17 @@ class Classification(ImageTask):
         self.void = void
         self.classes = classes
 
-    def _voids(self) -> list[Any]:
-        void = self.void
-        return list(void) if isinstance(void, list | tuple) else [void]
-
     def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
-        self.classes_ = learn_classes(targets, self._voids(), self.classes)
+        for i, target in enumerate(targets):
+            _check_scalar(target, f"entry {i}: ")
+        self.classes_ = learn_classes(targets, as_list(self.void), self.classes)
         return ColumnGroup("nominal", len(self.classes_))
 
     def encode(
         self, target: Any, shape: tuple[int, int], *, unseen: bool = False
     ) -> np.ndarray:
-        if np.ndim(target) != 0:
-            raise TargetError(
-                f"a class label must be a scalar, got shape {np.shape(target)}"
-            )
-        return codes_of([target], self.classes_, self._voids(), unseen=unseen)
+        _check_scalar(target)
+        return codes_of([target], self.classes_, as_list(self.void), unseen=unseen)
 
     def decode(self, scores: np.ndarray) -> Any:
         return self.classes_[scores.argmax(axis=-1)]
@@ -183,3 +178,10 @@ class Regression(ImageTask):
 
     def decode(self, scores: np.ndarray) -> Any:
         return float(scores[0]) if self.scalar_ else scores
+
+
+def _check_scalar(target: Any, where: str = "") -> None:
+    if np.ndim(target) != 0:
+        raise TargetError(
+            f"{where}a class label must be a scalar, got shape {np.shape(target)}"
+        )

@@ -9,7 +9,7 @@ import numpy as np
 
 from mtsk.exceptions import TargetError
 
-__all__ = ["as_label_array", "codes_of", "learn_classes", "missing_labels"]
+__all__ = ["as_label_array", "as_list", "codes_of", "learn_classes", "missing_labels"]
 
 UNLABELLED = -1
 """The integer that always means: nobody said."""
@@ -60,6 +60,8 @@ def learn_classes(
                 f"`classes`={list(given)}"
             )
         found.append(labels)
+    if not found:
+        raise TargetError("no entry is given: there is nothing to learn classes from")
     kinds = {a.dtype.kind == "U" for a in found}
     if len(kinds) > 1:
         raise TargetError("labels mix numbers and strings")
@@ -93,6 +95,11 @@ def codes_of(
     codes = place.astype(np.float32)
     codes[missing] = np.nan
     return codes
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return a scalar or a sequence as a list."""
+    return list(value) if isinstance(value, list | tuple | np.ndarray) else [value]
 
 
 def _distinct(labels: np.ndarray) -> np.ndarray:

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from skimage.segmentation import find_boundaries
 
-from mtsk._validation import check_parameters
+from mtsk._validation import Interval, check_parameters
 from mtsk.exceptions import TargetError
-from mtsk.tasks.base import PixelTask, as_map
+from mtsk.tasks.base import PixelTask, as_flat_map, as_map
 from mtsk.tasks.columns import ColumnGroup
-from mtsk.tasks.labels import UNLABELLED, as_label_array, codes_of, learn_classes
+from mtsk.tasks.labels import (
+    UNLABELLED,
+    as_label_array,
+    as_list,
+    codes_of,
+    learn_classes,
+)
 
 __all__ = ["BinaryMask", "Boundary", "DenseRegression", "SemanticSegmentation"]
+
+
+_SHARE = Interval(Real, 0, 1, closed="both")
+_LENGTH = Interval(Real, 0, None, closed="left")
 
 
 class SemanticSegmentation(PixelTask):
@@ -56,16 +67,15 @@ class SemanticSegmentation(PixelTask):
         self.classes = classes
 
     def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
-        self.classes_ = learn_classes(targets, _as_list(self.void), self.classes)
+        maps = [as_flat_map(t, entry=i) for i, t in enumerate(targets)]
+        self.classes_ = learn_classes(maps, as_list(self.void), self.classes)
         return ColumnGroup("nominal", len(self.classes_))
 
     def encode(
         self, target: Any, shape: tuple[int, int], *, unseen: bool = False
     ) -> np.ndarray:
-        labels = as_map(target, shape)
-        if labels.ndim != 2:
-            raise TargetError(f"a label map must be (H, W), got {labels.shape}")
-        return codes_of(labels, self.classes_, _as_list(self.void), unseen=unseen)[
+        labels = as_flat_map(target, shape)
+        return codes_of(labels, self.classes_, as_list(self.void), unseen=unseen)[
             ..., None
         ]
 
@@ -103,11 +113,13 @@ class BinaryMask(PixelTask):
         self.threshold = threshold
 
     def _check(self) -> None:
-        check_parameters(self, {"threshold": [float], "positive": [int]})
+        check_parameters(self, {"threshold": [_SHARE], "positive": [Integral]})
         if self.positive == 0:
             raise TargetError("`positive` of BinaryMask must differ from 0")
 
     def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
+        if not len(targets):
+            raise TargetError("no entry is given")
         seen = {as_label_array(t).dtype for t in targets}
         self.dtype_ = np.result_type(*seen)
         return ColumnGroup("binary", 1)
@@ -115,11 +127,11 @@ class BinaryMask(PixelTask):
     def encode(
         self, target: Any, shape: tuple[int, int], *, unseen: bool = False
     ) -> np.ndarray:
-        mask = as_label_array(as_map(target, shape))
+        mask = as_label_array(as_flat_map(target, shape))
         if mask.dtype == bool:
             return mask.astype(np.float32)[..., None]
         yes, no = mask == self.positive, mask == 0
-        missing = np.isin(mask, [*_as_list(self.void), UNLABELLED])
+        missing = np.isin(mask, [*as_list(self.void), UNLABELLED])
         if not (yes | no | missing).all():
             strange = np.unique(mask[~(yes | no | missing)]).tolist()[:10]
             raise TargetError(
@@ -167,7 +179,7 @@ class Boundary(PixelTask):
         self.threshold = threshold
 
     def _check(self) -> None:
-        check_parameters(self, {"threshold": [float], "tolerance": [float]})
+        check_parameters(self, {"threshold": [_SHARE], "tolerance": [_LENGTH]})
 
     def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
         return ColumnGroup("binary", 1)
@@ -175,10 +187,12 @@ class Boundary(PixelTask):
     def encode(
         self, target: Any, shape: tuple[int, int], *, unseen: bool = False
     ) -> np.ndarray:
-        regions = as_label_array(as_map(target, shape))
+        regions = as_label_array(as_flat_map(target, shape))
+        if regions.dtype.kind == "U":
+            raise TargetError("regions must be numbered, got a map of str")
         if regions.dtype == bool:
             return regions.astype(np.float32)[..., None]
-        missing = np.isin(regions, [*_as_list(self.void), UNLABELLED])
+        missing = np.isin(regions, [*as_list(self.void), UNLABELLED])
         columns = find_boundaries(regions, mode="thick").astype(np.float32)
         # The rim of an unlabelled area is no boundary that anyone drew.
         columns[missing | find_boundaries(missing, mode="thick")] = np.nan
@@ -203,6 +217,8 @@ class DenseRegression(PixelTask):
     metrics = ("r2", "rmse", "mae")
 
     def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
+        if not len(targets):
+            raise TargetError("no entry is given")
         arrays = [as_map(t) for t in targets]
         self.flat_ = all(a.ndim == 2 for a in arrays)
         widths = {1 if a.ndim == 2 else a.shape[2] for a in arrays}
@@ -228,8 +244,3 @@ class DenseRegression(PixelTask):
 
     def decode(self, scores: np.ndarray) -> np.ndarray:
         return scores[..., 0] if self.flat_ else scores
-
-
-def _as_list(value: Any) -> list[Any]:
-    """Return a scalar or a sequence as a list."""
-    return list(value) if isinstance(value, list | tuple | np.ndarray) else [value]
