@@ -163,33 +163,34 @@ class FeatureMaps:
         -------
         ndarray of float32, shape (H, W, K)
         """
-        return np.moveaxis(self._score_planes(coef, intercept), 0, -1)
-
-    @torch.inference_mode()
-    def _score_planes(
-        self, coef: np.ndarray, intercept: np.ndarray | None
-    ) -> np.ndarray:
         if coef.shape[0] != self.n_features:
             raise ValueError(
                 f"coef has {coef.shape[0]} rows, a hypercolumn {self.n_features}"
             )
-        coef_t = torch.from_numpy(np.ascontiguousarray(coef, np.float32))
+        return self._sum_of_grids(np.ascontiguousarray(coef, np.float32), intercept)
+
+    @torch.inference_mode()
+    def _sum_of_grids(
+        self, coef: np.ndarray, intercept: np.ndarray | None
+    ) -> np.ndarray:
+        weights = torch.from_numpy(coef)
         total: torch.Tensor | None = None
         for (h, w, sy, sx), members in self._grids.items():
-            plane = torch.zeros(h * w, coef.shape[1])
+            scores = torch.zeros(h * w, coef.shape[1])
             for i in members:
                 tap = torch.from_numpy(self.taps[i].reshape(h * w, -1)).float()
-                plane.addmm_(tap, coef_t[self._columns[i]])
-            planes = plane.T.reshape(1, -1, h, w).contiguous()
+                scores.addmm_(tap, weights[self._columns[i]])
+            # (1, K, h, w) with the channels last in memory, as they already lie
+            planes = scores.reshape(1, h, w, -1).permute(0, 3, 1, 2)
             if (h, w) != self.shape or (sy, sx) != (1, 1):
                 planes = _upsample(planes, self.shape, sy, sx)
             total = planes if total is None else total.add_(planes)
         assert total is not None
-        out = total[0]
+        out = total[0].permute(1, 2, 0)
         if self.position:
-            out += _position_planes(coef_t[-len(POSITION_NAMES) :], self.shape)
+            out += _position_scores(weights[-len(POSITION_NAMES) :], self.shape)
         if intercept is not None:
-            out += torch.from_numpy(np.asarray(intercept, np.float32))[:, None, None]
+            out += torch.from_numpy(np.asarray(intercept, np.float32))
         return out.numpy()
 
     def pool(self, segments: np.ndarray) -> np.ndarray:
@@ -242,6 +243,10 @@ class FeatureMaps:
         ndarray of float32, shape (n_channels,)
             Without the columns of position.
         """
+        return self._vector.copy()
+
+    @cached_property
+    def _vector(self) -> np.ndarray:  # kept, so that a cached image is averaged once
         return np.concatenate(
             [tap.mean(axis=(0, 1), dtype=np.float32) for tap in self.taps]
         )
@@ -267,16 +272,15 @@ def _upsample(
     return torch.ops.aten.upsample_bilinear2d(planes, shape, False, sy, sx)
 
 
-def _position_planes(coef: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-    """Return (K, H, W): all but x·y is a sum of a column and a row."""
+def _position_scores(coef: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    """Return (H, W, K): all but x·y is a sum of a column and a row."""
     height, width = shape
     y = torch.from_numpy(position_columns(np.arange(height), np.zeros(height), shape))
     x = torch.from_numpy(position_columns(np.zeros(width), np.arange(width), shape))
     of_y, of_x, product = [0, 2, 5, 6], [1, 3, 7, 8], 4
-    column = (y[:, of_y] @ coef[of_y]).T
-    row = (x[:, of_x] @ coef[of_x]).T
-    twist = coef[product][:, None] * y[:, 0]
-    return column[:, :, None] + row[:, None, :] + twist[:, :, None] * x[:, 1]
+    column, row = y[:, of_y] @ coef[of_y], x[:, of_x] @ coef[of_x]
+    twist = y[:, :1] * coef[product]
+    return column[:, None] + row[None] + twist[:, None] * x[None, :, 1:2]
 
 
 def _pool_operator(
