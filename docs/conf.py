@@ -73,6 +73,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"(^|/)(plot_\w+|quickstart)\.py$",
     "ignore_pattern": r"__init__\.py",
+    "capture_repr": (),  # what is printed, not what a last line returns
     "reset_argv": "conf.gallery_argv",
     "within_subsection_order": "conf.gallery_order",
     "doc_module": ("mtsk",),

@@ -35,7 +35,7 @@ from mtsk.tasks import Boundary, SemanticSegmentation
 
 def read_options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Learn several image tasks at once.")
-    parser.add_argument("--scenes", type=int, default=120, help="scenes to learn from")
+    parser.add_argument("--scenes", type=int, default=240, help="scenes to learn from")
     parser.add_argument("--images", type=Path, help="a folder of your own images")
     parser.add_argument("--labels", type=Path, help="a folder of their label maps")
     parser.add_argument(
@@ -107,14 +107,18 @@ def own_folder(images: Path, labels: Path, void: list[int]):
 def learn(tasks, images, targets, images_test, targets_test):
     features = DeepFeatures(cache="memory", verbose=sys.stderr.isatty())
     start = time.perf_counter()
-    joint = MultiTaskSegmenter(tasks, features=features, random_state=0)
+    joint = MultiTaskSegmenter(
+        tasks, features=features, n_pixels=300, random_state=0
+    )
     joint.fit(images, targets)
     seconds = time.perf_counter() - start
     scores = {"all tasks in one fit": joint.score_tasks(images_test, targets_test)}
     alone = {}
     for name in targets.task_names:
         own = {name: tasks[name]} if name in tasks else None
-        single = MultiTaskSegmenter(own, features=features, random_state=0)
+        single = MultiTaskSegmenter(
+            own, features=features, n_pixels=300, random_state=0
+        )
         single.fit(images, targets.subset([name]))
         alone |= single.score_tasks(images_test, targets_test.subset([name]))
     scores["each task alone"] = alone

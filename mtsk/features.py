@@ -162,7 +162,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        list of FeatureMaps, or ndarray of float32 of shape (n, n_features_out_)
+        list of FeatureMaps, or ndarray of float32 of shape (n, ``n_features_out_``)
 
         Raises
         ------
@@ -240,7 +240,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray of str, shape (n_features_out_,)
+        ndarray of str, shape (``n_features_out_``,)
         """
         check_is_fitted(self, "taps_")
         views = [""] if self._n_views == 1 else [f"v{v}_" for v in range(self._n_views)]

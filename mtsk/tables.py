@@ -198,7 +198,14 @@ class TableBuilder:
         if not self._Y:
             return np.empty((0, 0)), np.empty((0, 0)), np.empty(0, int)
         Y, images = np.concatenate(self._Y), np.concatenate(self._images)
-        X = np.empty((len(Y), self._X[0].shape[1]), np.float32)
+        shape = len(Y), self._X[0].shape[1]
+        try:
+            X = np.empty(shape, np.float32)
+        except MemoryError as error:
+            raise MemoryError(
+                f"not enough memory for a table of {shape[0]} pixels by {shape[1]} "
+                "features; lower `n_pixels`, or take fewer `scales` of DeepFeatures"
+            ) from error
         start = 0
         self._X.reverse()
         while self._X:  # pieces go as the whole grows: no second copy of the table

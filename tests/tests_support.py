@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Counting(nn.Module):
-    """Two strides; ``images`` counts inputs as small as toys (probes of taps are not)."""
+    """Two strides; ``images`` counts inputs as small as toys, not probes of taps."""
 
     def __init__(self) -> None:
         super().__init__()

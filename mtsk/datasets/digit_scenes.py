@@ -30,7 +30,7 @@ _MORE_PICTURES = (
     "immunohistochemistry",
 )
 _INK = 0.35  # a glyph's opacity from which a pixel is the digit's
-_LEAST_VISIBLE = 0.6  # of a digit, when others lie over it
+_LEAST_VISIBLE = 0.85  # of a digit, when others lie over it
 _N_TRAIN_DIGITS = 1297  # of 1,797: scenes for testing are written by other hands
 
 
@@ -38,8 +38,8 @@ def make_digit_scenes(
     n_scenes: int = 100,
     *,
     size: tuple[int, int] = (128, 160),
-    n_digits: tuple[int, int] = (1, 5),
-    digit_size: tuple[int, int] = (28, 56),
+    n_digits: tuple[int, int] = (1, 4),
+    digit_size: tuple[int, int] = (36, 72),
     subset: Literal["train", "test"] = "train",
     random_state: Any = 0,
 ) -> Bunch:
@@ -53,9 +53,9 @@ def make_digit_scenes(
     n_scenes : int, default=100
     size : (int, int), default=(128, 160)
         Height and width in pixels.
-    n_digits : (int, int), default=(1, 5)
+    n_digits : (int, int), default=(1, 4)
         Least and most digits in a scene. Where no place is left, there are fewer.
-    digit_size : (int, int), default=(28, 56)
+    digit_size : (int, int), default=(36, 72)
         Least and greatest height of a digit in pixels.
     subset : {"train", "test"}, default="train"
         The two are made of different digits and of different halves of the

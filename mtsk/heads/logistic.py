@@ -34,7 +34,8 @@ class JointLogistic(JointLinear):
         minimise  mean(w · loss(y, x̃ᵀV + b)) + alpha / 2 · ‖V‖²
 
     where x̃ is x standardised over the group's rows and loss is the multinomial
-    (nominal), Bernoulli (binary) or squared (real) one. Nothing is shared between
+    (nominal), Bernoulli (binary) or, for real columns, half the squared one of the
+    standardised numbers, with ``alpha_real`` for alpha. Nothing is shared between
     groups, so the joint fit equals separate fits; what they share is work: one pass
     over the table serves all of them. The search runs in coordinates in which the
     null model's Hessian is the identity (one eigendecomposition for each set of
@@ -43,7 +44,11 @@ class JointLogistic(JointLinear):
     Parameters
     ----------
     alpha : float, default=0.01
-        Strength of the penalty, relative to standardised features.
+        Strength of the penalty on classes and labels, relative to standardised
+        features.
+    alpha_real : float, default=0.3
+        The same for numbers. The squared loss bends everywhere alike, the others
+        hardly at all where they are sure, so it takes more to hold it.
     class_weight : {"sqrt", "balanced", None}, default="sqrt"
         Classes and labels of frequency f weigh ∝ 1/√f, 1/f or 1. Probabilities are
         those of the weighted frequencies, as everywhere in scikit-learn.
@@ -82,6 +87,7 @@ class JointLogistic(JointLinear):
         self,
         alpha: float = 0.01,
         *,
+        alpha_real: float = 0.3,
         class_weight: ClassWeight = "sqrt",
         columns: Sequence[ColumnGroup] | None = None,
         max_iter: int = 30,
@@ -89,6 +95,7 @@ class JointLogistic(JointLinear):
         verbose: int = 0,
     ) -> None:
         self.alpha = alpha
+        self.alpha_real = alpha_real
         self.class_weight = class_weight
         self.columns = columns
         self.max_iter = max_iter
@@ -133,6 +140,7 @@ class JointLogistic(JointLinear):
 
 _CONSTRAINTS: dict[str, list] = {
     "alpha": [Interval(Real, 0, None, closed="neither")],
+    "alpha_real": [Interval(Real, 0, None, closed="neither")],
     "columns": COLUMNS,
     "class_weight": [StrOptions({"sqrt", "balanced"}), None],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -194,7 +202,8 @@ class _Problem:
         X: np.ndarray,
         bases: dict[bytes, _Basis],
     ) -> None:
-        self.group, self.alpha = group, head.alpha
+        self.group = group
+        self.alpha = head.alpha_real if group.kind == "real" else head.alpha
         rows = np.where(np.isnan(Y).all(axis=1), 0.0, weight)
         if not rows.any():
             raise ValueError("a column group has no labelled row of positive weight")
