@@ -45,10 +45,9 @@ def main() -> None:
             model.predict(X_val)
         task = model.tasks_["target"]
         meters = {name: task_metric(task, name) for name in task.metrics}
-        for scores, (index, truth) in zip(
-            model.decision_function(X_val), enumerate(Y_val), strict=True
-        ):
+        for index, (path, truth) in enumerate(zip(X_val, Y_val, strict=True)):
             columns = encode_entry("target", task, truth, index, truth.shape)
+            (scores,) = model.decision_function([path])
             for meter in meters.values():
                 meter.update(columns, scores)
         values = {name: meter.result() for name, meter in meters.items()}

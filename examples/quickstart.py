@@ -107,9 +107,7 @@ def own_folder(images: Path, labels: Path, void: list[int]):
 def learn(tasks, images, targets, images_test, targets_test):
     features = DeepFeatures(cache="memory", verbose=sys.stderr.isatty())
     start = time.perf_counter()
-    joint = MultiTaskSegmenter(
-        tasks, features=features, n_pixels=300, random_state=0
-    )
+    joint = MultiTaskSegmenter(tasks, features=features, n_pixels=300, random_state=0)
     joint.fit(images, targets)
     seconds = time.perf_counter() - start
     scores = {"all tasks in one fit": joint.score_tasks(images_test, targets_test)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral
@@ -24,18 +25,17 @@ from mtsk.features import DeepFeatures
 from mtsk.heads import JointLinear, JointLogistic, JointRidge, PerTaskHead
 from mtsk.images import Images
 from mtsk.metrics import task_metric
+from mtsk.nested import HEADS, NestedDefaults
 from mtsk.tables import TableBuilder, encode_entry
 from mtsk.targets import DEFAULT_TASK, Targets, as_targets
+from mtsk.task_scores import task_scores
 from mtsk.tasks import Task, infer_task
-from mtsk.tasks.columns import ColumnGroup, score_slices
+from mtsk.tasks.columns import ColumnGroup
 
 __all__ = ["MultiTaskSegmenter"]
 
-_HEADS = {"logistic": JointLogistic, "ridge": JointRidge}
-_PIXELS_AT_ONCE = 16384  # hypercolumns held at a time for heads that are not linear
 
-
-class MultiTaskSegmenter(BaseEstimator):
+class MultiTaskSegmenter(NestedDefaults):
     """Learn several image tasks at once from one pass through a frozen network.
 
     Each image goes through the network once, whatever the number of tasks. Pixel
@@ -118,75 +118,9 @@ class MultiTaskSegmenter(BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    # -- parameters -----------------------------------------------------------
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters; with ``deep`` also those of default parts.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-
-        Returns
-        -------
-        dict
-        """
-        params = super().get_params(deep=deep)
-        if deep:
-            for name, part in self._default_parts().items():
-                nested = part.get_params()
-                params |= {f"{name}__{key}": value for key, value in nested.items()}
-            for task, codec in self._named_tasks().items():
-                nested = codec.get_params()
-                params |= {f"tasks__{task}__{k}": v for k, v in nested.items()}
-        return params
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters; ``head__alpha`` and the like also of default parts.
-
-        Parameters
-        ----------
-        **params : object
-
-        Returns
-        -------
-        self
-        """
-        direct = {k: params.pop(k) for k in list(params) if "__" not in k}
-        super().set_params(**direct)
-        named = self._named_tasks()
-        for key in [k for k in params if named and k.startswith("tasks__")]:
-            _, task, name = (*key.split("__", 2), "")[:3]
-            if task not in named or not name:
-                raise ValueError(
-                    f"Invalid parameter {key!r}; `tasks` names {list(named)}"
-                )
-            named[task].set_params(**{name: params.pop(key)})
-        for name, part in self._default_parts().items():
-            if any(key.startswith(f"{name}__") for key in params):
-                setattr(self, name, part)
-        return super().set_params(**params)
-
-    def _default_parts(self) -> dict[str, Any]:
-        """Return the parts that a None or a name stands for."""
-        parts: dict[str, Any] = {}
-        if self.features is None:
-            parts["features"] = DeepFeatures()
-        if self.head is None or (isinstance(self.head, str) and self.head in _HEADS):
-            parts["head"] = _HEADS[self.head or "logistic"]()
-        return parts
-
-    def _named_tasks(self) -> dict[str, Task]:
-        return dict(self.tasks) if isinstance(self.tasks, Mapping) else {}
-
-    def _given_tasks(self) -> dict[str, Task]:
-        if isinstance(self.tasks, Task):
-            return {DEFAULT_TASK: self.tasks}
-        return self._named_tasks()
-
     def _sk_visual_block_(self) -> Any:
         """Draw the flow: features, then the heads, with the tasks they serve."""
-        parts = self._default_parts()
+        parts = self.default_parts()
         names = ["features: DeepFeatures"]
         blocks = [parts.get("features", self.features)]
         head = parts.get("head", self.head)
@@ -289,19 +223,19 @@ class MultiTaskSegmenter(BaseEstimator):
 
     def _check(self) -> None:
         check_parameters(self, _CONSTRAINTS)
-        for name, task in self._given_tasks().items():
+        for name, task in self.given_tasks().items():
             if not isinstance(task, Task):
                 allowed = "a Task, a mapping of task names to Tasks, or None"
                 raise parameter_error(f"tasks[{name!r}]", self, allowed, task)
-        if isinstance(self.head, str) and self.head not in _HEADS:
-            allowed = f"one of {list(_HEADS)}, an estimator or a mapping"
+        if isinstance(self.head, str) and self.head not in HEADS:
+            allowed = f"one of {list(HEADS)}, an estimator or a mapping"
             raise parameter_error("head", self, allowed, self.head)
 
     def _prepare(
         self, X: Any, Y: Any, *, again: bool = False
     ) -> tuple[Images, Targets]:
         if not again:
-            parts = self._default_parts()
+            parts = self.default_parts()
             self.features_ = clone(parts.get("features", self.features)).fit()
             if self.verbose and not self.features_.verbose:
                 self.features_.set_params(verbose=self.verbose)
@@ -314,7 +248,7 @@ class MultiTaskSegmenter(BaseEstimator):
 
     def _resolve_tasks(self, targets: Targets) -> None:
         """Fit a codec for every column of targets."""
-        given = self._given_tasks()
+        given = self.given_tasks()
         for name in given:
             if name not in targets.task_names:
                 raise UnknownTaskError(
@@ -385,7 +319,7 @@ class MultiTaskSegmenter(BaseEstimator):
 
     def _head_for(self, groups: list[ColumnGroup], names: list[str]) -> Any:
         """Return an unfitted head for some column groups."""
-        default = self._default_parts().get("head")
+        default = self.default_parts().get("head")
         head = self.head if default is None else default
         if isinstance(head, Mapping):
             for name in head:
@@ -525,6 +459,10 @@ class MultiTaskSegmenter(BaseEstimator):
                 )
         return names
 
+    def _scores(self, maps: FeatureMaps, names: Sequence[str]) -> dict[str, np.ndarray]:
+        heads = {"pixel": self.pixel_head_, "image": self.image_head_}
+        return task_scores(maps, self.tasks_, heads, names, self.head_stride)
+
     def _map_scores(self, X: Any, tasks: Sequence[str] | None, decode: Any) -> Any:
         names = self._wanted(tasks)
         images = Images(X, self.features_.channels, self.features_.on_error)
@@ -536,54 +474,6 @@ class MultiTaskSegmenter(BaseEstimator):
         stacked = isinstance(X, np.ndarray) and X.ndim >= 3 and not images.skipped
         shaped = {name: _shape_up(column, stacked) for name, column in out.items()}
         return shaped[DEFAULT_TASK] if self._bare and tasks is None else shaped
-
-    def _scores(self, maps: FeatureMaps, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return the scores of some tasks for one image."""
-        out: dict[str, np.ndarray] = {}
-        pixel = [n for n in self._names("pixel") if n in names]
-        if pixel:
-            out |= self._pixel_scores(maps, pixel)
-        image = self._names("image")
-        if any(name in names for name in image):
-            scores = self.image_head_.decision_function(maps.vector()[None])[0]
-            parts = score_slices([self.tasks_[n].group_ for n in image])
-            out |= {
-                n: scores[p] for n, p in zip(image, parts, strict=True) if n in names
-            }
-        return out
-
-    def _pixel_scores(
-        self, maps: FeatureMaps, names: list[str]
-    ) -> dict[str, np.ndarray]:
-        every = self._names("pixel")
-        parts = dict(
-            zip(
-                every, score_slices([self.tasks_[n].group_ for n in every]), strict=True
-            )
-        )
-        if not isinstance(self.pixel_head_, JointLinear):
-            scores = self._strided_scores(maps)
-            return {name: scores[..., parts[name]] for name in names}
-        cols = np.concatenate([np.r_[parts[name]] for name in names])
-        scores = maps.scores(
-            self.pixel_head_.coef_[:, cols], self.pixel_head_.intercept_[cols]
-        )
-        sizes = np.cumsum([self.tasks_[n].group_.size for n in names])[:-1]
-        return dict(zip(names, np.split(scores, sizes, axis=-1), strict=True))
-
-    def _strided_scores(self, maps: FeatureMaps) -> np.ndarray:
-        """Evaluate any head on a grid of pixels; interpolate between them."""
-        stride, (height, width) = self.head_stride, maps.shape
-        rows = np.arange((stride - 1) / 2, height + (stride - 1) / 2, stride)
-        cols = np.arange((stride - 1) / 2, width + (stride - 1) / 2, stride)
-        points = np.stack(np.meshgrid(rows, cols, indexing="ij"), -1).reshape(-1, 2)
-        chunks = [
-            self.pixel_head_.decision_function(maps.at(points[i : i + _PIXELS_AT_ONCE]))
-            for i in range(0, len(points), _PIXELS_AT_ONCE)
-        ]
-        coarse = np.concatenate(chunks).reshape(len(rows), len(cols), -1)
-        grid = FeatureMaps([coarse], [(stride, stride)], maps.shape)
-        return grid.scores(np.eye(coarse.shape[2], dtype=np.float32))
 
 
 _Table = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -601,16 +491,11 @@ _CONSTRAINTS: dict[str, list] = {
 
 
 def _with_image(name: str, message: str, labelled: np.ndarray) -> str:
-    """Turn an entry's place among the labelled ones into the image's index."""
-    place, _, rest = message.partition(": ")
-    if place.startswith("entry ") and place[6:].isdigit():
-        return f"task {name!r}, image {labelled[int(place[6:])]}: {rest}"
-    if place.startswith("entry "):
-        number, _, rest = place[6:].partition(" ")
-        if number.isdigit():
-            tail = message[len("entry ") + len(number) :]
-            return f"task {name!r}, image {labelled[int(number)]}{tail}"
-    return f"task {name!r}: {message}"
+    """Turn "entry i", a place among the labelled ones, into the image's index."""
+    found = re.match(r"entry (\d+)", message)
+    if not found:
+        return f"task {name!r}: {message}"
+    return f"task {name!r}, image {labelled[int(found[1])]}{message[found.end() :]}"
 
 
 def _image_weights(sample_weight: Any, n_images: int) -> np.ndarray:

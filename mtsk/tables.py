@@ -87,6 +87,9 @@ def choose_pixels(
     rank = random.random((labelled.shape[1],), dtype=np.float32)
     chosen = np.zeros_like(labelled)
     for task, mask in enumerate(labelled):
+        if task and np.array_equal(mask, labelled[task - 1]):
+            chosen[task] = chosen[task - 1]
+            continue
         places = np.flatnonzero(mask)
         if len(places) > n_pixels:
             order = np.argpartition(rank[places], n_pixels)
@@ -138,7 +141,7 @@ class TableBuilder:
         columns = []
         for name, task in self.tasks.items():
             encoded = encode_entry(name, task, entries[name], index, maps.shape)
-            if not np.isnan(encoded).all():
+            if not np.isnan(encoded.flat[0]) or not np.isnan(encoded).all():
                 self._labelled_at[name] += 1
             elif entries[name] is not None:
                 self.blank.append((name, index))
@@ -151,15 +154,19 @@ class TableBuilder:
     def _add_pixels(
         self, index: int, maps: FeatureMaps, columns: list[np.ndarray]
     ) -> None:
-        labelled = np.stack([~np.isnan(c).all(axis=1) for c in columns])
+        labelled = np.stack([_any_known(c) for c in columns])
         chosen = choose_pixels(labelled, self.n_pixels, self.seed, maps.digest)
         rows = np.flatnonzero(chosen.any(axis=0))
         if not len(rows):
             return
-        for column, own in zip(columns, chosen, strict=True):
-            column[~own] = np.nan
         points = np.stack(np.unravel_index(rows, maps.shape), axis=1)
-        table = np.concatenate([c[rows] for c in columns], axis=1)
+        table = np.concatenate(
+            [
+                np.where(own[rows, None], column[rows], np.nan)
+                for column, own in zip(columns, chosen, strict=True)
+            ],
+            axis=1,
+        ).astype(np.float32)
         self._append(index, maps.at(points).astype(maps.taps[0].dtype), table)
 
     def _append(self, index: int, X: np.ndarray, Y: np.ndarray) -> None:
@@ -206,10 +213,16 @@ class TableBuilder:
                 f"not enough memory for a table of {shape[0]} pixels by {shape[1]} "
                 "features; lower `n_pixels`, or take fewer `scales` of DeepFeatures"
             ) from error
-        start = 0
-        self._X.reverse()
-        while self._X:  # pieces go as the whole grows: no second copy of the table
+        stop = len(X)
+        while self._X:  # the last come first, so that their memory can be handed back
             piece = self._X.pop()
-            X[start : start + len(piece)] = piece
-            start += len(piece)
+            X[stop - len(piece) : stop] = piece
+            stop -= len(piece)
         return X, Y, images
+
+
+def _any_known(columns: np.ndarray) -> np.ndarray:
+    """Return which rows have an entry that is not NaN."""
+    if columns.shape[1] == 1:  # numpy's reduction over a short axis is slow
+        return ~np.isnan(columns[:, 0])
+    return ~np.isnan(columns).all(axis=1)

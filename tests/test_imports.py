@@ -23,7 +23,7 @@ LEVELS = [
     {"cache"},
     {"features"},
     {"heads"},
-    {"tables"},
+    {"tables", "task_scores", "nested"},
     {"segmenter"},
     {"testing"},
 ]

@@ -539,7 +539,9 @@ def test_tags_by_name(toys):
 
 
 def test_digit_scenes_end_to_end():
-    scenes = make_digit_scenes(12, size=(64, 80), n_digits=(1, 2), random_state=0)
+    scenes = make_digit_scenes(
+        12, size=(64, 80), n_digits=(1, 2), digit_size=(28, 56), random_state=0
+    )
     targets = scenes.targets
     Y = Targets(
         semantic=targets["semantic"],

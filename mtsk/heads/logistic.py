@@ -252,7 +252,12 @@ class _Problem:
 
     def weights(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the weights on x and the intercepts that a point stands for."""
-        coef = self.basis.axes @ self._inner(point)
+        return self.with_intercept(self.basis.axes @ self.inner(point), point)
+
+    def with_intercept(
+        self, coef: np.ndarray, point: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return weights on x with the intercepts that go with them."""
         return coef, point[self.scale.size :] - self.basis.mean @ coef
 
     def linear(self) -> tuple[np.ndarray, np.ndarray]:
@@ -262,22 +267,25 @@ class _Problem:
             return coef * self._t_std, intercept * self._t_std + self._t_mean
         return coef, intercept
 
-    def _inner(self, point: np.ndarray) -> np.ndarray:
+    def inner(self, point: np.ndarray) -> np.ndarray:
         """Return the penalised weights, on standardised and rotated features."""
         return point[: self.scale.size].reshape(self.scale.shape) * self.scale
 
     def residual(self, tol: float) -> torch.Tensor:
         """Return the loss's gradient by the scores, and see whether to go on."""
         value, residual = self.loss_and_residual(self.scores)
-        value += self.alpha / 2 * float((self._inner(self.point) ** 2).sum())
+        value += self.alpha / 2 * float((self.inner(self.point) ** 2).sum())
         self.done = self.loss - value <= tol * max(abs(value), 1e-6)
         self.loss = value
         return residual
 
-    def choose_direction(self, by_coef: np.ndarray, by_intercept: np.ndarray) -> None:
-        """Set the direction of the next step, given the gradient by coefficients."""
-        centred = by_coef - np.outer(self.basis.mean, by_intercept)
-        inner = self.basis.axes.T @ centred + self.alpha * self._inner(self.point)
+    def centred(self, by_coef: np.ndarray, by_intercept: np.ndarray) -> np.ndarray:
+        """Return the gradient by weights on centred features."""
+        return by_coef - np.outer(self.basis.mean, by_intercept)
+
+    def choose_direction(self, by_inner: np.ndarray, by_intercept: np.ndarray) -> None:
+        """Set the direction of the next step, given the loss's gradient."""
+        inner = by_inner + self.alpha * self.inner(self.point)
         gradient = np.concatenate([(inner * self.scale).ravel(), by_intercept])
         if self.n_iter:
             self.inverse_hessian.learn(self._moved, gradient - self._gradient)
@@ -287,7 +295,7 @@ class _Problem:
 
     def step(self, along: torch.Tensor) -> None:
         """Go along the direction, whose scores are given, as far as it leads down."""
-        at, toward = self._inner(self.point), self._inner(self.direction)
+        at, toward = self.inner(self.point), self.inner(self.direction)
         tilt, bend = float((at * toward).sum()), float((toward**2).sum())
 
         def slope_at(distance: float) -> float:
@@ -345,17 +353,43 @@ def _descend(
         joined = torch.cat([r for r, on in zip(residuals, going, strict=True) if on], 1)
         by_coef = (joined.T.contiguous() @ X).T.double().numpy()
         by_intercept = joined.sum(dim=0, dtype=torch.float64).numpy()
-        for problem, part in zip(active, _parts(active), strict=True):
-            problem.choose_direction(by_coef[:, part], by_intercept[part])
-        lines = [problem.weights(problem.direction) for problem in active]
+        parts = _parts(active)
+        centred = [
+            p.centred(by_coef[:, part], by_intercept[part])
+            for p, part in zip(active, parts, strict=True)
+        ]
+        turned = _times_axes(active, centred, transpose=True)
+        for problem, part, inner in zip(active, parts, turned, strict=True):
+            problem.choose_direction(inner, by_intercept[part])
+        turned = _times_axes(active, [p.inner(p.direction) for p in active])
+        lines = [
+            p.with_intercept(coef, p.direction)
+            for p, coef in zip(active, turned, strict=True)
+        ]
         coef = np.concatenate([c for c, _ in lines], axis=1).astype(np.float32)
         along = X @ torch.from_numpy(coef)
-        for problem, part, (_, intercept) in zip(
-            active, _parts(active), lines, strict=True
-        ):
+        for problem, part, (_, intercept) in zip(active, parts, lines, strict=True):
             shift = torch.from_numpy(intercept.astype(np.float32))
             problem.step(along[:, part] + shift)
         after_pass()
+
+
+def _times_axes(
+    problems: list[_Problem], blocks: list[np.ndarray], *, transpose: bool = False
+) -> list[np.ndarray]:
+    """Multiply each problem's block by its axes; those that share axes at once."""
+    out: list[np.ndarray] = [np.empty(0)] * len(problems)
+    sharing: dict[int, list[int]] = {}
+    for i, problem in enumerate(problems):
+        sharing.setdefault(id(problem.basis), []).append(i)
+    for members in sharing.values():
+        axes = problems[members[0]].basis.axes
+        joined = np.concatenate([blocks[i] for i in members], axis=1)
+        product = (axes.T if transpose else axes) @ joined
+        ends = np.cumsum([blocks[i].shape[1] for i in members])[:-1]
+        for i, part in zip(members, np.split(product, ends, axis=1), strict=True):
+            out[i] = part
+    return out
 
 
 def _parts(problems: list[_Problem]) -> list[slice]:

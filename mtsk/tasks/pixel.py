@@ -131,6 +131,8 @@ class BinaryMask(PixelTask):
         if mask.dtype == bool:
             return mask.astype(np.float32)[..., None]
         yes, no = mask == self.positive, mask == 0
+        if (yes | no).all():
+            return yes.astype(np.float32)[..., None]
         missing = np.isin(mask, [*as_list(self.void), UNLABELLED])
         if not (yes | no | missing).all():
             strange = np.unique(mask[~(yes | no | missing)]).tolist()[:10]

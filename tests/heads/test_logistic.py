@@ -88,7 +88,7 @@ def test_equals_binary_logistic_regression():
 def test_equals_ridge_on_real_columns():
     X, Y = mixed(missing=0)
     t = Y[:, 3:]
-    head = JointLogistic(0.1, **TIGHT).fit(X, t)
+    head = JointLogistic(alpha_real=0.1, **TIGHT).fit(X, t)
     Z = StandardScaler().fit_transform(X)
     # the loss of standardised targets is halved, so the penalty weighs as in Ridge
     oracle = Ridge(alpha=0.1 * len(t)).fit(Z, t)
@@ -109,7 +109,9 @@ def test_gradient_is_that_of_the_value(group):
         scores = torch.from_numpy((X @ coef + intercept).astype(np.float32))
         problem.scores = scores
         residual = problem.residual(0)
-        problem.choose_direction((residual.T.numpy() @ X).T, residual.sum(0).numpy())
+        by_coef, by_intercept = (residual.T.numpy() @ X).T, residual.sum(0).numpy()
+        centred = problem.centred(by_coef, by_intercept)
+        problem.choose_direction(problem.basis.axes.T @ centred, by_intercept)
         return problem.loss, -problem.direction  # no memory yet: steepest descent
 
     point = np.random.default_rng(1).normal(size=problem.point.size) * 0.3
