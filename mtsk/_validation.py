@@ -120,15 +120,13 @@ def check_parameters(owner: object, constraints: Mapping[str, Sequence[Any]]) ->
             raise parameter_error(name, owner, allowed, value)
 
 
-def visual_block(names: Sequence[str], estimators: Sequence[Any]) -> Any:
-    """Return how scikit-learn's HTML draws estimators that follow one another."""
-    return _VisualBlock(
-        "serial",
-        list(estimators),
-        names=list(names),
-        name_details=[repr(e) for e in estimators],
-        dash_wrapped=False,
+def visual_block(first: Any, then: Mapping[str, Any]) -> Any:
+    """Return how scikit-learn's HTML draws one estimator before several named ones."""
+    details = [repr(estimator) for estimator in then.values()]
+    branches = _VisualBlock(
+        "parallel", list(then.values()), names=list(then), name_details=details
     )
+    return _VisualBlock("serial", [first, branches], dash_wrapped=False)
 
 
 def _image_facts(image: np.ndarray) -> str:

@@ -121,20 +121,16 @@ class MultiTaskSegmenter(NestedDefaults):
     def _sk_visual_block_(self) -> Any:
         """Draw the flow: features, then the heads, with the tasks they serve."""
         parts = self.default_parts()
-        names = ["features: DeepFeatures"]
-        blocks = [parts.get("features", self.features)]
         head = parts.get("head", self.head)
         heads = dict(head) if isinstance(head, Mapping) else {"head": head}
-        if hasattr(self, "tasks_") and "head" in heads:
+        if hasattr(self, "tasks_"):
+            fitted = {"pixel": self.pixel_head_, "image": self.image_head_}
             heads = {
                 f"{kind} tasks: {', '.join(self._names(kind))}": head
-                for kind in ("pixel", "image")
-                if self._names(kind)
+                for kind, head in fitted.items()
+                if head is not None
             }
-        return visual_block(
-            [*names, *(f"{n}: {type(h).__name__}" for n, h in heads.items())],
-            [*blocks, *heads.values()],
-        )
+        return visual_block(parts.get("features", self.features), heads)
 
     # -- learning -------------------------------------------------------------
 
