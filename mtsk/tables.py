@@ -13,6 +13,8 @@ from mtsk.tasks.base import Task
 
 __all__ = ["TableBuilder", "choose_pixels", "encode_entry"]
 
+_BLOCK = 2**24  # numbers; so many that malloc maps them on their own
+
 
 def encode_entry(
     name: str,
@@ -115,7 +117,7 @@ class TableBuilder:
         self.tasks = tasks
         self.n_pixels = n_pixels
         self.seed = seed
-        self._X: list[np.ndarray] = []
+        self._X = _GrowingTable()
         self._Y: list[np.ndarray] = []
         self._images: list[np.ndarray] = []
         self._labelled_at: dict[str, int] = dict.fromkeys(tasks, 0)
@@ -167,7 +169,7 @@ class TableBuilder:
             ],
             axis=1,
         ).astype(np.float32)
-        self._append(index, maps.at(points).astype(maps.taps[0].dtype), table)
+        self._append(index, maps.at(points), table)
 
     def _append(self, index: int, X: np.ndarray, Y: np.ndarray) -> None:
         self._X.append(X)
@@ -205,20 +207,45 @@ class TableBuilder:
         if not self._Y:
             return np.empty((0, 0)), np.empty((0, 0)), np.empty(0, int)
         Y, images = np.concatenate(self._Y), np.concatenate(self._images)
-        shape = len(Y), self._X[0].shape[1]
+        return self._X.rows(), Y, images
+
+
+class _GrowingTable:
+    """Rows of float32 that are appended in place.
+
+    The memory is enlarged by realloc, step by step, which on Linux moves no page of
+    an array as large as this: so the table is never held twice, as it would be in a
+    list of pieces that are joined at the end.
+    """
+
+    def __init__(self) -> None:
+        self._block = np.empty(_BLOCK, np.float32)
+        self._used = 0
+        self._width = 0
+
+    def append(self, rows: np.ndarray) -> None:
+        """Add rows of shape (n, width)."""
+        self._width = rows.shape[1]
+        end = self._used + rows.size
+        if end > len(self._block):
+            self._enlarge(end + _BLOCK)
+        self._block[self._used : end] = rows.ravel()
+        self._used = end
+
+    def rows(self) -> np.ndarray:
+        """Return the table, (n, width), and give up what lies beyond it."""
+        self._enlarge(self._used)
+        return self._block.reshape(-1, self._width)
+
+    def _enlarge(self, size: int) -> None:
         try:
-            X = np.empty(shape, np.float32)
+            self._block.resize(size, refcheck=False)
         except MemoryError as error:
             raise MemoryError(
-                f"not enough memory for a table of {shape[0]} pixels by {shape[1]} "
-                "features; lower `n_pixels`, or take fewer `scales` of DeepFeatures"
+                f"not enough memory for a table of {size // max(self._width, 1)} rows "
+                f"of {self._width} features; lower `n_pixels`, or take fewer `scales` "
+                "of DeepFeatures"
             ) from error
-        stop = len(X)
-        while self._X:  # the last come first, so that their memory can be handed back
-            piece = self._X.pop()
-            X[stop - len(piece) : stop] = piece
-            stop -= len(piece)
-        return X, Y, images
 
 
 def _any_known(columns: np.ndarray) -> np.ndarray:
