@@ -115,7 +115,10 @@ def check_parameters(owner: object, constraints: Mapping[str, Sequence[Any]]) ->
             a if hasattr(a, "is_satisfied_by") else make_constraint(a)
             for a in alternatives
         ]
-        if not any(a.is_satisfied_by(value) for a in made):
+        stray_bool = isinstance(value, bool) and not {"boolean", "verbose"} & {
+            a for a in alternatives if isinstance(a, str)
+        }
+        if stray_bool or not any(a.is_satisfied_by(value) for a in made):
             allowed = " or ".join(str(a) for a in made)
             raise parameter_error(name, owner, allowed, value)
 
@@ -168,9 +171,14 @@ def check_image(image: Any, where: str) -> np.ndarray:
             f"{where} must have shape (H, W) or (H, W, C), got {_image_facts(image)}"
         )
     if min(image.shape[:2]) < MIN_SIDE or 0 in image.shape:
+        hint = ""
+        if image.ndim == 3 and image.shape[0] in (1, 3, 4):
+            hint = "; channels come last: transpose it to (H, W, C)"
+        elif image.ndim == 2 and image.shape[1] in (3, 4):
+            hint = "; one image alone is X[None], or [image]"
         raise ImageError(
             f"{where} must be at least {MIN_SIDE} x {MIN_SIDE} pixels, "
-            f"got {_image_facts(image)}"
+            f"got {_image_facts(image)}{hint}"
         )
     if image.ndim == 2:
         image = image[:, :, None]

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mtsk._validation import parameter_error
 from mtsk.feature_maps import FeatureMaps
 
 __all__ = ["DiskCache", "FeatureCache", "MemoryCache", "content_digest", "open_cache"]
@@ -173,7 +174,13 @@ def open_cache(cache: Any) -> FeatureCache | None:
         return None
     if isinstance(cache, str) and cache == "memory":
         return _PROCESS_CACHE
-    return DiskCache(cache) if isinstance(cache, str | os.PathLike) else cache
+    if not isinstance(cache, str | os.PathLike):
+        return cache
+    try:
+        return DiskCache(cache)
+    except OSError as error:
+        allowed = f"None, 'memory', a cache or a folder that can be made ({error})"
+        raise parameter_error("cache", "DeepFeatures", allowed, cache) from error
 
 
 def content_digest(*parts: Any) -> str:

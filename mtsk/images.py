@@ -22,7 +22,7 @@ __all__ = ["Images", "ImageFolder", "read_image"]
 
 Channels = Sequence[int] | Sequence[Sequence[int]] | None
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
@@ -53,7 +53,9 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
             with open(path, "rb") as file:  # decoders leave broken files open
                 return np.asarray(imread(file))
     except Exception as error:  # decoders raise what they like
-        reason = "no such file" if not os.path.exists(path) else error
+        reason = "no such file"
+        if os.path.exists(path):
+            reason = "it is not an image of a known kind, or damaged"
         raise ImageError(f"cannot read image file {str(path)!r}: {reason}") from error
 
 
@@ -100,11 +102,11 @@ class ImageFolder(Sequence):
         if not Path(folder).is_dir():
             raise ImageError(f"no such folder: {str(folder)!r}")
         self.paths = sorted(
-            p for p in Path(folder).iterdir() if p.suffix.lower() in _SUFFIXES
+            p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES
         )
         if not self.paths:
             raise ImageError(
-                f"folder {str(folder)!r} holds no image ({', '.join(_SUFFIXES)})"
+                f"folder {str(folder)!r} holds no image ({', '.join(SUFFIXES)})"
             )
 
     @property
@@ -260,5 +262,5 @@ def _channel_triples(channels: Channels) -> list[tuple[int, ...]] | None:
         good = False
     if not good or triples.min() < 0:
         allowed = "three channel indices >= 0, or a sequence of such triples, or None"
-        raise parameter_error("channels", "the estimator", allowed, channels)
+        raise parameter_error("channels", "DeepFeatures", allowed, channels)
     return [tuple(int(c) for c in triple) for triple in triples]

@@ -190,13 +190,18 @@ class MultiTaskSegmenter(NestedDefaults):
         head = self._head_for([ColumnGroup("real", 1)], ["any"])
         if not hasattr(head, "partial_fit"):
             raise AttributeError(
-                f"partial_fit needs a head that has it, got {head!r}; use "
+                f"partial_fit needs a `head` that has it, got {self.head!r}; use "
                 "head=JointRidge(alpha=1e-3, calibrate=False)"
             )
         images, targets = self._prepare(X, Y, again=hasattr(self, "tasks_"))
         if not hasattr(self, "tasks_"):
             self._resolve_tasks(targets)
             self.pixel_head_ = self.image_head_ = None
+        if targets.task_names != list(self.tasks_):
+            raise UnknownTaskError(
+                f"Y has the tasks {targets.task_names}, the first call had "
+                f"{list(self.tasks_)}"
+            )
         before = self.n_images_ if hasattr(self, "n_images_") else 0
         rows_before = getattr(self, "n_rows_", 0)
         pixel, image = self._read_tables(images, targets, partly=True)
@@ -223,6 +228,8 @@ class MultiTaskSegmenter(NestedDefaults):
             if not isinstance(task, Task):
                 allowed = "a Task, a mapping of task names to Tasks, or None"
                 raise parameter_error(f"tasks[{name!r}]", self, allowed, task)
+        if self.n_jobs == 0:
+            raise parameter_error("n_jobs", self, "an int other than 0, or None", 0)
         if isinstance(self.head, str) and self.head not in HEADS:
             allowed = f"one of {list(HEADS)}, an estimator or a mapping"
             raise parameter_error("head", self, allowed, self.head)
@@ -389,6 +396,8 @@ class MultiTaskSegmenter(NestedDefaults):
     def score(self, X: Any, Y: Any) -> float:
         """Return the mean of the tasks' default metrics.
 
+        Tasks without a label in ``Y`` do not count.
+
         Parameters
         ----------
         X : images
@@ -398,7 +407,10 @@ class MultiTaskSegmenter(NestedDefaults):
         -------
         float
         """
-        return float(np.mean(list(self.score_tasks(X, Y).values())))
+        scores = np.array(list(self.score_tasks(X, Y).values()))
+        if np.isnan(scores).all():
+            raise TargetError("nothing in Y is labelled: there is nothing to score")
+        return float(np.nanmean(scores))
 
     def score_tasks(
         self, X: Any, Y: Any, metrics: Mapping[str, str | None] | None = None

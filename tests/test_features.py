@@ -275,6 +275,7 @@ def test_out_of_memory_names_the_knobs():
         ({"storage": "float64"}, "`storage`"),
         ({"batch_size": 0}, "`batch_size`"),
         ({"cache": 3}, "`cache`"),
+        ({"channels": "zz"}, "`channels` of DeepFeatures"),
         ({"on_error": "ignore"}, "`on_error`"),
         ({"backbone": 7}, "`backbone` of DeepFeatures"),
         ({"device": "abacus"}, "`device`='abacus' cannot be used"),
@@ -283,6 +284,13 @@ def test_out_of_memory_names_the_knobs():
 def test_bad_parameters(keywords, message):
     with pytest.raises(ValueError, match=message):
         tiny(**keywords).fit()
+
+
+def test_a_cache_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    features = tiny(cache=tmp_path / "file" / "cache").fit()
+    with pytest.raises(ValueError, match="`cache` of DeepFeatures must be"):
+        features.transform(toy_images(1)[0])
 
 
 def test_a_device_that_is_not_there():

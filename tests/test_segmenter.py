@@ -223,6 +223,22 @@ def test_partial_fit_refuses_new_classes(toys):
         model.partial_fit(X[:1], [np.full((40, 48), 9)])
 
 
+def test_partial_fit_keeps_to_its_tasks(toys):
+    X, Y = toys
+    model = segmenter(head=SUMS).partial_fit(X[:2], {"a": Y[:2]})
+    with pytest.raises(UnknownTaskError, match=r"Y has .*'b'.*first call had .*'a'"):
+        model.partial_fit(X[2:], {"b": Y[2:]})
+
+
+def test_tasks_without_labels_do_not_count_in_score(toys):
+    X, Y = toys
+    model = segmenter().fit(X, Targets(a=Y, b=[float(i) for i in range(8)]))
+    partly = Targets(a=Y, b=[None] * 8)
+    assert model.score(X, partly) == model.score_tasks(X, partly)["a"]
+    with pytest.raises(TargetError, match="nothing in Y is labelled"):
+        model.score(X, {"a": np.full_like(Y, -1)})
+
+
 def test_sample_weight_counts_like_repetition(toys):
     X, Y = toys
     weight = np.array([2, 1, 0, 1, 1, 1, 1, 0])
@@ -458,6 +474,8 @@ def test_a_corrupt_file_among_good_ones(toys, tmp_path):
     [
         ({"n_pixels": 0}, "`n_pixels` of MultiTaskSegmenter must be an int.*got 0"),
         ({"head_stride": 0}, "`head_stride` of MultiTaskSegmenter"),
+        ({"n_pixels": True}, "`n_pixels` of MultiTaskSegmenter.*got True"),
+        ({"n_jobs": 0}, "`n_jobs` of MultiTaskSegmenter.*other than 0"),
         ({"random_state": "a"}, "`random_state` of MultiTaskSegmenter"),
         ({"tasks": 3}, "`tasks` of MultiTaskSegmenter"),
         ({"tasks": {"a": 3}}, r"`tasks\['a'\]` of MultiTaskSegmenter must be a Task"),
@@ -486,7 +504,9 @@ def test_bad_parameters(toys, keywords, message):
         (lambda Y: "masks", "one entry per image"),
         (lambda Y: {}, "at least one task"),
         (lambda Y: [object()] * 8, "cannot tell the task"),
-        (lambda Y: [np.zeros((2, 2, 2), int)] * 8, "cannot tell the task"),
+        (lambda Y: [np.zeros((2, 2, 3), int)] * 8, r"three axes .*\(2, 2, 3\)"),
+        (lambda Y: [f"masks/{i}.png" for i in range(8)], "names of image files"),
+        (lambda Y: np.arange(8 * 1920).reshape(8, 40, 48), "ids of instances"),
     ],
 )
 def test_bad_targets(toys, targets, message):

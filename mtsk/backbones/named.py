@@ -52,7 +52,8 @@ def timm_backbone(
         known = timm.list_models()
         if name.split(".")[0] not in known:
             close = get_close_matches(name, known, n=8, cutoff=0.4)
-            raise BackboneError(f"timm has no model {name!r}; close to it: {close}")
+            hint = f"; close to it: {close}" if close else ""
+            raise BackboneError(f"timm has no model {name!r}{hint}")
     arguments = _any_size_arguments(timm, name)
     network = _create(
         lambda **kw: timm.create_model(name, **arguments, **kw),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mtsk._validation import parameter_error
 from mtsk.exceptions import WeightsError
 
 __all__ = ["check_sha256", "load_state", "read_weights"]
@@ -17,6 +19,9 @@ __all__ = ["check_sha256", "load_state", "read_weights"]
 
 def check_sha256(path: str | os.PathLike, expected: str) -> None:
     """Raise ``WeightsError`` where a file's SHA-256 is not the one expected."""
+    if not re.fullmatch("[0-9a-fA-F]{64}", expected):
+        allowed = "64 hexadecimal digits, or None"
+        raise parameter_error("weights_sha256", "DeepFeatures", allowed, expected)
     try:
         with open(path, "rb") as file:
             got = hashlib.file_digest(file, "sha256").hexdigest()
@@ -66,8 +71,10 @@ def read_weights(
         else:
             state = torch.load(shown, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, pickle and struct errors alike
-        reason = str(error).split("\n")[0][:200]
-        raise WeightsError(f"cannot read weights {shown!r}: {reason}") from error
+        raise WeightsError(
+            f"cannot read weights {shown!r}: damaged, or not a state dict of tensors "
+            f"({type(error).__name__})"
+        ) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]

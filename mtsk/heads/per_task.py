@@ -177,8 +177,8 @@ def _check_suits(estimator: Any, group: ColumnGroup) -> None:
     inner = getattr(last, "estimator", None)
     if not (suits(estimator) or (inner is not None and suits(inner))):
         raise ValueError(
-            f"a {group.kind} task needs a {wanted}, got {estimator!r}; give one head a "
-            'task, such as head={"classes": LogisticRegression(), "depth": Ridge()}'
+            f"`head`: a {group.kind} task needs a {wanted}, got {estimator!r}; "
+            'give each task its own: head={"sky": LinearSVC(), "depth": Ridge()}'
         )
     if group.kind == "nominal" and isinstance(last, ClassifierChain):
         raise ValueError(

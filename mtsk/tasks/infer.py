@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mtsk.exceptions import TargetError
+from mtsk.images import SUFFIXES
 from mtsk.tasks.base import Task
 from mtsk.tasks.image import Classification, MultiLabel, Regression
 from mtsk.tasks.pixel import BinaryMask, DenseRegression, SemanticSegmentation
@@ -62,6 +63,17 @@ def infer_task(name: str, entries: Sequence[Any]) -> Task:
             "say which task it is with tasks="
         )
     kind, index = next(iter(kinds.items()))
+    if kind == (0, "str") and str(entries[index]).lower().endswith(SUFFIXES):
+        raise TargetError(
+            f"targets of task {name!r} are names of image files ({entries[index]!r}); "
+            "give the label maps themselves, such as mtsk.ImageFolder(paths)"
+        )
+    if kind == (3, "integer"):
+        raise TargetError(
+            f"targets of task {name!r} have three axes (image {index}: "
+            f"{np.shape(entries[index])}); a label map is (H, W), one class a pixel: "
+            "turn colours into classes first, or say the task with tasks="
+        )
     if kind == (1, "set"):
         return MultiLabel()
     if kind not in _TASK_OF:

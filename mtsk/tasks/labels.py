@@ -11,6 +11,9 @@ from mtsk.exceptions import TargetError
 
 __all__ = ["as_label_array", "as_list", "codes_of", "learn_classes", "missing_labels"]
 
+MANY = 1000
+"""More classes than this must be named, since they are more likely ids."""
+
 UNLABELLED = -1
 """The integer that always means: nobody said."""
 
@@ -66,6 +69,12 @@ def learn_classes(
     if len(kinds) > 1:
         raise TargetError("labels mix numbers and strings")
     classes = np.unique(np.concatenate(found) if given is None else np.asarray(given))
+    if len(classes) > MANY and given is None:
+        raise TargetError(
+            f"there are {len(classes)} different labels; are they ids of instances? "
+            "mtsk.tasks.Boundary takes maps of regions; if they are classes, name them "
+            "with `classes`"
+        )
     if len(classes) == 0:
         raise TargetError("no entry has a labelled value: everything is void or -1")
     return classes
@@ -89,7 +98,8 @@ def codes_of(
         if not unseen:
             raise TargetError(
                 f"labels {np.unique(labels[strange]).tolist()[:10]} are not among the "
-                f"classes {classes.tolist()}"
+                f"classes {classes.tolist()[:20]} seen in fit; `classes` of the task "
+                "names all there will be"
             )
         place = np.where(strange, len(classes), place)
     codes = place.astype(np.float32)

@@ -1,0 +1,20 @@
+"""The README's Python blocks run, one after another."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def test_the_tour_runs():
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    assert len(blocks) >= 4
+    names: dict = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of scikit-learn's heads on tiny data
+        for block in blocks:
+            exec(block, names)
+    assert set(names["search"].best_params_) == {"head__alpha", "n_pixels"}
