@@ -20,7 +20,7 @@ from mtsk.heads.base import (
     labelled_columns,
 )
 from mtsk.heads.lbfgs import InverseHessian, distance_along
-from mtsk.heads.statistics import Moments
+from mtsk.heads.statistics import Moments, inverse_std
 from mtsk.tasks.columns import ColumnGroup, score_slices
 
 __all__ = ["JointLogistic"]
@@ -164,30 +164,22 @@ class _Basis:
             return cls._of_few(X[rows].astype(np.float64), weight[rows])
         moments = Moments.of(X, np.zeros((len(X), 1)), weight)
         covariance = moments.covariance()
-        inverse_std = _inverse_std(np.diag(covariance), moments.x_mean)
-        values, axes = np.linalg.eigh(
-            covariance * inverse_std[:, None] * inverse_std[None, :]
-        )
-        return cls(moments.x_mean, inverse_std[:, None] * axes, values.clip(min=0))
+        scale = inverse_std(np.diag(covariance), moments.x_mean)
+        values, axes = np.linalg.eigh(covariance * scale[:, None] * scale[None, :])
+        return cls(moments.x_mean, scale[:, None] * axes, values.clip(min=0))
 
     @classmethod
     def _of_few(cls, X: np.ndarray, weight: np.ndarray) -> _Basis:
         """Fewer rows than features: the rows' own span holds every solution."""
         mean = np.average(X, axis=0, weights=weight)
         X = X - mean
-        inverse_std = _inverse_std(np.average(X**2, axis=0, weights=weight), mean)
-        X *= inverse_std * np.sqrt(weight / weight.sum())[:, None]
+        scale = inverse_std(np.average(X**2, axis=0, weights=weight), mean)
+        X *= scale * np.sqrt(weight / weight.sum())[:, None]
         values, left = np.linalg.eigh(X @ X.T)
         keep = values > values.max(initial=0) * 1e-10
         values = values[keep]
         axes = X.T @ (left[:, keep] / np.sqrt(values))
-        return cls(mean, inverse_std[:, None] * axes, values)
-
-
-def _inverse_std(variance: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Return 1/std, and 0 for features that do not vary beyond rounding."""
-    floor = (1e-6 * (np.abs(mean) + 1e-12)) ** 2
-    return np.where(variance > floor, 1 / np.sqrt(np.maximum(variance, floor)), 0.0)
+        return cls(mean, scale[:, None] * axes, values)
 
 
 class _Problem:

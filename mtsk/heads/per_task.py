@@ -43,9 +43,10 @@ class PerTaskHead(MetaEstimatorMixin, BaseEstimator):
     """Fit scikit-learn estimators to column groups, each on its labelled rows.
 
     A nominal column gets one classifier; every binary column a classifier of its
-    own; every real column a regressor. So does `MultiOutputClassifier`, which does the
-    same; chains (`ClassifierChain`, `RegressorChain`) get a group's columns at once,
-    on the rows where all are labelled. Fits run in parallel with joblib.
+    own; every real column a regressor. `MultiOutputClassifier` is fitted to one column
+    at a time too, which is what it does by itself; chains (`ClassifierChain`,
+    `RegressorChain`) get a group's columns at once, on the rows where all are
+    labelled. Fits run in parallel with joblib.
 
     Parameters
     ----------

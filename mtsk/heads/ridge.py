@@ -25,7 +25,7 @@ from mtsk.heads.base import (
     labelled_columns,
 )
 from mtsk.heads.logistic import JointLogistic
-from mtsk.heads.statistics import Moments
+from mtsk.heads.statistics import Moments, inverse_std
 from mtsk.tasks.columns import ColumnGroup
 
 __all__ = ["JointRidge"]
@@ -332,9 +332,7 @@ def solve_ridge(
     list of (ndarray of shape (d, k), ndarray of shape (k,))
     """
     covariance, cross = moments.covariance(), moments.cross_covariance()
-    variance = np.diag(covariance)
-    floor = (1e-6 * (np.abs(moments.x_mean) + 1e-12)) ** 2
-    scale = np.where(variance > floor, 1 / np.sqrt(np.maximum(variance, floor)), 0.0)
+    scale = inverse_std(np.diag(covariance), moments.x_mean)
     correlation = covariance * scale[:, None] * scale[None, :]
     out = []
     for alpha in alphas:

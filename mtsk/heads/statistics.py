@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from scipy.linalg.blas import ssyrk
 
-__all__ = ["Moments"]
+__all__ = ["Moments", "inverse_std"]
 
 _BLOCK = 8192  # rows of a float32 product before it is added up in float64
 
@@ -146,3 +146,18 @@ class Moments:
     def merge(parts: list[Moments]) -> Moments:
         """Return the moments of the rows of all parts."""
         return reduce(Moments.__add__, parts)
+
+
+def inverse_std(variance: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Return 1/std of each feature, and 0 where it varies no more than by rounding.
+
+    Parameters
+    ----------
+    variance, mean : ndarray of shape (d,)
+
+    Returns
+    -------
+    ndarray of shape (d,)
+    """
+    floor = (1e-6 * (np.abs(mean) + 1e-12)) ** 2
+    return np.where(variance > floor, 1 / np.sqrt(np.maximum(variance, floor)), 0.0)
