@@ -8,6 +8,7 @@ interpolates bilinearly on those centres and repeats the border beyond them, so 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -15,6 +16,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from scipy import sparse
+from torch import nn
 
 __all__ = ["POSITION_NAMES", "FeatureMaps", "position_columns"]
 
@@ -110,6 +112,7 @@ class FeatureMaps:
             grids.setdefault((*tap.shape[:2], *stride), []).append(i)
         return grids
 
+    @torch.inference_mode()
     def at(self, points: np.ndarray) -> np.ndarray:
         """Return hypercolumns at points, bilinearly interpolated.
 
@@ -128,19 +131,14 @@ class FeatureMaps:
         if points.ndim != 2 or points.shape[1] != 2:
             raise ValueError(f"points must have shape (n, 2), got {points.shape}")
         out = np.empty((len(points), self.n_features), np.float32)
-        for (h, w, sy, sx), members in self._grids.items():
-            (y0, y1, fy), (x0, x1, fx) = (
-                _corners(points[:, 0], h, sy),
-                _corners(points[:, 1], w, sx),
-            )
-            cells = (y0 * w + x0, y0 * w + x1, y1 * w + x0, y1 * w + x1)
-            weights = ((1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx)
+        for grid, members in self._grids.items():
+            cells, weights = (torch.from_numpy(a) for a in _neighbours(points.T, grid))
             for i in members:
-                flat = self.taps[i].reshape(h * w, -1)
-                target = out[:, self._columns[i]]
-                target[:] = 0
-                for cell, weight in zip(cells, weights, strict=True):
-                    target += flat[cell] * weight[:, None].astype(np.float32)
+                flat = torch.from_numpy(self.taps[i]).flatten(0, 1).float()
+                blend = nn.functional.embedding_bag(
+                    cells, flat, per_sample_weights=weights, mode="sum"
+                )
+                out[:, self._columns[i]] = blend.numpy()
         if self.position:
             columns = position_columns(points[:, 0], points[:, 1], self.shape)
             out[:, -columns.shape[1] :] = columns
@@ -261,6 +259,17 @@ def _corners(
     return low, np.minimum(low + 1, size - 1), cell - low
 
 
+def _neighbours(
+    places: Sequence[np.ndarray], grid: tuple[int, int, float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the four cells around each place (n, 4) and their bilinear weights."""
+    h, w, sy, sx = grid
+    (y0, y1, fy), (x0, x1, fx) = _corners(places[0], h, sy), _corners(places[1], w, sx)
+    cells = (y0 * w + x0, y0 * w + x1, y1 * w + x0, y1 * w + x1)
+    weights = ((1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx)
+    return np.stack(cells, 1), np.stack(weights, 1, dtype=np.float32)
+
+
 def _upsample(
     planes: torch.Tensor, shape: tuple[int, int], sy: float, sx: float
 ) -> torch.Tensor:
@@ -291,12 +300,8 @@ def _pool_operator(
     n_regions: int,
 ) -> sparse.csr_array:
     """Return the (regions × cells) sums of interpolation weights."""
-    h, w, sy, sx = grid
-    (y0, y1, fy), (x0, x1, fx) = _corners(rows, h, sy), _corners(cols, w, sx)
-    cells = np.concatenate([y0 * w + x0, y0 * w + x1, y1 * w + x0, y1 * w + x1])
-    weights = np.concatenate(
-        [(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx]
-    )
+    cells, weights = _neighbours((rows, cols), grid)
     return sparse.csr_array(
-        (weights, (np.tile(region, 4), cells)), shape=(n_regions, h * w)
+        (weights.ravel(), (np.repeat(region, 4), cells.ravel())),
+        shape=(n_regions, grid[0] * grid[1]),
     )

@@ -23,7 +23,7 @@ from mtsk._validation import (
     check_parameters,
 )
 from mtsk.backbones import BUNDLED, Backbone, choose_device, load_backbone
-from mtsk.backbones.memory import keep_freed_memory
+from mtsk._memory import keep_freed_memory
 from mtsk.cache import FeatureCache, content_digest, open_cache
 from mtsk.exceptions import BackboneError, WeightsError
 from mtsk.feature_maps import POSITION_NAMES, FeatureMaps

@@ -14,7 +14,7 @@ ROOT = Path(mtsk.__file__).parent
 # From low to high. A module may import those of its own level and of lower ones.
 LEVELS = [
     {"exceptions"},
-    {"_validation"},
+    {"_validation", "_memory"},
     {"images", "targets"},
     {"tasks"},
     {"metrics", "datasets"},
@@ -28,7 +28,12 @@ LEVELS = [
     {"testing"},
 ]
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
-HEADS_MAY = {"mtsk.tasks.columns", "mtsk.exceptions", "mtsk._validation"}
+HEADS_MAY = {
+    "mtsk.tasks.columns",
+    "mtsk.exceptions",
+    "mtsk._validation",
+    "mtsk._memory",
+}
 # Rooms of one level that know nothing of one another.
 APART = {"images", "targets", "metrics", "datasets"}
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from mtsk._memory import keep_freed_memory
 from mtsk._validation import Interval, StrOptions, check_parameters
 from mtsk.heads.base import (
     COLUMNS,
@@ -130,7 +131,8 @@ class JointLogistic(JointLinear):
         with tqdm(
             total=self.max_iter, desc="head", disable=not self.verbose, unit="pass"
         ) as bar:
-            _descend(table, problems, self.max_iter, self.tol, bar.update)
+            with keep_freed_memory():
+                _descend(table, problems, self.max_iter, self.tol, bar.update)
         self.n_iter_ = [problem.n_iter for problem in problems]
         parts = [problem.linear() for problem in problems]
         self.coef_ = np.concatenate([w for w, _ in parts], axis=1).astype(np.float32)
@@ -213,6 +215,7 @@ class _Problem:
         self.point = np.concatenate([np.zeros(spread.size), self._start_intercept])
         self.scores = torch.from_numpy(self._start_intercept.astype(np.float32))
         self.scores = self.scores.repeat(len(Y), 1)
+        self._spare = torch.empty_like(self.scores), torch.empty_like(self.scores)
         self.loss, self.n_iter, self.done = np.inf, 0, False
         self._gradient = self._moved = self.direction = np.zeros_like(self.point)
         self.inverse_hessian = InverseHessian()
@@ -290,17 +293,35 @@ class _Problem:
         at, toward = self.inner(self.point), self.inner(self.direction)
         tilt, bend = float((at * toward).sum()), float((toward**2).sum())
 
+        known = self._slope_of_targets(along)
+
         def slope_at(distance: float) -> float:
-            _, residual = self.loss_and_residual(self.scores + distance * along)
-            data = float((residual * along).sum(dtype=torch.float64))
+            data = self._slope_of_means(along, distance) - known
             return data + self.alpha * (tilt + distance * bend)
 
         slope = float(self.direction @ self._gradient)
         distance = distance_along(slope_at, slope)
         self._moved = distance * self.direction
-        self.scores += distance * along
+        self.scores.add_(along, alpha=distance)
         self.point = self.point + self._moved
         self.n_iter += 1
+
+    def _slope_of_targets(self, along: torch.Tensor) -> float:
+        """Return Σ mass · target · along, the part of a slope that stays."""
+        if self.group.kind == "nominal":
+            return _dot(along.gather(1, self.target[:, None]), self.mass)
+        return _dot(along * self.target, self.mass)
+
+    def _slope_of_means(self, along: torch.Tensor, distance: float) -> float:
+        """Return Σ mass · E[target] · along at a distance."""
+        scores, means = self._spare
+        torch.add(self.scores, along, alpha=distance, out=scores)
+        if self.group.kind == "nominal":
+            torch.softmax(scores, 1, out=means)
+            return _dot(means.mul_(along).sum(dim=1, keepdim=True), self.mass)
+        if self.group.kind == "binary":
+            scores.sigmoid_()
+        return _dot(torch.mul(scores, along, out=means), self.mass)
 
     def loss_and_residual(self, scores: torch.Tensor) -> tuple[float, torch.Tensor]:
         """Return the weighted mean loss and its gradient by the scores."""
@@ -336,6 +357,7 @@ def _descend(
     then found from scores alone; a second product gives all gradients.
     """
     active = list(problems)
+    ones, along = torch.ones(len(X)), torch.empty(0)
     for iteration in range(max_iter + 1):
         residuals = [problem.residual(tol) for problem in active]
         going = [not p.done and iteration < max_iter for p in active]
@@ -343,8 +365,8 @@ def _descend(
         if not active:
             break
         joined = torch.cat([r for r, on in zip(residuals, going, strict=True) if on], 1)
-        by_coef = (joined.T.contiguous() @ X).T.double().numpy()
-        by_intercept = joined.sum(dim=0, dtype=torch.float64).numpy()
+        by_coef = (joined.T @ X).T.double().numpy()
+        by_intercept = (ones @ joined).double().numpy()
         parts = _parts(active)
         centred = [
             p.centred(by_coef[:, part], by_intercept[part])
@@ -358,12 +380,17 @@ def _descend(
             p.with_intercept(coef, p.direction)
             for p, coef in zip(active, turned, strict=True)
         ]
-        coef = np.concatenate([c for c, _ in lines], axis=1).astype(np.float32)
-        along = X @ torch.from_numpy(coef)
+        coef = np.concatenate([c for c, _ in lines], axis=1).astype(np.float32, "C")
+        torch.mm(X, torch.from_numpy(coef), out=along.resize_(len(X), coef.shape[1]))
         for problem, part, (_, intercept) in zip(active, parts, lines, strict=True):
             shift = torch.from_numpy(intercept.astype(np.float32))
-            problem.step(along[:, part] + shift)
+            problem.step(along[:, part].add_(shift))
         after_pass()
+
+
+def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Return the sum of a product, added up in float64 over blocks of float32."""
+    return float((a * b).sum(dtype=torch.float64))
 
 
 def _times_axes(
@@ -375,9 +402,10 @@ def _times_axes(
     for i, problem in enumerate(problems):
         sharing.setdefault(id(problem.basis), []).append(i)
     for members in sharing.values():
-        axes = problems[members[0]].basis.axes
-        joined = np.concatenate([blocks[i] for i in members], axis=1)
-        product = (axes.T if transpose else axes) @ joined
+        # By torch: numpy's BLAS has threads of its own, which get in torch's way.
+        axes = torch.from_numpy(problems[members[0]].basis.axes)
+        joined = torch.from_numpy(np.concatenate([blocks[i] for i in members], axis=1))
+        product = ((axes.T if transpose else axes) @ joined).numpy()
         ends = np.cumsum([blocks[i].shape[1] for i in members])[:-1]
         for i, part in zip(members, np.split(product, ends, axis=1), strict=True):
             out[i] = part

@@ -19,7 +19,7 @@ from mtsk.backbones import (
 )
 from mtsk.backbones.fold import fold_batch_norm
 from mtsk.backbones.hooks import find_tap_names, hooked_forward
-from mtsk.backbones.memory import keep_freed_memory
+from mtsk._memory import keep_freed_memory
 from mtsk.backbones.weights import check_sha256, load_state, read_weights
 from mtsk.exceptions import BackboneError, MtskError, WeightsError
 
