@@ -22,7 +22,14 @@ import numpy as np
 from mtsk._validation import parameter_error
 from mtsk.feature_maps import FeatureMaps
 
-__all__ = ["DiskCache", "FeatureCache", "MemoryCache", "content_digest", "open_cache"]
+__all__ = [
+    "CachePart",
+    "DiskCache",
+    "FeatureCache",
+    "MemoryCache",
+    "content_digest",
+    "open_cache",
+]
 
 
 class FeatureCache(Protocol):
@@ -38,6 +45,9 @@ class FeatureCache(Protocol):
 class MemoryCache:
     """Least-recently-used entries up to a number of bytes.
 
+    It takes whatever tells its size as ``nbytes``: features of images, and what heads
+    derive from a table of them.
+
     Clones share it: ``clone`` and ``deepcopy`` hand back the same cache. A process
     of its own (joblib's) starts with an empty one.
 
@@ -50,7 +60,7 @@ class MemoryCache:
     def __init__(self, max_bytes: int | None = None) -> None:
         self.max_bytes = max_bytes if max_bytes is not None else _half_of_memory()
         self.n_bytes = 0
-        self._entries: OrderedDict[str, FeatureMaps] = OrderedDict()
+        self._entries: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.Lock()
 
     def __sklearn_clone__(self) -> MemoryCache:
@@ -68,28 +78,51 @@ class MemoryCache:
     def __repr__(self) -> str:
         return f"MemoryCache({len(self)} entries, {self.n_bytes / 2**20:.0f} MiB)"
 
-    def get(self, key: str) -> FeatureMaps | None:
+    def get(self, key: str) -> Any:
         """Return an entry, or None."""
         with self._lock:
             if key in self._entries:
                 self._entries.move_to_end(key)
             return self._entries.get(key)
 
-    def put(self, key: str, maps: FeatureMaps) -> None:
+    def put(self, key: str, entry: Any) -> None:
         """Keep an entry; the least recently used make room for it."""
         with self._lock:
-            if key in self._entries or maps.nbytes > self.max_bytes:
+            if key in self._entries or entry.nbytes > self.max_bytes:
                 return
-            while self.n_bytes + maps.nbytes > self.max_bytes:
+            while self.n_bytes + entry.nbytes > self.max_bytes:
                 self.n_bytes -= self._entries.popitem(last=False)[1].nbytes
-            self._entries[key] = maps
-            self.n_bytes += maps.nbytes
+            self._entries[key] = entry
+            self.n_bytes += entry.nbytes
 
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
             self._entries.clear()
             self.n_bytes = 0
+
+
+class CachePart:
+    """The entries of a cache that are about one thing.
+
+    Parameters
+    ----------
+    cache : MemoryCache
+    name : str
+        Of the thing; part of every key.
+    """
+
+    def __init__(self, cache: MemoryCache, name: str) -> None:
+        self.cache = cache
+        self.name = name
+
+    def get(self, key: str) -> Any:
+        """Return an entry, or None."""
+        return self.cache.get(content_digest(self.name, key))
+
+    def put(self, key: str, entry: Any) -> None:
+        """Keep an entry."""
+        self.cache.put(content_digest(self.name, key), entry)
 
 
 class DiskCache:

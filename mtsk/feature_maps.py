@@ -8,7 +8,6 @@ interpolates bilinearly on those centres and repeats the border beyond them, so 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -132,7 +131,10 @@ class FeatureMaps:
             raise ValueError(f"points must have shape (n, 2), got {points.shape}")
         out = np.empty((len(points), self.n_features), np.float32)
         for grid, members in self._grids.items():
-            cells, weights = (torch.from_numpy(a) for a in _neighbours(points.T, grid))
+            cells, weights = (
+                torch.from_numpy(a)
+                for a in _neighbours(points[:, 0], points[:, 1], grid)
+            )
             for i in members:
                 flat = torch.from_numpy(self.taps[i]).flatten(0, 1).float()
                 blend = nn.functional.embedding_bag(
@@ -260,11 +262,11 @@ def _corners(
 
 
 def _neighbours(
-    places: Sequence[np.ndarray], grid: tuple[int, int, float, float]
+    y: np.ndarray, x: np.ndarray, grid: tuple[int, int, float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the four cells around each place (n, 4) and their bilinear weights."""
     h, w, sy, sx = grid
-    (y0, y1, fy), (x0, x1, fx) = _corners(places[0], h, sy), _corners(places[1], w, sx)
+    (y0, y1, fy), (x0, x1, fx) = _corners(y, h, sy), _corners(x, w, sx)
     cells = (y0 * w + x0, y0 * w + x1, y1 * w + x0, y1 * w + x1)
     weights = ((1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx)
     return np.stack(cells, 1), np.stack(weights, 1, dtype=np.float32)
@@ -300,7 +302,7 @@ def _pool_operator(
     n_regions: int,
 ) -> sparse.csr_array:
     """Return the (regions × cells) sums of interpolation weights."""
-    cells, weights = _neighbours((rows, cols), grid)
+    cells, weights = _neighbours(rows, cols, grid)
     return sparse.csr_array(
         (weights.ravel(), (np.repeat(region, 4), cells.ravel())),
         shape=(n_regions, grid[0] * grid[1]),

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from tqdm.auto import tqdm
 
+from mtsk._memory import keep_freed_memory
 from mtsk._validation import (
     HasMethods,
     Interval,
@@ -23,8 +24,13 @@ from mtsk._validation import (
     check_parameters,
 )
 from mtsk.backbones import BUNDLED, Backbone, choose_device, load_backbone
-from mtsk._memory import keep_freed_memory
-from mtsk.cache import FeatureCache, content_digest, open_cache
+from mtsk.cache import (
+    CachePart,
+    FeatureCache,
+    MemoryCache,
+    content_digest,
+    open_cache,
+)
 from mtsk.exceptions import BackboneError, WeightsError
 from mtsk.feature_maps import POSITION_NAMES, FeatureMaps
 from mtsk.images import Channels, Images
@@ -254,6 +260,24 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         if self.position and self.output == "maps":
             names += [f"position_{name}" for name in POSITION_NAMES]
         return np.array(names, dtype=object)
+
+    def memo(self, name: str) -> CachePart | None:
+        """Return a place for what is derived from these features, for the next fit.
+
+        Parameters
+        ----------
+        name : str
+            Of what the derived is about, such as the digest of a table.
+
+        Returns
+        -------
+        CachePart or None
+            None where ``cache`` is not kept in memory.
+        """
+        cache = open_cache(self.cache)
+        if not isinstance(cache, MemoryCache):
+            return None
+        return CachePart(cache, content_digest(name, self._recipe()))
 
     def __sklearn_clone__(self) -> Self:
         """Clone without copying a network."""

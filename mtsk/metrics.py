@@ -220,6 +220,8 @@ class _Confusion:
 class _BoundaryF1:
     """F1 from matches summed over images."""
 
+    needs_maps = True  # neighbours count, so single pixels will not do
+
     def __init__(self, task: Task) -> None:
         self.task = task
         self.tolerance = getattr(task, "tolerance", 0.0075)
@@ -377,32 +379,50 @@ class task_scorer:
 
     Parameters
     ----------
-    task : str
-        Name of the task.
+    task : str, default=None
+        Name of the task. None is the mean over all tasks.
     metric : str, default=None
         One of the task's metrics; errors (``"rmse"``, ``"mae"``) are negated, so
         that more is better. None is the task's own choice.
+    n_pixels : int, default=None
+        Score at most so many labelled pixels of each image. None is all. Some
+        hundreds suffice to compare candidates, and take a tenth of the time.
 
     Examples
     --------
     >>> from mtsk import task_scorer
     >>> scoring = {"edges": task_scorer("edges", "boundary_f1")}
+    >>> quick = task_scorer(n_pixels=500)
     """
 
-    def __init__(self, task: str, metric: str | None = None) -> None:
+    def __init__(
+        self,
+        task: str | None = None,
+        metric: str | None = None,
+        *,
+        n_pixels: int | None = None,
+    ) -> None:
+        if task is None and metric is not None:
+            raise ValueError(f"metric={metric!r} needs a `task`")
         self.task = task
         self.metric = metric
+        self.n_pixels = n_pixels
 
     def __call__(self, estimator: Any, X: Any, Y: Any) -> float:
         """Return the score of a fitted MultiTaskSegmenter on images and targets."""
+        if self.task is None:
+            scores = estimator.score_tasks(X, Y, n_pixels=self.n_pixels)
+            known = [s for s in scores.values() if not np.isnan(s)]
+            return float(np.mean(known)) if known else float("nan")
         if self.task not in estimator.tasks_:
             raise UnknownTaskError(
                 f"no task {self.task!r}; the tasks are {list(estimator.tasks_)}"
             )
-        scores = estimator.score_tasks(X, Y, metrics={self.task: self.metric})
+        metrics = {self.task: self.metric}
+        scores = estimator.score_tasks(X, Y, metrics=metrics, n_pixels=self.n_pixels)
         return (
             -scores[self.task] if self.metric in _LESS_IS_BETTER else scores[self.task]
         )
 
     def __repr__(self) -> str:
-        return f"task_scorer({self.task!r}, {self.metric!r})"
+        return f"task_scorer({self.task!r}, {self.metric!r}, n_pixels={self.n_pixels})"

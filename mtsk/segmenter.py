@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any, Self
 
@@ -26,7 +26,7 @@ from mtsk.heads import JointLinear, JointLogistic, JointRidge, PerTaskHead
 from mtsk.images import Images
 from mtsk.metrics import task_metric
 from mtsk.nested import HEADS, NestedDefaults
-from mtsk.tables import TableBuilder, encode_entry
+from mtsk.tables import Table, TableBuilder, choose_pixels, encode_entry
 from mtsk.targets import DEFAULT_TASK, Targets, as_targets
 from mtsk.task_scores import task_scores
 from mtsk.tasks import Task, infer_task
@@ -208,17 +208,14 @@ class MultiTaskSegmenter(NestedDefaults):
         self.n_images_ += before
         self.n_rows_ += rows_before
         weight = _image_weights(sample_weight, len(images))
-        for granularity, (table, Y_table, rows) in {
-            "pixel": pixel,
-            "image": image,
-        }.items():
+        for granularity, table in {"pixel": pixel, "image": image}.items():
             names = self._names(granularity)
-            if not names or not len(table):
+            if not names or not len(table.X):
                 continue
             head = getattr(self, f"{granularity}_head_")
             if head is None:
                 head = self._head_for([self.tasks_[n].group_ for n in names], names)
-            head.partial_fit(table, Y_table, sample_weight=weight[rows])
+            head.partial_fit(table.X, table.Y, sample_weight=weight[table.images])
             setattr(self, f"{granularity}_head_", head)
         return self
 
@@ -271,7 +268,7 @@ class MultiTaskSegmenter(NestedDefaults):
 
     def _read_tables(
         self, images: Images, targets: Targets, *, partly: bool = False
-    ) -> tuple[_Table, _Table]:
+    ) -> tuple[Table, Table]:
         """Pass every image through the network once; return both tables."""
         builders = {
             kind: TableBuilder(
@@ -294,9 +291,10 @@ class MultiTaskSegmenter(NestedDefaults):
             raise TargetError("every image was skipped: nothing to learn from")
         self.n_images_ = n_read
         pixel, image = (
-            b.finish(partly=partly) if b.tasks else _NO_TABLE for b in builders.values()
+            b.finish(partly=partly) if b.tasks else Table.empty()
+            for b in builders.values()
         )
-        self.n_rows_ = len(pixel[0])
+        self.n_rows_ = len(pixel.X)
         blank = builders["pixel"].blank + builders["image"].blank
         if blank:
             warnings.warn(
@@ -307,18 +305,19 @@ class MultiTaskSegmenter(NestedDefaults):
             )
         return pixel, image
 
-    def _fit_head(self, granularity: str, table: _Table, weight: np.ndarray) -> Any:
+    def _fit_head(self, granularity: str, table: Table, weight: np.ndarray) -> Any:
         names = self._names(granularity)
         if not names:
             return None
-        X, Y, rows = table
         head = self._head_for([self.tasks_[n].group_ for n in names], names)
         extra: dict[str, Any] = {}
         if isinstance(head, JointRidge | PerTaskHead):
-            extra["groups"] = rows
+            extra["groups"] = table.images
+        if isinstance(head, JointLogistic | JointRidge):
+            extra["memo"] = self.features_.memo(table.digest)
         if (weight != 1).any():
-            extra["sample_weight"] = weight[rows]
-        return head.fit(X, Y, **extra)
+            extra["sample_weight"] = weight[table.images]
+        return head.fit(table.X, table.Y, **extra)
 
     def _head_for(self, groups: list[ColumnGroup], names: list[str]) -> Any:
         """Return an unfitted head for some column groups."""
@@ -413,7 +412,11 @@ class MultiTaskSegmenter(NestedDefaults):
         return float(np.nanmean(scores))
 
     def score_tasks(
-        self, X: Any, Y: Any, metrics: Mapping[str, str | None] | None = None
+        self,
+        X: Any,
+        Y: Any,
+        metrics: Mapping[str, str | None] | None = None,
+        n_pixels: int | None = None,
     ) -> dict[str, float]:
         """Score every task that ``Y`` has a column of.
 
@@ -423,6 +426,10 @@ class MultiTaskSegmenter(NestedDefaults):
         Y : targets, as for ``fit``
         metrics : mapping of task to metric, default=None
             Which metric of which task. None is each task's own.
+        n_pixels : int, default=None
+            Judge pixel tasks by at most so many labelled pixels of each image, chosen
+            as ``fit`` chooses them: an estimate, many times faster, good enough to
+            compare candidates. None is every pixel. Metrics of boundaries need that.
 
         Returns
         -------
@@ -440,20 +447,47 @@ class MultiTaskSegmenter(NestedDefaults):
         names = self._wanted(list(wanted))
         columns = {name: targets[name] for name in names}
         meters = {name: task_metric(self.tasks_[name], wanted[name]) for name in names}
+        if n_pixels is not None:
+            _check_n_pixels(self, n_pixels, meters)
         for index, maps in self.features_.iter_maps(images, desc="score"):
-            labelled = [n for n in names if columns[n][index] is not None]
-            for name, scores in self._scores(maps, labelled).items():
-                truth = encode_entry(
+            truths = {
+                name: encode_entry(
                     name,
                     self.tasks_[name],
-                    columns[name][index],
+                    column[index],
                     index,
                     maps.shape,
                     unseen=True,
                 )
+                for name, column in columns.items()
+                if column[index] is not None
+            }
+            for name, truth, scores in self._truths_and_scores(maps, truths, n_pixels):
                 meters[name].update(truth, scores)
         images.warn_of_skipped()
         return {name: meter.result() for name, meter in meters.items()}
+
+    def _truths_and_scores(
+        self, maps: FeatureMaps, truths: Mapping[str, np.ndarray], n_pixels: int | None
+    ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """Yield (task, truth, scores) of an image, whole or at some labelled pixels."""
+        if n_pixels is None:
+            for name, scores in self._scores(maps, list(truths)).items():
+                yield name, truths[name], scores
+            return
+        points: np.ndarray | None
+        for name, truth in truths.items():
+            points, known = None, truth
+            if self.tasks_[name].granularity == "pixel":
+                flat = truth.reshape(-1, truth.shape[-1])
+                labelled = ~np.isnan(flat).all(axis=1)
+                rows = np.flatnonzero(
+                    choose_pixels(labelled[None], n_pixels, self._seed, maps.digest)[0]
+                )
+                points = np.stack(np.unravel_index(rows, maps.shape), axis=1)
+                known = flat[rows]
+            if known.size:
+                yield name, known, self._scores(maps, [name], points)[name]
 
     def _wanted(self, tasks: Sequence[str] | None) -> list[str]:
         check_is_fitted(self)
@@ -467,9 +501,14 @@ class MultiTaskSegmenter(NestedDefaults):
                 )
         return names
 
-    def _scores(self, maps: FeatureMaps, names: Sequence[str]) -> dict[str, np.ndarray]:
+    def _scores(
+        self,
+        maps: FeatureMaps,
+        names: Sequence[str],
+        points: np.ndarray | None = None,
+    ) -> dict[str, np.ndarray]:
         heads = {"pixel": self.pixel_head_, "image": self.image_head_}
-        return task_scores(maps, self.tasks_, heads, names, self.head_stride)
+        return task_scores(maps, self.tasks_, heads, names, self.head_stride, points)
 
     def _map_scores(self, X: Any, tasks: Sequence[str] | None, decode: Any) -> Any:
         names = self._wanted(tasks)
@@ -484,8 +523,6 @@ class MultiTaskSegmenter(NestedDefaults):
         return shaped[DEFAULT_TASK] if self._bare and tasks is None else shaped
 
 
-_Table = tuple[np.ndarray, np.ndarray, np.ndarray]
-_NO_TABLE: _Table = (np.empty((0, 0)), np.empty((0, 0)), np.empty(0, int))
 _CONSTRAINTS: dict[str, list] = {
     "tasks": [Task, Mapping, None],
     "features": [DeepFeatures, None],
@@ -516,6 +553,18 @@ def _image_weights(sample_weight: Any, n_images: int) -> np.ndarray:
             f"{weight.shape}"
         )
     return weight
+
+
+def _check_n_pixels(
+    model: MultiTaskSegmenter, n_pixels: Any, meters: Mapping[str, Any]
+) -> None:
+    if not isinstance(n_pixels, Integral) or n_pixels < 1:
+        raise parameter_error("n_pixels", model, "an int > 0, or None", n_pixels)
+    for name, meter in meters.items():
+        if getattr(meter, "needs_maps", False):
+            raise ValueError(
+                f"the metric of task {name!r} needs whole maps; leave `n_pixels` None"
+            )
 
 
 def _probabilities(task: Task, scores: np.ndarray) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,9 +12,34 @@ from mtsk.exceptions import TargetError
 from mtsk.feature_maps import FeatureMaps
 from mtsk.tasks.base import Task
 
-__all__ = ["TableBuilder", "choose_pixels", "encode_entry"]
+__all__ = ["Table", "TableBuilder", "choose_pixels", "encode_entry"]
 
 _BLOCK = 2**24  # numbers; so many that malloc maps them on their own
+
+
+class Table(NamedTuple):
+    """Rows to learn from.
+
+    Attributes
+    ----------
+    X : ndarray of float32, shape (n_rows, n_features)
+    Y : ndarray of float32, shape (n_rows, n_columns)
+        Coded targets, NaN missing.
+    images : ndarray of int, shape (n_rows,)
+        The image of each row.
+    digest : str
+        Hash of which pixels of which images the rows are.
+    """
+
+    X: np.ndarray
+    Y: np.ndarray
+    images: np.ndarray
+    digest: str
+
+    @classmethod
+    def empty(cls) -> Table:
+        """Return a table without rows."""
+        return cls(np.empty((0, 0)), np.empty((0, 0)), np.empty(0, int), "")
 
 
 def encode_entry(
@@ -121,6 +147,7 @@ class TableBuilder:
         self._Y: list[np.ndarray] = []
         self._images: list[np.ndarray] = []
         self._labelled_at: dict[str, int] = dict.fromkeys(tasks, 0)
+        self._digest = hashlib.blake2b(digest_size=16)
         self.blank: list[tuple[str, int]] = []
 
     def add(self, index: int, maps: FeatureMaps, entries: Mapping[str, Any]) -> None:
@@ -151,6 +178,7 @@ class TableBuilder:
         if next(iter(self.tasks.values())).granularity == "pixel":
             self._add_pixels(index, maps, columns)
         elif not all(np.isnan(c).all() for c in columns):
+            self._digest.update(maps.digest.encode())
             self._append(index, maps.vector()[None], np.concatenate(columns, axis=1))
 
     def _add_pixels(
@@ -161,6 +189,7 @@ class TableBuilder:
         rows = np.flatnonzero(chosen.any(axis=0))
         if not len(rows):
             return
+        self._digest.update(maps.digest.encode() + rows.tobytes())
         points = np.stack(np.unravel_index(rows, maps.shape), axis=1)
         table = np.concatenate(
             [
@@ -176,9 +205,7 @@ class TableBuilder:
         self._Y.append(Y)
         self._images.append(np.full(len(X), index))
 
-    def finish(
-        self, *, partly: bool = False
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def finish(self, *, partly: bool = False) -> Table:
         """Return the table, and let go of its pieces.
 
         Parameters
@@ -188,10 +215,7 @@ class TableBuilder:
 
         Returns
         -------
-        X : ndarray of float32, shape (n_rows, n_features)
-        Y : ndarray of float32, shape (n_rows, n_columns)
-        images : ndarray of int, shape (n_rows,)
-            The image of each row.
+        Table
 
         Raises
         ------
@@ -205,9 +229,9 @@ class TableBuilder:
                     "holds nothing but void, -1 or NaN"
                 )
         if not self._Y:
-            return np.empty((0, 0)), np.empty((0, 0)), np.empty(0, int)
+            return Table.empty()
         Y, images = np.concatenate(self._Y), np.concatenate(self._images)
-        return self._X.rows(), Y, images
+        return Table(self._X.rows(), Y, images, self._digest.hexdigest())
 
 
 class _GrowingTable:

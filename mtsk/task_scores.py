@@ -23,6 +23,7 @@ def task_scores(
     heads: Mapping[str, Any],
     names: Sequence[str],
     stride: int,
+    points: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the scores of some tasks for one image.
 
@@ -37,10 +38,12 @@ def task_scores(
         The tasks wanted.
     stride : int
         Pixels between those at which heads that are not linear are evaluated.
+    points : ndarray of int, shape (n, 2), optional
+        The only pixels wanted.
 
     Returns
     -------
-    dict of str to ndarray of shape (H, W, size) or (size,)
+    dict of str to ndarray of shape (H, W, size), (n, size) at points, or (size,)
     """
     out: dict[str, np.ndarray] = {}
     for granularity, head in heads.items():
@@ -53,6 +56,9 @@ def task_scores(
         if granularity == "image":
             scores = head.decision_function(maps.vector()[None])[0]
             out |= {name: scores[of_name[name]] for name in wanted}
+        elif points is not None:
+            scores = head.decision_function(maps.at(points))
+            out |= {name: scores[:, of_name[name]] for name in wanted}
         elif isinstance(head, JointLinear):
             out |= _linear_scores(maps, head, {n: of_name[n] for n in wanted})
         else:

@@ -427,7 +427,10 @@ class Fitted:
 
     tasks_ = {"depth": None, "kind": None}
 
-    def score_tasks(self, X, Y, metrics):
+    def score_tasks(self, X, Y, metrics=None, n_pixels=None):
+        self.n_pixels = n_pixels
+        if metrics is None:
+            return {"depth": 0.5, "kind": 0.25, "unlabelled": float("nan")}
         (self.asked,) = metrics.items()
         return {next(iter(metrics)): 0.25}
 
@@ -446,4 +449,13 @@ def test_scorer_of_an_unknown_task():
         UnknownTaskError, match=r"no task 'dept'; the tasks are \['depth'"
     ):
         task_scorer("dept")(Fitted(), [], [])
-    assert repr(task_scorer("a", "r2")) == "task_scorer('a', 'r2')"
+    scorer = task_scorer("a", "r2", n_pixels=9)
+    assert repr(scorer) == "task_scorer('a', 'r2', n_pixels=9)"
+
+
+def test_scorer_without_a_task_is_the_mean_of_all():
+    estimator = Fitted()
+    assert task_scorer(n_pixels=7)(estimator, [], []) == 0.375
+    assert estimator.n_pixels == 7
+    with pytest.raises(ValueError, match="metric='r2' needs a `task`"):
+        task_scorer(None, "r2")

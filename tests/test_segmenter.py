@@ -42,6 +42,7 @@ from mtsk.exceptions import (
     TargetError,
     UnknownTaskError,
 )
+from mtsk.heads import Moments
 from mtsk.tasks import (
     BinaryMask,
     Boundary,
@@ -354,6 +355,67 @@ def test_grid_search_with_ragged_images_and_a_scorer(toys):
         cv=2,
     ).fit(images, targets)
     assert np.isfinite(many.cv_results_["mean_test_b"]).all()
+
+
+def test_scoring_some_pixels_estimates_scoring_all(toys):
+    X, Y = toys
+    targets = Targets(
+        semantic=Y, bright=[y == Y.max() for y in Y], name=list("ababcbcb")
+    )
+    model = segmenter().fit(X[:4], targets[:4])
+    whole = model.score_tasks(X, targets)
+    some = model.score_tasks(X, targets, n_pixels=300)
+    every = model.score_tasks(X, targets, n_pixels=10**6)
+    assert some["semantic"] == pytest.approx(whole["semantic"], abs=0.05)
+    assert some["semantic"] != whole["semantic"]
+    assert every == pytest.approx(whole, abs=1e-3)  # equal but for rounding at ties
+    masked = Y.copy()
+    masked[:, ::2] = -1
+    scribbles = Targets(semantic=masked)
+    assert model.score_tasks(X, scribbles, n_pixels=10**6) == pytest.approx(
+        model.score_tasks(X, scribbles), abs=1e-3
+    )
+
+
+def test_scoring_some_pixels_refuses_boundaries_and_nonsense(toys):
+    X, Y = toys
+    model = segmenter().fit(X[:4], Y[:4])
+    with pytest.raises(ValueError, match="task 'target' needs whole maps"):
+        model.score_tasks(X, Y, metrics={"target": "boundary_f1"}, n_pixels=9)
+    for wrong in (0, 1.5, "many"):
+        with pytest.raises(ValueError, match="n_pixels"):
+            model.score_tasks(X, Y, n_pixels=wrong)
+
+
+@pytest.mark.parametrize("head", ["logistic", "ridge"])
+def test_what_the_cache_keeps_of_a_table_changes_nothing(toys, head, monkeypatch):
+    X, Y = toys
+    cache = MemoryCache()
+    features = DeepFeatures(scales=[1], cache=cache)
+    model = segmenter(features=features, head=head)
+    made = []
+    of = Moments.of.__func__
+
+    def counted(cls, table, *rest):
+        if table.shape[1] > 100:  # not the small tables of calibration
+            made.append(1)
+        return of(cls, table, *rest)
+
+    monkeypatch.setattr(Moments, "of", classmethod(counted))
+    model.fit(X, Y)
+    first = len(made)
+    for alpha in (0.3, 0.7):
+        for images in (X, X[:6]):
+            cached = model.set_params(head__alpha=alpha).fit(images, Y[: len(images)])
+            fresh = segmenter(features=DeepFeatures(scales=[1]), head=head)
+            fresh.set_params(head__alpha=alpha)
+            before = len(made)
+            again = cached.pixel_head_.coef_.copy()
+            assert np.array_equal(
+                again, fresh.fit(images, Y[: len(images)]).pixel_head_.coef_
+            )
+            del made[before:]
+    assert first <= len(made) <= 2 * first  # once for X, once for X[:6]
 
 
 def test_the_network_sees_each_image_once_in_a_grid_search(toys):

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from mtsk._memory import keep_freed_memory
@@ -17,8 +18,10 @@ from mtsk.heads.base import (
     COLUMNS,
     ClassWeight,
     JointLinear,
+    Memo,
     class_weights,
     labelled_columns,
+    recall,
 )
 from mtsk.heads.lbfgs import InverseHessian, distance_along
 from mtsk.heads.statistics import Moments, inverse_std
@@ -103,7 +106,9 @@ class JointLogistic(JointLinear):
         self.tol = tol
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, memo: Memo | None = None
+    ) -> Self:
         """Fit all groups.
 
         Parameters
@@ -111,6 +116,8 @@ class JointLogistic(JointLinear):
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_columns)
         sample_weight : array-like of shape (n_samples,), default=None
+        memo : object with ``get`` and ``put``, default=None
+            Keeps the eigendecomposition between fits. One memo for each ``X``.
 
         Returns
         -------
@@ -125,14 +132,18 @@ class JointLogistic(JointLinear):
         table = torch.from_numpy(np.ascontiguousarray(X))
         bases: dict[bytes, _Basis] = {}
         problems = [
-            _Problem(group, Y[:, part], weight, self, X, bases)
+            _Problem(group, Y[:, part], weight, self, X, bases, memo)
             for group, part, _ in labelled_columns(self.groups_)
         ]
-        with tqdm(
-            total=self.max_iter, desc="head", disable=not self.verbose, unit="pass"
-        ) as bar:
-            with keep_freed_memory():
-                _descend(table, problems, self.max_iter, self.tol, bar.update)
+        with (
+            tqdm(
+                total=self.max_iter, desc="head", disable=not self.verbose, unit="pass"
+            ) as bar,
+            # Idle threads of numpy's BLAS spin, and take the cores from torch's.
+            threadpool_limits(1, user_api="blas"),
+            keep_freed_memory(),
+        ):
+            _descend(table, problems, self.max_iter, self.tol, bar.update)
         self.n_iter_ = [problem.n_iter for problem in problems]
         parts = [problem.linear() for problem in problems]
         self.coef_ = np.concatenate([w for w, _ in parts], axis=1).astype(np.float32)
@@ -158,6 +169,10 @@ class _Basis:
     mean: np.ndarray  # (d,)
     axes: np.ndarray  # (d, r): standardise, then rotate
     values: np.ndarray  # (r,) variances along the axes
+
+    @property
+    def nbytes(self) -> int:
+        return self.mean.nbytes + self.axes.nbytes + self.values.nbytes
 
     @classmethod
     def of(cls, X: np.ndarray, weight: np.ndarray) -> _Basis:
@@ -195,6 +210,7 @@ class _Problem:
         head: JointLogistic,
         X: np.ndarray,
         bases: dict[bytes, _Basis],
+        memo: Memo | None = None,
     ) -> None:
         self.group = group
         self.alpha = head.alpha_real if group.kind == "real" else head.alpha
@@ -203,7 +219,7 @@ class _Problem:
             raise ValueError("a column group has no labelled row of positive weight")
         key = rows.tobytes()
         if key not in bases:
-            bases[key] = _Basis.of(X, rows)
+            bases[key] = recall(memo, [rows], lambda: _Basis.of(X, rows))
         self.basis = bases[key]
         entries = class_weights(group, Y, weight, head.class_weight)
         total = entries.sum(axis=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -21,8 +22,10 @@ from mtsk.heads.base import (
     POWER,
     ClassWeight,
     JointLinear,
+    Memo,
     class_weights,
     labelled_columns,
+    recall,
 )
 from mtsk.heads.logistic import JointLogistic
 from mtsk.heads.statistics import Moments, inverse_std
@@ -112,7 +115,12 @@ class JointRidge(JointLinear):
         self.columns = columns
 
     def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        groups: Any = None,
+        memo: Memo | None = None,
     ) -> Self:
         """Fit all groups.
 
@@ -123,6 +131,8 @@ class JointRidge(JointLinear):
         sample_weight : array-like of shape (n_samples,), default=None
         groups : array-like of shape (n_samples,), default=None
             Rows of one group, such as the pixels of one image, share a fold.
+        memo : object with ``get`` and ``put``, default=None
+            Keeps the sums between fits. One memo for each ``X``.
 
         Returns
         -------
@@ -139,7 +149,14 @@ class JointRidge(JointLinear):
         alphas = self._alphas()
         if len(alphas) == 1 and not self.calibrate:
             fold = np.zeros_like(fold)
-        blocks = [_Block(X, T, W, fold, cols) for cols in _equal_columns(W)]
+        blocks = [
+            recall(
+                memo,
+                [T[:, cols], W[:, cols[0]], fold, cols],
+                partial(_Block, X, T, W, fold, cols),
+            )
+            for cols in _equal_columns(W)
+        ]
         self.alpha_ = self._choose_alphas(blocks, alphas)
         chosen = np.repeat(self.alpha_, [g.size for g in self.groups_])
         coef, intercept = np.empty((X.shape[1], T.shape[1])), np.empty(T.shape[1])
@@ -377,6 +394,10 @@ class _Block:
             for k in self.folds
         ]
         self.whole = Moments.merge(self.parts)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(moments.xx.nbytes for moments in [self.whole, *self.parts])
 
     def solve(
         self, alphas: np.ndarray, without: Moments | None = None

@@ -10,6 +10,7 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
+from mtsk._memory import keep_freed_memory
 from mtsk.backbones import (
     BUNDLED,
     Backbone,
@@ -19,7 +20,6 @@ from mtsk.backbones import (
 )
 from mtsk.backbones.fold import fold_batch_norm
 from mtsk.backbones.hooks import find_tap_names, hooked_forward
-from mtsk._memory import keep_freed_memory
 from mtsk.backbones.weights import check_sha256, load_state, read_weights
 from mtsk.exceptions import BackboneError, MtskError, WeightsError
 
