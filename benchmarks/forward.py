@@ -9,9 +9,9 @@ import timm
 import torch
 from common import options, report_machine, row
 
+from mtsk._memory import keep_freed_memory
 from mtsk.backbones import load_backbone
 from mtsk.backbones.hooks import hooked_forward
-from mtsk.backbones.memory import keep_freed_memory
 
 IMAGES = 8
 

@@ -18,6 +18,8 @@ LEVELS = [
     {"images", "targets"},
     {"tasks"},
     {"metrics", "datasets"},
+    {"crf"},
+    {"superpixels"},
     {"backbones"},
     {"feature_maps"},
     {"cache"},

@@ -280,7 +280,7 @@ class JointRidge(JointLinear):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Put a small model of the out-of-fold scores behind each linear one."""
         for group, _, scores in labelled_columns(self.groups_):
-            if group.kind == "real":
+            if group.kind == "real" or (group.kind == "nominal" and group.size == 1):
                 continue
             step = group.size if group.kind == "nominal" else 1
             for start in range(scores.start, scores.stop, step):

@@ -11,7 +11,7 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 from mtsk._validation import InvalidParameterError
-from mtsk.heads import JointRidge
+from mtsk.heads import JointLogistic, JointRidge
 from mtsk.tasks.columns import ColumnGroup
 
 GROUPS = [ColumnGroup("nominal", 3), ColumnGroup("binary", 2), ColumnGroup("real", 2)]
@@ -460,3 +460,11 @@ def test_codes_that_are_none_of_the_group(method, group, value):
     head = JointRidge(alpha=1.0, calibrate=False, columns=[group])
     with pytest.raises(ValueError, match=rf"\by\b.*{value}"):
         getattr(head, method)(X, y)
+
+
+def test_a_single_class_is_predicted_for_sure():
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    columns = [ColumnGroup("nominal", 1), ColumnGroup("nominal", 2)]
+    y = np.stack([np.zeros(20), np.arange(20) % 2], axis=1)
+    for head in (JointRidge(columns=columns), JointLogistic(columns=columns)):
+        assert (head.fit(X, y).predict_proba(X)[:, 0] == 1).all()
