@@ -30,7 +30,8 @@ from mtsk.tables import Table, TableBuilder, choose_pixels, encode_entry
 from mtsk.targets import DEFAULT_TASK, Targets, as_targets
 from mtsk.task_scores import task_scores
 from mtsk.tasks import Task, infer_task
-from mtsk.tasks.columns import ColumnGroup
+from mtsk.tasks.columns import ColumnGroup, column_slices, score_slices
+from mtsk.weak_labels import claim_pixels, find_links
 
 __all__ = ["MultiTaskSegmenter"]
 
@@ -62,6 +63,11 @@ class MultiTaskSegmenter(NestedDefaults):
     head_stride : int, default=4
         Heads that are not linear are evaluated at every so many pixels, down and
         across, and interpolated between. 1 evaluates every pixel.
+    tag_rounds : int, default=2
+        Rounds in which images with tags but no mask teach a task of pixels, where a
+        `MultiLabel` is linked to it (its ``of``): their pixels take the likeliest of
+        the tags' classes, as the last fit sees them, and the head is fitted anew. 0
+        leaves tags to themselves. ``partial_fit`` has no such rounds.
     n_jobs : int, default=None
         Fits at a time, of scikit-learn heads.
     random_state : int, RandomState or None, default=None
@@ -77,6 +83,8 @@ class MultiTaskSegmenter(NestedDefaults):
     features_ : DeepFeatures
     pixel_head_, image_head_ : estimator or None
         The fitted heads of the pixel and the image tasks.
+    links_ : list of TagLink
+        Which tasks of tags teach which tasks of pixels.
     n_images_ : int
         Images seen.
     n_rows_ : int
@@ -105,6 +113,7 @@ class MultiTaskSegmenter(NestedDefaults):
         head: Any = None,
         n_pixels: int = 500,
         head_stride: int = 4,
+        tag_rounds: int = 2,
         n_jobs: int | None = None,
         random_state: Any = None,
         verbose: int = 0,
@@ -114,6 +123,7 @@ class MultiTaskSegmenter(NestedDefaults):
         self.head = head
         self.n_pixels = n_pixels
         self.head_stride = head_stride
+        self.tag_rounds = tag_rounds
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
@@ -160,6 +170,7 @@ class MultiTaskSegmenter(NestedDefaults):
         pixel, image = self._read_tables(images, targets)
         weight = _image_weights(sample_weight, len(images))
         self.pixel_head_ = self._fit_head("pixel", pixel, weight)
+        self._learn_from_tags(pixel, targets, weight)
         self.image_head_ = self._fit_head("image", image, weight)
         return self
 
@@ -265,6 +276,7 @@ class MultiTaskSegmenter(NestedDefaults):
                 self.tasks_[name] = task.fit([entries[i] for i in labelled])
             except TargetError as error:
                 raise TargetError(_with_image(name, str(error), labelled)) from None
+        self.links_ = find_links(self.tasks_)
 
     def _read_tables(
         self, images: Images, targets: Targets, *, partly: bool = False
@@ -283,8 +295,9 @@ class MultiTaskSegmenter(NestedDefaults):
         for index, maps in self.features_.iter_maps(images):
             n_read += 1
             entries = {name: column[index] for name, column in columns.items()}
+            weak = [] if partly else self._taught_by_tags(entries)
             for builder in builders.values():
-                builder.add(index, maps, entries)
+                builder.add(index, maps, entries, weak)
         images.warn_of_skipped()
         self.skipped_ = dict(images.skipped)
         if not n_read:
@@ -318,6 +331,43 @@ class MultiTaskSegmenter(NestedDefaults):
         if (weight != 1).any():
             extra["sample_weight"] = weight[table.images]
         return head.fit(table.X, table.Y, **extra)
+
+    def _taught_by_tags(self, entries: Mapping[str, Any]) -> list[str]:
+        """Return the tasks of pixels that an image has tags for, but no mask."""
+        return [
+            link.pixels
+            for link in self.links_
+            if self.tag_rounds
+            and entries[link.pixels] is None
+            and entries[link.tags] is not None
+        ]
+
+    def _learn_from_tags(
+        self, table: Table, targets: Targets, weight: np.ndarray
+    ) -> None:
+        """Let pixels of tagged images take classes, and fit the pixel head anew."""
+        links = [link for link in self.links_ if link.pixels in table.weak]
+        names = self._names("pixel")
+        groups = [self.tasks_[name].group_ for name in names]
+        parts = dict(zip(names, score_slices(groups), strict=True))
+        columns = dict(zip(names, column_slices(groups), strict=True))
+        for _ in range(self.tag_rounds if links else 0):
+            Y = table.Y.copy()
+            for link in links:
+                rows = np.flatnonzero(table.weak[link.pixels])
+                images, of_row = np.unique(table.images[rows], return_inverse=True)
+                task, entries = self.tasks_[link.tags], targets[link.tags]
+                tags = np.stack(
+                    [encode_entry(link.tags, task, entries[i], i, ()) for i in images]
+                )
+                scores = self.pixel_head_.decision_function(table.X[rows])
+                Y[rows, columns[link.pixels].start] = claim_pixels(
+                    scores[:, parts[link.pixels]],
+                    link.allowed(tags)[of_row],
+                    link.present(tags)[of_row],
+                    table.images[rows],
+                )
+            self.pixel_head_ = self._fit_head("pixel", table._replace(Y=Y), weight)
 
     def _head_for(self, groups: list[ColumnGroup], names: list[str]) -> Any:
         """Return an unfitted head for some column groups."""
@@ -529,6 +579,7 @@ _CONSTRAINTS: dict[str, list] = {
     "head": [str, BaseEstimator, Mapping, None],
     "n_pixels": [Interval(Integral, 1, None, closed="left")],
     "head_stride": [Interval(Integral, 1, None, closed="left")],
+    "tag_rounds": [Interval(Integral, 0, None, closed="left")],
     "n_jobs": [Integral, None],
     "random_state": ["random_state"],
     "verbose": ["verbose"],

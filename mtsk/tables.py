@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,17 +29,20 @@ class Table(NamedTuple):
         The image of each row.
     digest : str
         Hash of which pixels of which images the rows are.
+    weak : dict of str to ndarray of bool, shape (n_rows,)
+        Rows that were chosen for a task although it is not labelled there.
     """
 
     X: np.ndarray
     Y: np.ndarray
     images: np.ndarray
     digest: str
+    weak: dict[str, np.ndarray]
 
     @classmethod
     def empty(cls) -> Table:
         """Return a table without rows."""
-        return cls(np.empty((0, 0)), np.empty((0, 0)), np.empty(0, int), "")
+        return cls(np.empty((0, 0)), np.empty((0, 0)), np.empty(0, int), "", {})
 
 
 def encode_entry(
@@ -146,11 +149,18 @@ class TableBuilder:
         self._X = _GrowingTable()
         self._Y: list[np.ndarray] = []
         self._images: list[np.ndarray] = []
+        self._weak: list[np.ndarray] = []
         self._labelled_at: dict[str, int] = dict.fromkeys(tasks, 0)
         self._digest = hashlib.blake2b(digest_size=16)
         self.blank: list[tuple[str, int]] = []
 
-    def add(self, index: int, maps: FeatureMaps, entries: Mapping[str, Any]) -> None:
+    def add(
+        self,
+        index: int,
+        maps: FeatureMaps,
+        entries: Mapping[str, Any],
+        weak: Collection[str] = (),
+    ) -> None:
         """Add an image's rows.
 
         Parameters
@@ -160,6 +170,8 @@ class TableBuilder:
         maps : FeatureMaps
         entries : mapping of str to object
             The image's target of each task, None where missing.
+        weak : collection of str
+            Tasks of pixels without a target here that want rows all the same, any.
 
         Raises
         ------
@@ -176,15 +188,24 @@ class TableBuilder:
                 self.blank.append((name, index))
             columns.append(encoded.reshape(-1, task.group_.n_columns))
         if next(iter(self.tasks.values())).granularity == "pixel":
-            self._add_pixels(index, maps, columns)
+            self._add_pixels(index, maps, columns, [n in weak for n in self.tasks])
         elif not all(np.isnan(c).all() for c in columns):
             self._digest.update(maps.digest.encode())
             self._append(index, maps.vector()[None], np.concatenate(columns, axis=1))
 
     def _add_pixels(
-        self, index: int, maps: FeatureMaps, columns: list[np.ndarray]
+        self,
+        index: int,
+        maps: FeatureMaps,
+        columns: list[np.ndarray],
+        weak: list[bool],
     ) -> None:
-        labelled = np.stack([_any_known(c) for c in columns])
+        labelled = np.stack(
+            [
+                _any_known(c) | any_pixel
+                for c, any_pixel in zip(columns, weak, strict=True)
+            ]
+        )
         chosen = choose_pixels(labelled, self.n_pixels, self.seed, maps.digest)
         rows = np.flatnonzero(chosen.any(axis=0))
         if not len(rows):
@@ -198,6 +219,7 @@ class TableBuilder:
             ],
             axis=1,
         ).astype(np.float32)
+        self._weak.append(chosen[:, rows] & np.array(weak)[:, None])
         self._append(index, maps.at(points), table)
 
     def _append(self, index: int, X: np.ndarray, Y: np.ndarray) -> None:
@@ -231,7 +253,11 @@ class TableBuilder:
         if not self._Y:
             return Table.empty()
         Y, images = np.concatenate(self._Y), np.concatenate(self._images)
-        return Table(self._X.rows(), Y, images, self._digest.hexdigest())
+        weak = {}
+        if self._weak:
+            found = np.concatenate(self._weak, axis=1)
+            weak = {n: w for n, w in zip(self.tasks, found, strict=True) if w.any()}
+        return Table(self._X.rows(), Y, images, self._digest.hexdigest(), weak)
 
 
 class _GrowingTable:

@@ -25,7 +25,7 @@ LEVELS = [
     {"cache"},
     {"features"},
     {"heads"},
-    {"tables", "task_scores", "nested"},
+    {"tables", "task_scores", "nested", "weak_labels"},
     {"segmenter"},
     {"testing"},
 ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mtsk._validation import parameter_error
 from mtsk.exceptions import TargetError
 from mtsk.tasks.base import ImageTask
 from mtsk.tasks.columns import ColumnGroup
@@ -71,11 +72,18 @@ class MultiLabel(ImageTask):
     labels : sequence of str, default=None
         Names of the L labels. Needed only to name vectors; for sets, None takes
         those that occur.
+    of : "auto", str or None, default="auto"
+        The `SemanticSegmentation` whose classes the labels are. Tags then teach
+        pixels: in an image with tags and no mask, pixels can only be of its tags'
+        classes. ``"auto"`` finds the task whose classes all are named labels of this
+        one; None is no link. Classes that no label stands for may be anywhere.
 
     Attributes
     ----------
     classes_ : ndarray of shape (L,)
         The names, or 0 … L − 1.
+    named_ : bool
+        Whether the labels have names.
 
     Examples
     --------
@@ -87,11 +95,19 @@ class MultiLabel(ImageTask):
 
     metrics = ("average_precision", "accuracy")
 
-    def __init__(self, labels: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, labels: Sequence[str] | None = None, of: str | None = "auto"
+    ) -> None:
         self.labels = labels
+        self.of = of
+
+    def _check(self) -> None:
+        if self.of is not None and not isinstance(self.of, str):
+            raise parameter_error("of", self, "'auto', a task's name or None", self.of)
 
     def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
         self.sets_ = all(isinstance(t, set | frozenset) for t in targets)
+        self.named_ = self.sets_ or self.labels is not None
         if self.sets_:
             found = sorted(set().union(*targets))
             self.classes_ = np.array(found if self.labels is None else self.labels)
