@@ -358,7 +358,10 @@ class MultiTaskSegmenter(NestedDefaults):
                 images, of_row = np.unique(table.images[rows], return_inverse=True)
                 task, entries = self.tasks_[link.tags], targets[link.tags]
                 tags = np.stack(
-                    [encode_entry(link.tags, task, entries[i], i, ()) for i in images]
+                    [
+                        encode_entry(link.tags, task, entries[i], i, (0, 0))
+                        for i in images
+                    ]
                 )
                 scores = self.pixel_head_.decision_function(table.X[rows])
                 Y[rows, columns[link.pixels].start] = claim_pixels(

@@ -18,6 +18,7 @@ __all__ = [
     "best_labelling",
     "neighbours",
     "over_segment",
+    "region_lab",
     "region_means",
     "relabel",
     "slic",
@@ -190,7 +191,7 @@ def region_means(segments: np.ndarray, values: np.ndarray) -> np.ndarray:
     ----------
     segments : ndarray of int, shape (H, W)
         Regions 0 … R − 1, each with a pixel.
-    values : ndarray of float, shape (H, W) or (H, W, C)
+    values : ndarray of float, shape (H, W), (H · W,) or (H, W, C)
 
     Returns
     -------
@@ -198,7 +199,7 @@ def region_means(segments: np.ndarray, values: np.ndarray) -> np.ndarray:
     """
     flat = segments.ravel()
     sizes = np.bincount(flat)
-    if values.ndim == 2:
+    if values.ndim < 3:
         return np.bincount(flat, values.ravel()) / sizes
     # Pixels are the columns in order, so this is the matrix in CSC form as it lies.
     operator = sparse.csc_array(
@@ -206,6 +207,23 @@ def region_means(segments: np.ndarray, values: np.ndarray) -> np.ndarray:
         shape=(len(sizes), flat.size),
     )
     return (operator @ values.reshape(flat.size, -1)) / sizes[:, None]
+
+
+def region_lab(image: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """Return the mean colour of each region in CIE L*a*b*.
+
+    Parameters
+    ----------
+    image : ndarray of float, shape (H, W, 3)
+        sRGB in [0, 1].
+    segments : ndarray of int, shape (H, W)
+
+    Returns
+    -------
+    ndarray of float64, shape (R, 3)
+    """
+    lab = _lab(torch.from_numpy(np.ascontiguousarray(image, np.float32)))
+    return region_means(segments, lab.numpy()) - [16, 0, 0]
 
 
 def best_labelling(segments: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -282,9 +282,7 @@ class SuperpixelCRF(BaseEstimator):
         weights = strength * affinity.weights(graph.features)
         return FactorGraph([scores], [Link(graph.edges, weights, cost)])
 
-    def _choose(
-        self, graphs: Sequence[RegionGraph], labels: Sequence[np.ndarray]
-    ) -> None:
+    def _choose(self, graphs: list[RegionGraph], labels: list[np.ndarray]) -> None:
         """Set strength and temperature: as given, or the best on held-out graphs."""
         single = self.learning == "ssvm" or len(graphs) < 2
         strengths = _candidates(self.strength, _STRENGTHS, single)

@@ -217,8 +217,8 @@ def frank_wolfe(
             w, loss = w + new_w - own_w[i], loss + new_loss - own_loss[i]
             own_w[i], own_loss[i] = new_w, new_loss
         worst = [oracle(i, w) for i in range(n)]
-        corner = sum(psi for psi, _ in worst) / (penalty * n)
-        corner_loss = sum(hurt for _, hurt in worst) / n
+        corner = np.sum([psi for psi, _ in worst], axis=0) / (penalty * n)
+        corner_loss = float(np.mean([hurt for _, hurt in worst]))
         gaps.append(float(penalty * (w - corner) @ w - loss + corner_loss))
         if gaps[-1] <= tol * max(first, 1e-300):
             break

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from mtsk.crf.factor_graph import check_edges, check_scores
@@ -11,7 +9,6 @@ from mtsk.crf.factor_graph import check_edges, check_scores
 __all__ = ["RegionGraph"]
 
 
-@dataclass
 class RegionGraph:
     """One picture's regions (or any graph's nodes) before anything is learnt.
 
@@ -41,29 +38,32 @@ class RegionGraph:
     (2, 0)
     """
 
-    scores: np.ndarray
-    edges: np.ndarray
-    features: np.ndarray | None = None
-    sizes: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        self.scores = check_scores(self.scores)
-        self.edges = check_edges(self.edges)
+    def __init__(
+        self,
+        scores: np.ndarray,
+        edges: np.ndarray,
+        features: np.ndarray | None = None,
+        sizes: np.ndarray | None = None,
+    ) -> None:
+        self.scores = check_scores(scores)
+        self.edges = check_edges(edges)
         n, m = len(self.scores), len(self.edges)
         if m and self.edges.max() >= n:
             raise ValueError(f"edges name node {self.edges.max()}, there are {n} nodes")
         if (self.edges[:, 0] == self.edges[:, 1]).any():
             raise ValueError("edges must join two nodes, there is a self-loop")
-        features = np.zeros((m, 0)) if self.features is None else self.features
-        self.features = np.asarray(features, float)
+        self.features = np.asarray(np.zeros((m, 0)) if features is None else features)
         if self.features.ndim != 2 or len(self.features) != m:
             raise ValueError(
                 f"features must have shape ({m}, F), one row an edge, got "
                 f"{self.features.shape}"
             )
-        sizes = np.ones(n) if self.sizes is None else self.sizes
-        self.sizes = np.asarray(sizes, float)
+        self.sizes = np.asarray(np.ones(n) if sizes is None else sizes, float)
         if self.sizes.shape != (n,):
             raise ValueError(f"sizes must have shape ({n},), got {self.sizes.shape}")
         if not np.isfinite(self.features).all() or not (self.sizes >= 0).all():
             raise ValueError("features must be finite, and sizes at least 0")
+
+    def __repr__(self) -> str:
+        n, k = self.scores.shape
+        return f"RegionGraph({n} nodes, {k} labels, {len(self.edges)} edges)"
