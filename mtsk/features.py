@@ -205,6 +205,26 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         index : int
         maps : FeatureMaps
         """
+        for index, _, maps in self.iter_views_and_maps(X, desc=desc):
+            yield index, maps
+
+    def iter_views_and_maps(
+        self, X: Any, *, desc: str = "features"
+    ) -> Iterator[tuple[int, np.ndarray, FeatureMaps]]:
+        """Yield (index, views, FeatureMaps): with the pictures that were seen.
+
+        Parameters
+        ----------
+        X : images, or Images
+        desc : str, default="features"
+
+        Yields
+        ------
+        index : int
+        views : ndarray of float32, shape (n_views, H, W, 3)
+            In [0, 1]; one view for each triple of channels.
+        maps : FeatureMaps
+        """
         check_is_fitted(self)
         images = X if isinstance(X, Images) else Images(X, self.channels, self.on_error)
         cache = open_cache(self.cache)
@@ -232,7 +252,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
                     yield from self._flush(backbone, waiting, cache)
                     waiting = []
                 if hit is not None:
-                    yield index, hit
+                    yield index, views, hit
                 else:
                     waiting.append(new)
             yield from self._flush(backbone, waiting, cache)
@@ -321,7 +341,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
 
     def _flush(
         self, backbone: Backbone, waiting: list[_Waiting], cache: FeatureCache | None
-    ) -> Iterator[tuple[int, FeatureMaps]]:
+    ) -> Iterator[tuple[int, np.ndarray, FeatureMaps]]:
         if not waiting:
             return
         made = self._compute(backbone, np.stack([w.views for w in waiting]))
@@ -329,7 +349,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
             maps.digest = new.digest
             if cache is not None:
                 cache.put(new.key, maps)
-            yield new.index, maps
+            yield new.index, new.views, maps
 
     def _compute(self, backbone: Backbone, batch: np.ndarray) -> list[FeatureMaps]:
         """Return the maps of a batch (n, views, H, W, 3)."""

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from sklearn.base import BaseEstimator
 
+from mtsk.crf import SuperpixelCRF
 from mtsk.features import DeepFeatures
 from mtsk.heads import JointLogistic, JointRidge
 from mtsk.targets import DEFAULT_TASK
@@ -29,6 +30,7 @@ class NestedDefaults(BaseEstimator):
     tasks: Task | Mapping[str, Task] | None
     features: DeepFeatures | None
     head: Any
+    structure: Any
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters; with ``deep`` also those of default parts.
@@ -72,6 +74,8 @@ class NestedDefaults(BaseEstimator):
                     f"Invalid parameter {key!r}; `tasks` names {list(named)}"
                 )
             named[task].set_params(**{name: params.pop(key)})
+        if self.structure is None and any(k.startswith("structure__") for k in params):
+            self.structure = "crf"  # a search over its parameters asks for it
         for name, part in self.default_parts().items():
             if any(key.startswith(f"{name}__") for key in params):
                 setattr(self, name, part)
@@ -84,6 +88,8 @@ class NestedDefaults(BaseEstimator):
             parts["features"] = DeepFeatures()
         if self.head is None or (isinstance(self.head, str) and self.head in HEADS):
             parts["head"] = HEADS[self.head or "logistic"]()
+        if self.structure == "crf":
+            parts["structure"] = SuperpixelCRF()
         return parts
 
     def _named_tasks(self) -> dict[str, Task]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any, Self
 
@@ -15,10 +15,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from mtsk._validation import (
     Interval,
+    StrOptions,
     check_parameters,
     parameter_error,
     visual_block,
 )
+from mtsk.crf import SuperpixelCRF
 from mtsk.exceptions import TargetError, UnknownTaskError
 from mtsk.feature_maps import FeatureMaps
 from mtsk.features import DeepFeatures
@@ -26,10 +28,12 @@ from mtsk.heads import JointLinear, JointLogistic, JointRidge, PerTaskHead
 from mtsk.images import Images
 from mtsk.metrics import task_metric
 from mtsk.nested import HEADS, NestedDefaults
+from mtsk.structure import Picture, has_structure, learn_structure, with_messages
+from mtsk.superpixels import SUPERPIXELS, Segmentation
 from mtsk.tables import Table, TableBuilder, choose_pixels, encode_entry
 from mtsk.targets import DEFAULT_TASK, Targets, as_targets
 from mtsk.task_scores import task_scores
-from mtsk.tasks import Task, infer_task
+from mtsk.tasks import Boundary, Task, infer_task
 from mtsk.tasks.columns import ColumnGroup, column_slices, score_slices
 from mtsk.weak_labels import claim_pixels, find_links
 
@@ -68,6 +72,15 @@ class MultiTaskSegmenter(NestedDefaults):
         `MultiLabel` is linked to it (its ``of``): their pixels take the likeliest of
         the tags' classes, as the last fit sees them, and the head is fitted anew. 0
         leaves tags to themselves. ``partial_fit`` has no such rounds.
+    structure : None, "crf" or SuperpixelCRF, default=None
+        What neighbouring regions say to one another: for every task of classes or
+        masks a CRF over superpixels is learnt, from held-out scores, and its messages
+        are added to the scores of the regions' pixels. ``"crf"`` is
+        ``SuperpixelCRF()``. Its parameters can be set as ``structure__strength``.
+    superpixels : {"slic", "skimage_slic", "felzenszwalb"} or callable, default="slic"
+        How regions are made; see `mtsk.superpixels.over_segment`.
+    n_segments : int, default=1000
+        About so many regions an image.
     n_jobs : int, default=None
         Fits at a time, of scikit-learn heads.
     random_state : int, RandomState or None, default=None
@@ -83,6 +96,8 @@ class MultiTaskSegmenter(NestedDefaults):
     features_ : DeepFeatures
     pixel_head_, image_head_ : estimator or None
         The fitted heads of the pixel and the image tasks.
+    structures_ : dict of str to SuperpixelCRF
+        Of each task that has structure.
     links_ : list of TagLink
         Which tasks of tags teach which tasks of pixels.
     n_images_ : int
@@ -114,6 +129,9 @@ class MultiTaskSegmenter(NestedDefaults):
         n_pixels: int = 500,
         head_stride: int = 4,
         tag_rounds: int = 2,
+        structure: SuperpixelCRF | str | None = None,
+        superpixels: str | Segmentation = "slic",
+        n_segments: int = 1000,
         n_jobs: int | None = None,
         random_state: Any = None,
         verbose: int = 0,
@@ -124,6 +142,9 @@ class MultiTaskSegmenter(NestedDefaults):
         self.n_pixels = n_pixels
         self.head_stride = head_stride
         self.tag_rounds = tag_rounds
+        self.structure = structure
+        self.superpixels = superpixels
+        self.n_segments = n_segments
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
@@ -167,11 +188,13 @@ class MultiTaskSegmenter(NestedDefaults):
         self._check()
         images, targets = self._prepare(X, Y)
         self._resolve_tasks(targets)
-        pixel, image = self._read_tables(images, targets)
+        keep = self._images_for_structure(targets)
+        pixel, image = self._read_tables(images, targets, keep=keep)
         weight = _image_weights(sample_weight, len(images))
         self.pixel_head_ = self._fit_head("pixel", pixel, weight)
-        self._learn_from_tags(pixel, targets, weight)
+        pixel = self._learn_from_tags(pixel, targets, weight)
         self.image_head_ = self._fit_head("image", image, weight)
+        self._learn_structures(pixel, targets, weight)
         return self
 
     def partial_fit(self, X: Any, Y: Any, sample_weight: Any = None) -> Self:
@@ -206,8 +229,11 @@ class MultiTaskSegmenter(NestedDefaults):
             )
         images, targets = self._prepare(X, Y, again=hasattr(self, "tasks_"))
         if not hasattr(self, "tasks_"):
+            if self.structure is not None:
+                raise AttributeError("partial_fit cannot learn `structure`; set None")
             self._resolve_tasks(targets)
             self.pixel_head_ = self.image_head_ = None
+            self.structures_: dict[str, SuperpixelCRF] = {}
         if targets.task_names != list(self.tasks_):
             raise UnknownTaskError(
                 f"Y has the tasks {targets.task_names}, the first call had "
@@ -279,7 +305,12 @@ class MultiTaskSegmenter(NestedDefaults):
         self.links_ = find_links(self.tasks_)
 
     def _read_tables(
-        self, images: Images, targets: Targets, *, partly: bool = False
+        self,
+        images: Images,
+        targets: Targets,
+        *,
+        partly: bool = False,
+        keep: Collection[int] = (),
     ) -> tuple[Table, Table]:
         """Pass every image through the network once; return both tables."""
         builders = {
@@ -291,9 +322,13 @@ class MultiTaskSegmenter(NestedDefaults):
             for kind in ("pixel", "image")
         }
         columns = {name: targets[name] for name in self.tasks_}
-        n_read = 0
-        for index, maps in self.features_.iter_maps(images):
+        n_read = n_bytes = 0
+        self._kept: dict[int, Picture] = {}
+        for index, views, maps in self.features_.iter_views_and_maps(images):
             n_read += 1
+            if index in keep and n_bytes < _KEPT_BYTES:
+                self._kept[index] = self._picture(views, maps)
+                n_bytes += maps.nbytes + views[0].nbytes
             entries = {name: column[index] for name, column in columns.items()}
             weak = [] if partly else self._taught_by_tags(entries)
             for builder in builders.values():
@@ -344,7 +379,7 @@ class MultiTaskSegmenter(NestedDefaults):
 
     def _learn_from_tags(
         self, table: Table, targets: Targets, weight: np.ndarray
-    ) -> None:
+    ) -> Table:
         """Let pixels of tagged images take classes, and fit the pixel head anew."""
         links = [link for link in self.links_ if link.pixels in table.weak]
         names = self._names("pixel")
@@ -370,7 +405,94 @@ class MultiTaskSegmenter(NestedDefaults):
                     link.present(tags)[of_row],
                     table.images[rows],
                 )
-            self.pixel_head_ = self._fit_head("pixel", table._replace(Y=Y), weight)
+            table = table._replace(Y=Y)
+            self.pixel_head_ = self._fit_head("pixel", table, weight)
+        return table
+
+    def _images_for_structure(self, targets: Targets) -> list[int]:
+        """Return images with a task that has structure, evenly spread."""
+        if self.structure is None:
+            return []
+        names = [n for n, t in self.tasks_.items() if has_structure(t)]
+        some = sorted({int(i) for n in names for i in targets.labelled(n)})
+        step = max(1, -(-len(some) // _MOST_KEPT))
+        return some[::step]
+
+    def _learn_structures(
+        self, table: Table, targets: Targets, weight: np.ndarray
+    ) -> None:
+        """Fit a CRF for each task, to scores of heads that did not see the image."""
+        kept, self._kept = self._kept, {}
+        self.structures_ = {}
+        wanted = [n for n, t in self.tasks_.items() if has_structure(t)]
+        if self.structure is None or not wanted:
+            return
+        scores = self._held_out_scores(table, targets, weight, kept)
+        for name in wanted:
+            crf = clone(self.default_parts().get("structure", self.structure))
+            crf.set_params(random_state=self._seed)
+            seen = [i for i in scores if targets[name][i] is not None]
+            if len(seen) < _FEWEST_KEPT:
+                warnings.warn(
+                    f"task {name!r} is labelled on fewer than {_FEWEST_KEPT} images: "
+                    "its structure cannot be learnt and is left out",
+                    UserWarning,
+                    stacklevel=3,
+                )
+                continue
+            codes = [
+                encode_entry(name, self.tasks_[name], targets[name][i], i, p.maps.shape)
+                for i, p in ((i, kept[i]) for i in seen)
+            ]
+            self.structures_[name] = learn_structure(
+                crf,
+                self.tasks_[name],
+                [kept[i] for i in seen],
+                [scores[i][name] for i in seen],
+                [code[..., 0] for code in codes],
+                [self._boundary(scores[i]) for i in seen],
+            )
+
+    def _held_out_scores(
+        self,
+        table: Table,
+        targets: Targets,
+        weight: np.ndarray,
+        kept: Mapping[int, Picture],
+    ) -> dict[int, dict[str, np.ndarray]]:
+        """Return scores of kept images by heads fitted to the others.
+
+        One fit where the others are the more; else three, each without a third.
+        """
+        names = self._names("pixel")
+        labelled = {int(i) for n in names for i in targets.labelled(n)}
+        n_folds = 1 if len(labelled) > 2 * len(kept) else 3
+        out: dict[int, dict[str, np.ndarray]] = {}
+        for fold in range(n_folds):
+            held = list(kept)[fold::n_folds]
+            Y = table.Y.copy()
+            rows = np.isin(table.images, held)
+            groups = [self.tasks_[n].group_ for n in names]
+            for columns in column_slices(groups):
+                known = ~np.isnan(Y[:, columns]).all(axis=1)
+                if (known & ~rows).any():  # else the task would have no label left
+                    Y[rows, columns] = np.nan
+            head = self._fit_head("pixel", table._replace(Y=Y), weight)
+            for i in held:
+                out[i] = task_scores(
+                    kept[i].maps, self.tasks_, {"pixel": head}, names, self.head_stride
+                )
+        return dict(sorted(out.items()))
+
+    def _picture(self, views: np.ndarray, maps: FeatureMaps) -> Picture:
+        return Picture(views[0], maps, self.superpixels, self.n_segments)
+
+    def _boundary(self, scores: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """Return the logits of the first boundary task among some scores."""
+        for name, task in self.tasks_.items():
+            if isinstance(task, Boundary) and name in scores:
+                return scores[name][..., 0]
+        return None
 
     def _head_for(self, groups: list[ColumnGroup], names: list[str]) -> Any:
         """Return an unfitted head for some column groups."""
@@ -502,7 +624,9 @@ class MultiTaskSegmenter(NestedDefaults):
         meters = {name: task_metric(self.tasks_[name], wanted[name]) for name in names}
         if n_pixels is not None:
             _check_n_pixels(self, n_pixels, meters)
-        for index, maps in self.features_.iter_maps(images, desc="score"):
+        for index, views, maps in self.features_.iter_views_and_maps(
+            images, desc="score"
+        ):
             truths = {
                 name: encode_entry(
                     name,
@@ -515,17 +639,23 @@ class MultiTaskSegmenter(NestedDefaults):
                 for name, column in columns.items()
                 if column[index] is not None
             }
-            for name, truth, scores in self._truths_and_scores(maps, truths, n_pixels):
+            for name, truth, scores in self._truths_and_scores(
+                views, maps, truths, n_pixels
+            ):
                 meters[name].update(truth, scores)
         images.warn_of_skipped()
         return {name: meter.result() for name, meter in meters.items()}
 
     def _truths_and_scores(
-        self, maps: FeatureMaps, truths: Mapping[str, np.ndarray], n_pixels: int | None
+        self,
+        views: np.ndarray,
+        maps: FeatureMaps,
+        truths: Mapping[str, np.ndarray],
+        n_pixels: int | None,
     ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """Yield (task, truth, scores) of an image, whole or at some labelled pixels."""
         if n_pixels is None:
-            for name, scores in self._scores(maps, list(truths)).items():
+            for name, scores in self._scores(views, maps, list(truths)).items():
                 yield name, truths[name], scores
             return
         points: np.ndarray | None
@@ -540,7 +670,7 @@ class MultiTaskSegmenter(NestedDefaults):
                 points = np.stack(np.unravel_index(rows, maps.shape), axis=1)
                 known = flat[rows]
             if known.size:
-                yield name, known, self._scores(maps, [name], points)[name]
+                yield name, known, self._scores(views, maps, [name], points)[name]
 
     def _wanted(self, tasks: Sequence[str] | None) -> list[str]:
         check_is_fitted(self)
@@ -556,19 +686,42 @@ class MultiTaskSegmenter(NestedDefaults):
 
     def _scores(
         self,
+        views: np.ndarray,
         maps: FeatureMaps,
         names: Sequence[str],
         points: np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:
         heads = {"pixel": self.pixel_head_, "image": self.image_head_}
-        return task_scores(maps, self.tasks_, heads, names, self.head_stride, points)
+        crfs = {n: c for n, c in self.structures_.items() if n in names and c.strength_}
+        if not crfs:
+            return task_scores(
+                maps, self.tasks_, heads, names, self.head_stride, points
+            )
+        edges = [n for n, t in self.tasks_.items() if isinstance(t, Boundary)][:1]
+        every = list(dict.fromkeys([*names, *edges]))
+        scores = task_scores(maps, self.tasks_, heads, every, self.head_stride)
+        found = with_messages(
+            self._picture(views, maps),
+            self.tasks_,
+            scores,
+            crfs,
+            self._boundary(scores),
+        )
+        if points is not None:
+            found = {
+                n: s[tuple(points.T)] if self.tasks_[n].granularity == "pixel" else s
+                for n, s in found.items()
+            }
+        return {name: found[name] for name in self.tasks_ if name in names}
 
     def _map_scores(self, X: Any, tasks: Sequence[str] | None, decode: Any) -> Any:
         names = self._wanted(tasks)
         images = Images(X, self.features_.channels, self.features_.on_error)
         out: dict[str, list[Any]] = {name: [None] * len(images) for name in names}
-        for index, maps in self.features_.iter_maps(images, desc="predict"):
-            for name, scores in self._scores(maps, names).items():
+        for index, views, maps in self.features_.iter_views_and_maps(
+            images, desc="predict"
+        ):
+            for name, scores in self._scores(views, maps, names).items():
                 out[name][index] = decode(self.tasks_[name], scores)
         images.warn_of_skipped()
         stacked = isinstance(X, np.ndarray) and X.ndim >= 3 and not images.skipped
@@ -576,6 +729,8 @@ class MultiTaskSegmenter(NestedDefaults):
         return shaped[DEFAULT_TASK] if self._bare and tasks is None else shaped
 
 
+_KEPT_BYTES = 2**29  # of pictures that structure is learnt from
+_MOST_KEPT, _FEWEST_KEPT = 60, 3
 _CONSTRAINTS: dict[str, list] = {
     "tasks": [Task, Mapping, None],
     "features": [DeepFeatures, None],
@@ -583,6 +738,9 @@ _CONSTRAINTS: dict[str, list] = {
     "n_pixels": [Interval(Integral, 1, None, closed="left")],
     "head_stride": [Interval(Integral, 1, None, closed="left")],
     "tag_rounds": [Interval(Integral, 0, None, closed="left")],
+    "structure": [SuperpixelCRF, StrOptions({"crf"}), None],
+    "superpixels": [StrOptions(set(SUPERPIXELS)), callable],
+    "n_segments": [Interval(Integral, 1, None, closed="left")],
     "n_jobs": [Integral, None],
     "random_state": ["random_state"],
     "verbose": ["verbose"],

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 from scipy.special import expit
 
-from mtsk.crf import RegionGraph
+from mtsk.crf import RegionGraph, SuperpixelCRF
 from mtsk.feature_maps import FeatureMaps
 from mtsk.superpixels import (
     Segmentation,
@@ -14,8 +18,18 @@ from mtsk.superpixels import (
     region_lab,
     region_means,
 )
+from mtsk.tasks import BinaryMask, Boundary, SemanticSegmentation, Task
 
-__all__ = ["EDGE_FEATURES", "region_graph", "region_labels"]
+__all__ = [
+    "EDGE_FEATURES",
+    "Picture",
+    "has_structure",
+    "label_scores",
+    "learn_structure",
+    "region_graph",
+    "region_labels",
+    "with_messages",
+]
 
 EDGE_FEATURES = ("length", "colour contrast", "feature contrast", "rise", "boundary")
 """What is known of an edge: see `region_graph`."""
@@ -23,65 +37,97 @@ EDGE_FEATURES = ("length", "colour contrast", "feature contrast", "rise", "bound
 _MIDDLE = 8.0  # pixels: of the tap whose means are compared, the stride nearest to this
 
 
-def region_graph(
-    image: np.ndarray,
-    maps: FeatureMaps,
-    scores: np.ndarray,
-    *,
-    method: str | Segmentation = "slic",
-    n_segments: int = 1000,
-    boundary: np.ndarray | None = None,
-) -> tuple[np.ndarray, RegionGraph]:
-    """Return an image's regions and their graph.
-
-    Features of an edge between two regions:
-
-    - length: pixel sides shared, over the square root of the smaller area;
-    - colour contrast: distance of the mean colours in L*a*b*, over 10;
-    - feature contrast: distance of the means of the finest tap of middle stride, over
-      the mean of such distances in the image;
-    - rise: how steeply the line between both centres stands, 0 (level) to 1;
-    - boundary: the mean probability of a boundary over both regions' rims; 0 where no
-      task tells.
+@dataclass
+class Picture:
+    """An image, its features, and its regions once they are asked for.
 
     Parameters
     ----------
     image : ndarray of float, shape (H, W, 3)
         In [0, 1].
     maps : FeatureMaps
-        Of the image.
-    scores : ndarray of float, shape (H, W, K)
-        Logits; regions get their means.
     method, n_segments
         As for `over_segment`.
+    """
+
+    image: np.ndarray
+    maps: FeatureMaps
+    method: str | Segmentation = "slic"
+    n_segments: int = 1000
+
+    @cached_property
+    def segments(self) -> np.ndarray:
+        """Map of regions, (H, W)."""
+        return over_segment(self.image, self.method, self.n_segments)
+
+    @cached_property
+    def edges(self) -> np.ndarray:
+        """Neighbours, (m, 2)."""
+        return self._neighbours[0]
+
+    @cached_property
+    def _neighbours(self) -> tuple[np.ndarray, np.ndarray]:
+        return neighbours(self.segments)
+
+    @cached_property
+    def sizes(self) -> np.ndarray:
+        """Pixels of each region, (R,)."""
+        return np.bincount(self.segments.ravel()).astype(float)
+
+    @cached_property
+    def contrasts(self) -> np.ndarray:
+        """The features of edges that no task shapes, (m, 4); see `region_graph`."""
+        segments, sizes = self.segments, self.sizes
+        i, j = self.edges.T
+        height, width = segments.shape
+        y = region_means(segments, np.repeat(np.arange(height, dtype=float), width))
+        x = region_means(segments, np.tile(np.arange(width, dtype=float), height))
+        rise = np.abs(y[i] - y[j])
+        apart = _distance(_middle_means(self.maps, segments), i, j)
+        columns = [
+            self._neighbours[1] / np.sqrt(np.minimum(sizes[i], sizes[j])),
+            _distance(region_lab(self.image, segments), i, j) / 10,
+            apart / max(float(apart.mean()) if len(apart) else 0.0, 1e-12),
+            rise / np.maximum(np.hypot(rise, x[i] - x[j]), 1e-12),
+        ]
+        return np.stack(columns, axis=1)
+
+
+def region_graph(
+    picture: Picture, scores: np.ndarray, boundary: np.ndarray | None = None
+) -> RegionGraph:
+    """Return the graph of a picture's regions.
+
+    Features of an edge between two regions:
+
+    - length: pixel sides shared, over the square root of the smaller area;
+    - colour contrast: distance of the mean colours in L*a*b*, over 10;
+    - feature contrast: distance of the means of the tap of middle stride, over the
+      mean of such distances in the image;
+    - rise: how steeply the line between both centres stands, 0 (level) to 1;
+    - boundary: the mean probability of a boundary along the border; 0 where no task
+      tells.
+
+    Parameters
+    ----------
+    picture : Picture
+    scores : ndarray of float, shape (H, W, K)
+        Logits; regions get their means.
     boundary : ndarray of float, shape (H, W), optional
         Logits of a boundary.
 
     Returns
     -------
-    segments : ndarray of intp, shape (H, W)
-    graph : RegionGraph
+    RegionGraph
         Sizes are pixels.
     """
-    segments = over_segment(image, method, n_segments)
-    edges, lengths = neighbours(segments)
-    sizes = np.bincount(segments.ravel()).astype(float)
-    i, j = edges.T
-    colours = region_lab(image, segments)
-    height, width = segments.shape
-    y = region_means(segments, np.repeat(np.arange(height, dtype=float), width))
-    x = region_means(segments, np.tile(np.arange(width, dtype=float), height))
-    rise = np.abs(y[i] - y[j])
-    apart = _distance(_middle_means(maps, segments), i, j)
-    features = [
-        lengths / np.sqrt(np.minimum(sizes[i], sizes[j])),
-        _distance(colours, i, j) / 10,
-        apart / max(float(apart.mean()) if len(apart) else 0.0, 1e-12),
-        rise / np.maximum(np.hypot(rise, x[i] - x[j]), 1e-12),
-        _rim_mean(segments, edges, boundary),
-    ]
-    means = region_means(segments, scores)
-    return segments, RegionGraph(means, edges, np.stack(features, axis=1), sizes)
+    rim = _rim_mean(picture.segments, picture.edges, boundary)
+    return RegionGraph(
+        region_means(picture.segments, scores),
+        picture.edges,
+        np.column_stack([picture.contrasts, rim]),
+        picture.sizes,
+    )
 
 
 def region_labels(
@@ -110,6 +156,91 @@ def region_labels(
     sizes = np.bincount(segments.ravel(), minlength=n)
     clear = votes.max(axis=1) >= purity * sizes
     return np.where(clear, votes.argmax(axis=1), -1)
+
+
+def has_structure(task: Task) -> bool:
+    """Tell whether a task's regions speak to one another: classes and masks do."""
+    return isinstance(task, SemanticSegmentation | BinaryMask) and not isinstance(
+        task, Boundary
+    )
+
+
+def label_scores(task: Task, scores: np.ndarray) -> np.ndarray:
+    """Return one score a label: a mask's no and yes are labels 0 and 1."""
+    if task.group_.kind == "nominal":
+        return scores
+    return np.concatenate([np.zeros_like(scores), scores], axis=-1)
+
+
+def learn_structure(
+    crf: SuperpixelCRF,
+    task: Task,
+    pictures: Sequence[Picture],
+    scores: Sequence[np.ndarray],
+    codes: Sequence[np.ndarray],
+    boundaries: Sequence[np.ndarray | None],
+) -> SuperpixelCRF:
+    """Fit a CRF to the regions of some pictures.
+
+    Parameters
+    ----------
+    crf : SuperpixelCRF
+        Fitted in place.
+    task : Task
+    pictures : sequence of Picture
+    scores : sequence of ndarray, shape (H, W, size)
+        Of heads that did not learn from the picture.
+    codes : sequence of ndarray, shape (H, W)
+        What is true; NaN is unlabelled.
+    boundaries : sequence of ndarray, shape (H, W), or None
+        Logits of a boundary.
+
+    Returns
+    -------
+    SuperpixelCRF
+    """
+    graphs, labels = [], []
+    for picture, score, code, boundary in zip(
+        pictures, scores, codes, boundaries, strict=True
+    ):
+        graph = region_graph(picture, label_scores(task, score), boundary)
+        graphs.append(graph)
+        labels.append(region_labels(picture.segments, code, graph.scores.shape[1]))
+    return crf.fit(graphs, labels)
+
+
+def with_messages(
+    picture: Picture,
+    tasks: Mapping[str, Task],
+    scores: Mapping[str, np.ndarray],
+    crfs: Mapping[str, SuperpixelCRF],
+    boundary: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """Return scores with what neighbouring regions say added to every pixel.
+
+    Parameters
+    ----------
+    picture : Picture
+    tasks, scores : mapping of str to Task, and to ndarray (H, W, size)
+    crfs : mapping of str to SuperpixelCRF
+        Tasks without one keep their scores.
+    boundary : ndarray of float, shape (H, W), optional
+        Logits of a boundary.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (H, W, size)
+    """
+    out = dict(scores)
+    for name, crf in crfs.items():
+        if name not in scores or crf.strength_ == 0:
+            continue
+        graph = region_graph(picture, label_scores(tasks[name], scores[name]), boundary)
+        messages = crf.messages(graph).astype(np.float32)
+        if tasks[name].group_.kind == "binary":
+            messages = messages[:, 1:] - messages[:, :1]
+        out[name] = scores[name] + messages[picture.segments]
+    return out
 
 
 def _distance(values: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:

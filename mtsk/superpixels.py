@@ -15,6 +15,8 @@ from torch import nn
 from mtsk._validation import parameter_error
 
 __all__ = [
+    "SUPERPIXELS",
+    "Segmentation",
     "best_labelling",
     "neighbours",
     "over_segment",
@@ -25,6 +27,8 @@ __all__ = [
 ]
 
 Segmentation = Callable[[np.ndarray], np.ndarray]
+SUPERPIXELS = ("slic", "skimage_slic", "felzenszwalb")
+"""Methods with a name."""
 
 # sRGB to XYZ over the D65 white point (IEC 61966-2-1), then CIE 1976 L*a*b*. Both
 # curves are looked up: powers would take as long as the clustering.

@@ -25,7 +25,7 @@ LEVELS = [
     {"cache"},
     {"features"},
     {"heads"},
-    {"tables", "task_scores", "nested", "weak_labels"},
+    {"tables", "task_scores", "nested", "weak_labels", "structure"},
     {"segmenter"},
     {"testing"},
 ]
