@@ -9,7 +9,7 @@ import timm
 import torch
 from common import options, report_machine, row
 
-from mtsk._memory import keep_freed_memory
+from mtsk._resources import keep_freed_memory
 from mtsk.backbones import load_backbone
 from mtsk.backbones.hooks import hooked_forward
 

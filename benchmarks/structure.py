@@ -53,7 +53,8 @@ def main() -> None:
         print(
             f"seed {seed}: mIoU {one[0][0]:.4f} -> {one[1][0]:.4f}, boundary F1 "
             f"{one[0][1]:.4f} -> {one[1][1]:.4f}, seconds an image {one[0][2]:.3f} -> "
-            f"{one[1][2]:.3f}, strength {crf.strength_}, temperature {crf.temperature_}",
+            f"{one[1][2]:.3f}, strength {crf.strength_}, temperature "
+            f"{crf.temperature_}",
             flush=True,
         )
         results.append(one)

@@ -18,14 +18,17 @@ _HOME = {
     "JointLogistic": "mtsk.heads",
     "JointRidge": "mtsk.heads",
     "PerTaskHead": "mtsk.heads",
+    "SuperpixelCRF": "mtsk.crf",
     "task_scorer": "mtsk.metrics",
 }
 _MODULES = (
     "backbones",
+    "crf",
     "datasets",
     "exceptions",
     "heads",
     "metrics",
+    "superpixels",
     "tasks",
     "testing",
 )

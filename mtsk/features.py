@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from tqdm.auto import tqdm
 
-from mtsk._memory import keep_freed_memory
+from mtsk._resources import keep_freed_memory
 from mtsk._validation import (
     HasMethods,
     Interval,

@@ -79,8 +79,8 @@ class MultiTaskSegmenter(NestedDefaults):
         ``SuperpixelCRF()``. Its parameters can be set as ``structure__strength``.
     superpixels : {"slic", "skimage_slic", "felzenszwalb"} or callable, default="slic"
         How regions are made; see `mtsk.superpixels.over_segment`.
-    n_segments : int, default=1000
-        About so many regions an image.
+    n_segments : int, default=None
+        About so many regions an image; None makes regions of about 170 pixels.
     n_jobs : int, default=None
         Fits at a time, of scikit-learn heads.
     random_state : int, RandomState or None, default=None
@@ -131,7 +131,7 @@ class MultiTaskSegmenter(NestedDefaults):
         tag_rounds: int = 2,
         structure: SuperpixelCRF | str | None = None,
         superpixels: str | Segmentation = "slic",
-        n_segments: int = 1000,
+        n_segments: int | None = None,
         n_jobs: int | None = None,
         random_state: Any = None,
         verbose: int = 0,
@@ -740,7 +740,7 @@ _CONSTRAINTS: dict[str, list] = {
     "tag_rounds": [Interval(Integral, 0, None, closed="left")],
     "structure": [SuperpixelCRF, StrOptions({"crf"}), None],
     "superpixels": [StrOptions(set(SUPERPIXELS)), callable],
-    "n_segments": [Interval(Integral, 1, None, closed="left")],
+    "n_segments": [Interval(Integral, 1, None, closed="left"), None],
     "n_jobs": [Integral, None],
     "random_state": ["random_state"],
     "verbose": ["verbose"],

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from scipy.special import expit
 
+from mtsk._resources import one_blas_thread
 from mtsk.crf import RegionGraph, SuperpixelCRF
 from mtsk.feature_maps import FeatureMaps
 from mtsk.superpixels import (
@@ -53,7 +54,7 @@ class Picture:
     image: np.ndarray
     maps: FeatureMaps
     method: str | Segmentation = "slic"
-    n_segments: int = 1000
+    n_segments: int | None = None
 
     @cached_property
     def segments(self) -> np.ndarray:
@@ -235,8 +236,10 @@ def with_messages(
     for name, crf in crfs.items():
         if name not in scores or crf.strength_ == 0:
             continue
-        graph = region_graph(picture, label_scores(tasks[name], scores[name]), boundary)
-        messages = crf.messages(graph).astype(np.float32)
+        own = label_scores(tasks[name], scores[name])
+        with one_blas_thread():
+            messages = crf.messages(region_graph(picture, own, boundary))
+        messages = messages.astype(np.float32)
         if tasks[name].group_.kind == "binary":
             messages = messages[:, 1:] - messages[:, :1]
         out[name] = scores[name] + messages[picture.segments]

@@ -14,7 +14,7 @@ ROOT = Path(mtsk.__file__).parent
 # From low to high. A module may import those of its own level and of lower ones.
 LEVELS = [
     {"exceptions"},
-    {"_validation", "_memory"},
+    {"_validation", "_resources"},
     {"images", "targets"},
     {"tasks"},
     {"metrics", "datasets"},
@@ -34,7 +34,7 @@ HEADS_MAY = {
     "mtsk.tasks.columns",
     "mtsk.exceptions",
     "mtsk._validation",
-    "mtsk._memory",
+    "mtsk._resources",
 }
 # Rooms of one level that know nothing of one another.
 APART = {"images", "targets", "metrics", "datasets"}

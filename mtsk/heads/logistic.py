@@ -9,10 +9,9 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from mtsk._memory import keep_freed_memory
+from mtsk._resources import keep_freed_memory, one_blas_thread
 from mtsk._validation import Interval, StrOptions, check_parameters
 from mtsk.heads.base import (
     COLUMNS,
@@ -139,8 +138,7 @@ class JointLogistic(JointLinear):
             tqdm(
                 total=self.max_iter, desc="head", disable=not self.verbose, unit="pass"
             ) as bar,
-            # Idle threads of numpy's BLAS spin, and take the cores from torch's.
-            threadpool_limits(1, user_api="blas"),
+            one_blas_thread(),
             keep_freed_memory(),
         ):
             _descend(table, problems, self.max_iter, self.tol, bar.update)

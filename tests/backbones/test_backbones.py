@@ -10,7 +10,7 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from mtsk._memory import keep_freed_memory
+from mtsk._resources import keep_freed_memory
 from mtsk.backbones import (
     BUNDLED,
     Backbone,

@@ -1,8 +1,11 @@
-"""Keep freed memory for the next layer instead of handing it back.
+"""What libraries in one process take from one another: memory and cores.
 
 A network frees and asks for tens of megabytes at every layer. glibc's malloc gets
 such blocks from the system anew each time, and on the machine of
 benchmarks/forward.py faulting their pages in took as long as the arithmetic.
+
+The threads of numpy's BLAS spin for a while after each product, waiting for the next.
+On two cores that halves the speed of what torch does meanwhile.
 """
 
 from __future__ import annotations
@@ -10,9 +13,13 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from typing import Any
 
-__all__ = ["keep_freed_memory"]
+from threadpoolctl import ThreadpoolController
+
+__all__ = ["keep_freed_memory", "one_blas_thread"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from <malloc.h>
 _DEFAULT_MMAP_MAX = 65536
@@ -40,6 +47,16 @@ def keep_freed_memory() -> Iterator[None]:
             libc.mallopt(_M_MMAP_MAX, _DEFAULT_MMAP_MAX)
             libc.mallopt(_M_TRIM_THRESHOLD, _MODEST_TRIM)
             libc.malloc_trim(0)
+
+
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """Return a context in which numpy's and scipy's BLAS use one thread."""
+    return _controller().limit(limits=1, user_api="blas")
+
+
+@cache
+def _controller() -> ThreadpoolController:  # finding the libraries takes milliseconds
+    return ThreadpoolController()
 
 
 def _glibc() -> ctypes.CDLL | None:

@@ -1,0 +1,184 @@
+"""Structure in the segmenter: graphs of regions, learning, messages."""
+
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+
+from mtsk import DeepFeatures, MemoryCache, MultiTaskSegmenter, SuperpixelCRF, Targets
+from mtsk.structure import EDGE_FEATURES, Picture, region_graph, region_labels
+from mtsk.tasks import Boundary
+from mtsk.testing import toy_images
+
+CACHE = MemoryCache()
+
+
+def model(structure="crf", **parameters):
+    features = DeepFeatures(scales=[1], cache=CACHE)
+    parameters = {"n_segments": 60, "random_state": 0, **parameters}
+    return MultiTaskSegmenter(features=features, structure=structure, **parameters)
+
+
+BOUNDARY = {"edges": Boundary()}
+
+
+@pytest.fixture(scope="module")
+def toys():
+    return toy_images(8)
+
+
+@pytest.fixture(scope="module")
+def targets(toys):
+    _, Y = toys
+    return Targets(
+        semantic=Y,
+        disc=[y == Y.max() for y in Y],
+        edges=[np.abs(np.gradient(y.astype(float))[0]) > 0 for y in Y],
+        tags=[set(np.unique(y).tolist()) for y in Y],
+        depth=[y * 0.5 for y in Y],
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(toys, targets):
+    crf = SuperpixelCRF(strength=1.0, temperature=1.0)
+    return model(crf, tasks=BOUNDARY).fit(toys[0], targets)
+
+
+def test_an_edge_has_its_features(toys):
+    image = np.zeros((40, 40, 3), np.float32)
+    image[:20, :, 0] = 1.0
+    maps = DeepFeatures(scales=[1]).fit_transform(image[None])[0]
+    halves = np.zeros((40, 40), int)
+    halves[20:] = 1
+    picture = Picture(image, maps, lambda _: halves)
+    boundary = np.full((40, 40), -50.0)
+    boundary[19:21] = 50.0
+    graph = region_graph(picture, np.zeros((40, 40, 3)), boundary)
+    assert graph.edges.tolist() == [[0, 1]]
+    assert graph.sizes.tolist() == [800, 800]
+    length, colour, feature, rise, rim = graph.features[0]
+    assert graph.features.shape[1] == len(EDGE_FEATURES)
+    assert length == pytest.approx(40 / np.sqrt(800))
+    assert colour == pytest.approx(11.7, abs=0.2)  # of red and black in L*a*b*, over 10
+    assert feature == pytest.approx(1)  # the only distance is the mean distance
+    assert rise == pytest.approx(1)
+    assert rim == pytest.approx(1)
+    assert region_graph(picture, np.zeros((40, 40, 3))).features[0, 4] == 0
+
+
+def test_one_region_is_a_graph_without_edges(toys):
+    X, _ = toys
+    maps = DeepFeatures(scales=[1]).fit_transform(X[:1])[0]
+    image = (
+        np.repeat(X[0][..., None] / 255, 3, axis=2) if X[0].ndim == 2 else X[0] / 255
+    )
+    picture = Picture(image, maps, lambda i: np.zeros(i.shape[:2], int))
+    graph = region_graph(picture, np.zeros((*maps.shape, 2)))
+    assert graph.edges.shape == (0, 2)
+    assert graph.features.shape == (0, 5)
+
+
+def test_labels_of_regions():
+    segments = np.array([[0, 0, 0, 1, 1, 2]])
+    codes = np.array([[1, 1, 0, 2, np.nan, np.nan]])
+    assert region_labels(segments, codes, 3).tolist() == [1, 2, -1]
+    assert region_labels(segments, codes, 3, purity=0.9).tolist() == [-1, -1, -1]
+
+
+def test_tasks_of_classes_and_masks_have_structure(fitted, toys, targets):
+    assert list(fitted.structures_) == ["semantic", "disc"]
+    guess = fitted.predict(toys[0])
+    assert guess["disc"].dtype == bool
+    assert list(guess) == targets.task_names
+    assert fitted.score_tasks(toys[0], targets)["semantic"] > 0.8
+
+
+def test_strength_0_is_exactly_no_structure(toys, targets):
+    X, _ = toys
+    none = model(None).fit(X, targets).decision_function(X)
+    zero = model(SuperpixelCRF(strength=0)).fit(X, targets).decision_function(X)
+    for name in targets.task_names:
+        for a, b in zip(none[name], zero[name], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_messages_are_one_number_a_region_and_label(fitted, toys, targets):
+    X, _ = toys
+    plain = model(None, tasks=BOUNDARY).fit(X, targets)
+    moved = fitted.decision_function(X[:1])
+    before = plain.decision_function(X[:1])
+    for name in ("edges", "depth"):
+        np.testing.assert_allclose(moved[name][0], before[name][0], atol=1e-5)
+    change = moved["semantic"][0] - before["semantic"][0]
+    assert np.abs(change).max() > 0.01
+    views = next(iter(fitted.features_.iter_views_and_maps(X[:1])))[1]
+    segments = Picture(views[0], None, "slic", 60).segments
+    for region in range(0, segments.max() + 1, 7):
+        spread = np.ptp(change[segments == region], axis=0)
+        assert spread.max() < 1e-3
+
+
+def test_scores_at_some_pixels_are_those_of_the_map(fitted, toys, targets):
+    X, Y = toys
+    every = fitted.score_tasks(X, {"semantic": Y}, n_pixels=10**6)
+    assert every == pytest.approx(fitted.score_tasks(X, {"semantic": Y}), abs=1e-3)
+
+
+def test_a_grid_search_over_strength(toys):
+    X, Y = toys
+    features = DeepFeatures(scales=[1], cache=CACHE)
+    search = GridSearchCV(
+        MultiTaskSegmenter(features=features, random_state=0, n_segments=60),
+        {"structure__strength": [0, 1]},
+        cv=2,
+    ).fit(X, Y)
+    assert search.best_estimator_.structure.strength in (0, 1)
+    assert search.best_score_ > 0.5
+
+
+def test_clone_and_pickle(fitted, toys):
+    X, _ = toys
+    again = pickle.loads(pickle.dumps(fitted))
+    for a, b in zip(
+        fitted.decision_function(X[:2])["semantic"],
+        again.decision_function(X[:2])["semantic"],
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+    assert clone(fitted).structure.strength == 1.0
+
+
+def test_a_task_on_two_images_has_no_structure(toys):
+    X, Y = toys
+    some = Targets(semantic=[y if i < 2 else None for i, y in enumerate(Y)], other=Y)
+    with pytest.warns(UserWarning, match="'semantic' is labelled on fewer than 3"):
+        fitted = model().fit(X, some)
+    assert list(fitted.structures_) == ["other"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"structure": "graph"}, "structure"),
+        ({"structure": 3}, "structure"),
+        ({"superpixels": "seeds"}, "superpixels"),
+        ({"n_segments": 0}, "n_segments"),
+        ({"tag_rounds": -1}, "tag_rounds"),
+    ],
+)
+def test_bad_parameters_are_named(toys, parameters, message):
+    X, Y = toys
+    with pytest.raises(ValueError, match=f"`{message}` of MultiTaskSegmenter must be"):
+        model(**parameters).fit(X, Y)
+
+
+def test_partial_fit_and_structure_do_not_go_together(toys):
+    X, Y = toys
+    from mtsk import JointRidge
+
+    head = JointRidge(alpha=1e-3, calibrate=False)
+    with pytest.raises(AttributeError, match="cannot learn `structure`"):
+        model(head=head).partial_fit(X, Y)
