@@ -15,8 +15,6 @@ from torch import nn
 from mtsk._validation import parameter_error
 
 __all__ = [
-    "SUPERPIXELS",
-    "Segmentation",
     "best_labelling",
     "neighbours",
     "over_segment",
