@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, clone
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from mtsk._validation import (
-    Interval,
-    StrOptions,
-    check_parameters,
     parameter_error,
     visual_block,
 )
@@ -24,23 +17,21 @@ from mtsk.crf import SuperpixelCRF
 from mtsk.exceptions import TargetError, UnknownTaskError
 from mtsk.feature_maps import FeatureMaps
 from mtsk.features import DeepFeatures
-from mtsk.heads import JointLinear, JointLogistic, JointRidge, PerTaskHead
 from mtsk.images import Images
+from mtsk.learning import Learning, image_weights
 from mtsk.metrics import task_metric
-from mtsk.nested import HEADS, NestedDefaults
-from mtsk.structure import Picture, has_structure, learn_structure, with_messages
-from mtsk.superpixels import SUPERPIXELS, Segmentation
-from mtsk.tables import Table, TableBuilder, choose_pixels, encode_entry
-from mtsk.targets import DEFAULT_TASK, Targets, as_targets
+from mtsk.structure import with_messages
+from mtsk.superpixels import Segmentation
+from mtsk.tables import choose_pixels, encode_entry
+from mtsk.targets import DEFAULT_TASK, as_targets
 from mtsk.task_scores import task_scores
-from mtsk.tasks import Boundary, Task, infer_task
-from mtsk.tasks.columns import ColumnGroup, column_slices, score_slices
-from mtsk.weak_labels import claim_pixels, find_links
+from mtsk.tasks import Boundary, Task
+from mtsk.tasks.columns import ColumnGroup
 
 __all__ = ["MultiTaskSegmenter"]
 
 
-class MultiTaskSegmenter(NestedDefaults):
+class MultiTaskSegmenter(Learning):
     """Learn several image tasks at once from one pass through a frozen network.
 
     Each image goes through the network once, whatever the number of tasks. Pixel
@@ -190,7 +181,7 @@ class MultiTaskSegmenter(NestedDefaults):
         self._resolve_tasks(targets)
         keep = self._images_for_structure(targets)
         pixel, image = self._read_tables(images, targets, keep=keep)
-        weight = _image_weights(sample_weight, len(images))
+        weight = image_weights(sample_weight, len(images))
         self.pixel_head_ = self._fit_head("pixel", pixel, weight)
         pixel = self._learn_from_tags(pixel, targets, weight)
         self.image_head_ = self._fit_head("image", image, weight)
@@ -244,7 +235,7 @@ class MultiTaskSegmenter(NestedDefaults):
         pixel, image = self._read_tables(images, targets, partly=True)
         self.n_images_ += before
         self.n_rows_ += rows_before
-        weight = _image_weights(sample_weight, len(images))
+        weight = image_weights(sample_weight, len(images))
         for granularity, table in {"pixel": pixel, "image": image}.items():
             names = self._names(granularity)
             if not names or not len(table.X):
@@ -255,266 +246,6 @@ class MultiTaskSegmenter(NestedDefaults):
             head.partial_fit(table.X, table.Y, sample_weight=weight[table.images])
             setattr(self, f"{granularity}_head_", head)
         return self
-
-    def _check(self) -> None:
-        check_parameters(self, _CONSTRAINTS)
-        for name, task in self.given_tasks().items():
-            if not isinstance(task, Task):
-                allowed = "a Task, a mapping of task names to Tasks, or None"
-                raise parameter_error(f"tasks[{name!r}]", self, allowed, task)
-        if self.n_jobs == 0:
-            raise parameter_error("n_jobs", self, "an int other than 0, or None", 0)
-        if isinstance(self.head, str) and self.head not in HEADS:
-            allowed = f"one of {list(HEADS)}, an estimator or a mapping"
-            raise parameter_error("head", self, allowed, self.head)
-
-    def _prepare(
-        self, X: Any, Y: Any, *, again: bool = False
-    ) -> tuple[Images, Targets]:
-        if not again:
-            parts = self.default_parts()
-            self.features_ = clone(parts.get("features", self.features)).fit()
-            if self.verbose and not self.features_.verbose:
-                self.features_.set_params(verbose=self.verbose)
-            self._seed = int(
-                check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-            )
-        images = Images(X, self.features_.channels, self.features_.on_error)
-        targets, self._bare = as_targets(Y, len(images))
-        return images, targets
-
-    def _resolve_tasks(self, targets: Targets) -> None:
-        """Fit a codec for every column of targets."""
-        given = self.given_tasks()
-        for name in given:
-            if name not in targets.task_names:
-                raise UnknownTaskError(
-                    f"`tasks` names {name!r}, but the targets have {targets.task_names}"
-                )
-        self.tasks_: dict[str, Task] = {}
-        for name in targets.task_names:
-            entries = targets[name]
-            labelled = targets.labelled(name)
-            if not len(labelled):
-                raise TargetError(f"task {name!r} is labelled on no image")
-            task = clone(given[name]) if name in given else infer_task(name, entries)
-            try:
-                self.tasks_[name] = task.fit([entries[i] for i in labelled])
-            except TargetError as error:
-                raise TargetError(_with_image(name, str(error), labelled)) from None
-        self.links_ = find_links(self.tasks_)
-
-    def _read_tables(
-        self,
-        images: Images,
-        targets: Targets,
-        *,
-        partly: bool = False,
-        keep: Collection[int] = (),
-    ) -> tuple[Table, Table]:
-        """Pass every image through the network once; return both tables."""
-        builders = {
-            kind: TableBuilder(
-                {n: self.tasks_[n] for n in self._names(kind)},
-                self.n_pixels,
-                self._seed,
-            )
-            for kind in ("pixel", "image")
-        }
-        columns = {name: targets[name] for name in self.tasks_}
-        n_read = n_bytes = 0
-        self._kept: dict[int, Picture] = {}
-        for index, views, maps in self.features_.iter_views_and_maps(images):
-            n_read += 1
-            if index in keep and n_bytes < _KEPT_BYTES:
-                self._kept[index] = self._picture(views, maps)
-                n_bytes += maps.nbytes + views[0].nbytes
-            entries = {name: column[index] for name, column in columns.items()}
-            weak = [] if partly else self._taught_by_tags(entries)
-            for builder in builders.values():
-                builder.add(index, maps, entries, weak)
-        images.warn_of_skipped()
-        self.skipped_ = dict(images.skipped)
-        if not n_read:
-            raise TargetError("every image was skipped: nothing to learn from")
-        self.n_images_ = n_read
-        pixel, image = (
-            b.finish(partly=partly) if b.tasks else Table.empty()
-            for b in builders.values()
-        )
-        self.n_rows_ = len(pixel.X)
-        blank = builders["pixel"].blank + builders["image"].blank
-        if blank:
-            warnings.warn(
-                f"targets that are void everywhere count as missing: {blank[:10]} "
-                "(task, image); write None to say so",
-                UserWarning,
-                stacklevel=3,
-            )
-        return pixel, image
-
-    def _fit_head(self, granularity: str, table: Table, weight: np.ndarray) -> Any:
-        names = self._names(granularity)
-        if not names:
-            return None
-        head = self._head_for([self.tasks_[n].group_ for n in names], names)
-        extra: dict[str, Any] = {}
-        if isinstance(head, JointRidge | PerTaskHead):
-            extra["groups"] = table.images
-        if isinstance(head, JointLogistic | JointRidge):
-            extra["memo"] = self.features_.memo(table.digest)
-        if (weight != 1).any():
-            extra["sample_weight"] = weight[table.images]
-        return head.fit(table.X, table.Y, **extra)
-
-    def _taught_by_tags(self, entries: Mapping[str, Any]) -> list[str]:
-        """Return the tasks of pixels that an image has tags for, but no mask."""
-        return [
-            link.pixels
-            for link in self.links_
-            if self.tag_rounds
-            and entries[link.pixels] is None
-            and entries[link.tags] is not None
-        ]
-
-    def _learn_from_tags(
-        self, table: Table, targets: Targets, weight: np.ndarray
-    ) -> Table:
-        """Let pixels of tagged images take classes, and fit the pixel head anew."""
-        links = [link for link in self.links_ if link.pixels in table.weak]
-        names = self._names("pixel")
-        groups = [self.tasks_[name].group_ for name in names]
-        parts = dict(zip(names, score_slices(groups), strict=True))
-        columns = dict(zip(names, column_slices(groups), strict=True))
-        for _ in range(self.tag_rounds if links else 0):
-            Y = table.Y.copy()
-            for link in links:
-                rows = np.flatnonzero(table.weak[link.pixels])
-                images, of_row = np.unique(table.images[rows], return_inverse=True)
-                task, entries = self.tasks_[link.tags], targets[link.tags]
-                tags = np.stack(
-                    [
-                        encode_entry(link.tags, task, entries[i], i, (0, 0))
-                        for i in images
-                    ]
-                )
-                scores = self.pixel_head_.decision_function(table.X[rows])
-                Y[rows, columns[link.pixels].start] = claim_pixels(
-                    scores[:, parts[link.pixels]],
-                    link.allowed(tags)[of_row],
-                    link.present(tags)[of_row],
-                    table.images[rows],
-                )
-            table = table._replace(Y=Y)
-            self.pixel_head_ = self._fit_head("pixel", table, weight)
-        return table
-
-    def _images_for_structure(self, targets: Targets) -> list[int]:
-        """Return images with a task that has structure, evenly spread."""
-        if self.structure is None:
-            return []
-        names = [n for n, t in self.tasks_.items() if has_structure(t)]
-        some = sorted({int(i) for n in names for i in targets.labelled(n)})
-        step = max(1, -(-len(some) // _MOST_KEPT))
-        return some[::step]
-
-    def _learn_structures(
-        self, table: Table, targets: Targets, weight: np.ndarray
-    ) -> None:
-        """Fit a CRF for each task, to scores of heads that did not see the image."""
-        kept, self._kept = self._kept, {}
-        self.structures_ = {}
-        wanted = [n for n, t in self.tasks_.items() if has_structure(t)]
-        if self.structure is None or not wanted:
-            return
-        scores = self._held_out_scores(table, targets, weight, kept)
-        for name in wanted:
-            crf = clone(self.default_parts().get("structure", self.structure))
-            crf.set_params(random_state=self._seed)
-            seen = [i for i in scores if targets[name][i] is not None]
-            if len(seen) < _FEWEST_KEPT:
-                warnings.warn(
-                    f"task {name!r} is labelled on fewer than {_FEWEST_KEPT} images: "
-                    "its structure cannot be learnt and is left out",
-                    UserWarning,
-                    stacklevel=3,
-                )
-                continue
-            codes = [
-                encode_entry(name, self.tasks_[name], targets[name][i], i, p.maps.shape)
-                for i, p in ((i, kept[i]) for i in seen)
-            ]
-            self.structures_[name] = learn_structure(
-                crf,
-                self.tasks_[name],
-                [kept[i] for i in seen],
-                [scores[i][name] for i in seen],
-                [code[..., 0] for code in codes],
-                [self._boundary(scores[i]) for i in seen],
-            )
-
-    def _held_out_scores(
-        self,
-        table: Table,
-        targets: Targets,
-        weight: np.ndarray,
-        kept: Mapping[int, Picture],
-    ) -> dict[int, dict[str, np.ndarray]]:
-        """Return scores of kept images by heads fitted to the others.
-
-        One fit where the others are the more; else three, each without a third.
-        """
-        names = self._names("pixel")
-        labelled = {int(i) for n in names for i in targets.labelled(n)}
-        n_folds = 1 if len(labelled) > 2 * len(kept) else 3
-        out: dict[int, dict[str, np.ndarray]] = {}
-        for fold in range(n_folds):
-            held = list(kept)[fold::n_folds]
-            Y = table.Y.copy()
-            rows = np.isin(table.images, held)
-            groups = [self.tasks_[n].group_ for n in names]
-            for columns in column_slices(groups):
-                known = ~np.isnan(Y[:, columns]).all(axis=1)
-                if (known & ~rows).any():  # else the task would have no label left
-                    Y[rows, columns] = np.nan
-            head = self._fit_head("pixel", table._replace(Y=Y), weight)
-            for i in held:
-                out[i] = task_scores(
-                    kept[i].maps, self.tasks_, {"pixel": head}, names, self.head_stride
-                )
-        return dict(sorted(out.items()))
-
-    def _picture(self, views: np.ndarray, maps: FeatureMaps) -> Picture:
-        return Picture(views[0], maps, self.superpixels, self.n_segments)
-
-    def _boundary(self, scores: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """Return the logits of the first boundary task among some scores."""
-        for name, task in self.tasks_.items():
-            if isinstance(task, Boundary) and name in scores:
-                return scores[name][..., 0]
-        return None
-
-    def _head_for(self, groups: list[ColumnGroup], names: list[str]) -> Any:
-        """Return an unfitted head for some column groups."""
-        default = self.default_parts().get("head")
-        head = self.head if default is None else default
-        if isinstance(head, Mapping):
-            for name in head:
-                if hasattr(self, "tasks_") and name not in self.tasks_:
-                    raise UnknownTaskError(
-                        f"`head` names {name!r}; the tasks are {list(self.tasks_)}"
-                    )
-            chosen = [head.get(name, JointLogistic()) for name in names]
-            return PerTaskHead(chosen, groups, n_jobs=self.n_jobs)
-        if isinstance(head, JointLinear):
-            head = clone(head).set_params(columns=groups)
-            if self.verbose and "verbose" in head.get_params():
-                head.set_params(verbose=self.verbose)
-            return head
-        return PerTaskHead(head, groups, n_jobs=self.n_jobs)
-
-    def _names(self, granularity: str) -> list[str]:
-        return [n for n, t in self.tasks_.items() if t.granularity == granularity]
 
     # -- predicting -----------------------------------------------------------
 
@@ -727,44 +458,6 @@ class MultiTaskSegmenter(NestedDefaults):
         stacked = isinstance(X, np.ndarray) and X.ndim >= 3 and not images.skipped
         shaped = {name: _shape_up(column, stacked) for name, column in out.items()}
         return shaped[DEFAULT_TASK] if self._bare and tasks is None else shaped
-
-
-_KEPT_BYTES = 2**29  # of pictures that structure is learnt from
-_MOST_KEPT, _FEWEST_KEPT = 60, 3
-_CONSTRAINTS: dict[str, list] = {
-    "tasks": [Task, Mapping, None],
-    "features": [DeepFeatures, None],
-    "head": [str, BaseEstimator, Mapping, None],
-    "n_pixels": [Interval(Integral, 1, None, closed="left")],
-    "head_stride": [Interval(Integral, 1, None, closed="left")],
-    "tag_rounds": [Interval(Integral, 0, None, closed="left")],
-    "structure": [SuperpixelCRF, StrOptions({"crf"}), None],
-    "superpixels": [StrOptions(set(SUPERPIXELS)), callable],
-    "n_segments": [Interval(Integral, 1, None, closed="left"), None],
-    "n_jobs": [Integral, None],
-    "random_state": ["random_state"],
-    "verbose": ["verbose"],
-}
-
-
-def _with_image(name: str, message: str, labelled: np.ndarray) -> str:
-    """Turn "entry i", a place among the labelled ones, into the image's index."""
-    found = re.match(r"entry (\d+)", message)
-    if not found:
-        return f"task {name!r}: {message}"
-    return f"task {name!r}, image {labelled[int(found[1])]}{message[found.end() :]}"
-
-
-def _image_weights(sample_weight: Any, n_images: int) -> np.ndarray:
-    if sample_weight is None:
-        return np.ones(n_images)
-    weight = np.asarray(sample_weight, float)
-    if weight.shape != (n_images,) or not (weight >= 0).all() or not weight.any():
-        raise ValueError(
-            f"sample_weight must hold {n_images} numbers >= 0, one an image, got shape "
-            f"{weight.shape}"
-        )
-    return weight
 
 
 def _check_n_pixels(

@@ -26,6 +26,7 @@ LEVELS = [
     {"features"},
     {"heads"},
     {"tables", "task_scores", "nested", "weak_labels", "structure"},
+    {"learning"},
     {"segmenter"},
     {"testing"},
 ]
