@@ -60,6 +60,8 @@ class Learning(NestedDefaults):
                 raise parameter_error(f"tasks[{name!r}]", self, allowed, task)
         if self.n_jobs == 0:
             raise parameter_error("n_jobs", self, "an int other than 0, or None", 0)
+        if isinstance(self.structure, SuperpixelCRF):
+            self.structure.check_parameters()
         if isinstance(self.head, str) and self.head not in HEADS:
             allowed = f"one of {list(HEADS)}, an estimator or a mapping"
             raise parameter_error("head", self, allowed, self.head)
@@ -148,6 +150,14 @@ class Learning(NestedDefaults):
                 stacklevel=3,
             )
         return pixel, image
+
+    def _check_weights(self, targets: Targets, weight: np.ndarray) -> None:
+        for name in self.tasks_:
+            if not weight[targets.labelled(name)].any():
+                raise TargetError(
+                    f"sample_weight is 0 for every image that task {name!r} is "
+                    "labelled on"
+                )
 
     def _fit_head(self, granularity: str, table: Table, weight: np.ndarray) -> Any:
         names = self._names(granularity)
@@ -343,9 +353,14 @@ def image_weights(sample_weight: Any, n_images: int) -> np.ndarray:
     if sample_weight is None:
         return np.ones(n_images)
     weight = np.asarray(sample_weight, float)
-    if weight.shape != (n_images,) or not (weight >= 0).all() or not weight.any():
+    if weight.shape != (n_images,):
         raise ValueError(
-            f"sample_weight must hold {n_images} numbers >= 0, one an image, got shape "
+            f"sample_weight must hold {n_images} numbers, one an image, got shape "
             f"{weight.shape}"
+        )
+    if not (weight >= 0).all() or not np.isfinite(weight).all() or not weight.any():
+        raise ValueError(
+            "sample_weight must be finite, >= 0 and not 0 everywhere, got values from "
+            f"{weight.min()} to {weight.max()}"
         )
     return weight

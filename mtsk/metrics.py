@@ -386,7 +386,8 @@ class task_scorer:
         that more is better. None is the task's own choice.
     n_pixels : int, default=None
         Score at most so many labelled pixels of each image. None is all. Some
-        hundreds suffice to compare candidates, and take a tenth of the time.
+        hundreds suffice to compare candidates, and take a tenth of the time. Metrics
+        of boundaries need all.
 
     Examples
     --------

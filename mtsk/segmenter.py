@@ -67,7 +67,8 @@ class MultiTaskSegmenter(Learning):
         What neighbouring regions say to one another: for every task of classes or
         masks a CRF over superpixels is learnt, from held-out scores, and its messages
         are added to the scores of the regions' pixels. ``"crf"`` is
-        ``SuperpixelCRF()``. Its parameters can be set as ``structure__strength``.
+        ``SuperpixelCRF()``. Its parameters can be set as ``structure__strength``;
+        messages are those of mean field, whatever its ``inference``.
     superpixels : {"slic", "skimage_slic", "felzenszwalb"} or callable, default="slic"
         How regions are made; see `mtsk.superpixels.over_segment`.
     n_segments : int, default=None
@@ -180,8 +181,9 @@ class MultiTaskSegmenter(Learning):
         images, targets = self._prepare(X, Y)
         self._resolve_tasks(targets)
         keep = self._images_for_structure(targets)
-        pixel, image = self._read_tables(images, targets, keep=keep)
         weight = image_weights(sample_weight, len(images))
+        self._check_weights(targets, weight)
+        pixel, image = self._read_tables(images, targets, keep=keep)
         self.pixel_head_ = self._fit_head("pixel", pixel, weight)
         pixel = self._learn_from_tags(pixel, targets, weight)
         self.image_head_ = self._fit_head("image", image, weight)

@@ -59,7 +59,10 @@ class Picture:
     @cached_property
     def segments(self) -> np.ndarray:
         """Map of regions, (H, W)."""
-        return over_segment(self.image, self.method, self.n_segments)
+        try:
+            return over_segment(self.image, self.method, self.n_segments)
+        except ValueError as error:
+            raise ValueError(f"`superpixels`: {error}") from error
 
     @cached_property
     def edges(self) -> np.ndarray:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,8 +78,10 @@ def over_segment(
     ValueError
         Where a callable returns no integer map of the image's size.
     """
+    _check_image(image)
     if n_segments is None:
         n_segments = max(1, image[..., 0].size // _REGION)
+    _check_count("n_segments", n_segments, 1)
     if callable(method):
         segments = np.asarray(method(image))
         if segments.shape != image.shape[:2] or segments.dtype.kind not in "iu":
@@ -111,6 +115,7 @@ def relabel(segments: np.ndarray) -> np.ndarray:
     -------
     ndarray of intp, shape (H, W)
     """
+    _check_segments(segments)
     return label(segments, background=-(2**31), connectivity=1).astype(np.intp) - 1
 
 
@@ -149,6 +154,11 @@ def slic(
     ndarray of intp, shape (H, W) or (n, H, W)
         Connected regions 0 … R − 1 of each image.
     """
+    _check_image(image)
+    _check_count("n_segments", n_segments, 1)
+    _check_count("n_iter", n_iter, 0)
+    if not compactness > 0:
+        raise ValueError(f"compactness must be > 0, got {compactness}")
     pixels = torch.as_tensor(image, device=device).float()
     batch = pixels if pixels.ndim == 4 else pixels[None]
     n, height, width, _ = batch.shape
@@ -231,6 +241,7 @@ def region_lab(image: np.ndarray, segments: np.ndarray) -> np.ndarray:
     -------
     ndarray of float64, shape (R, 3)
     """
+    _check_segments(segments, image.shape[:2])
     lab = _lab(torch.from_numpy(np.ascontiguousarray(image, np.float32)))
     return region_means(segments, lab.numpy()) - [16, 0, 0]
 
@@ -253,6 +264,9 @@ def best_labelling(segments: np.ndarray, truth: np.ndarray) -> np.ndarray:
     ndarray of int, shape (H, W)
         −1 in regions without a labelled pixel.
     """
+    _check_segments(segments, truth.shape)
+    if truth.dtype.kind not in "iu":
+        raise ValueError(f"truth must hold integers, got dtype {truth.dtype}")
     known = truth >= 0
     if not known.any():
         return np.full(truth.shape, -1)
@@ -268,6 +282,34 @@ def _lab(rgb: torch.Tensor) -> torch.Tensor:
     linear = _look_up(_LINEAR, rgb)
     curve = _look_up(_CURVE, linear @ _XYZ.to(rgb.device).T)
     return curve @ _LAB.to(rgb.device).T
+
+
+def _check_image(image: Any) -> None:
+    shape = tuple(np.shape(image))
+    if len(shape) not in (3, 4) or shape[-1] != 3 or 0 in shape:
+        raise ValueError(
+            f"image must have shape (H, W, 3), none of them 0, got {shape}"
+        )
+    low, high = float(image.min()), float(image.max())
+    if not (low >= 0 and high <= 1):  # NaN too
+        raise ValueError(
+            f"image must hold sRGB in [0, 1], got values from {low:g} to {high:g}"
+        )
+
+
+def _check_count(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} must be an int >= {least}, got {value!r}")
+
+
+def _check_segments(segments: np.ndarray, shape: tuple[int, ...] | None = None) -> None:
+    if segments.ndim != 2 or segments.dtype.kind not in "iu":
+        raise ValueError(
+            f"segments must be an integer map (H, W), got dtype {segments.dtype}, shape "
+            f"{segments.shape}"
+        )
+    if shape is not None and segments.shape != shape:
+        raise ValueError(f"segments have shape {segments.shape}, the other map {shape}")
 
 
 def _look_up(curve: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

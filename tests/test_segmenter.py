@@ -85,9 +85,9 @@ def many_targets(Y: np.ndarray) -> Targets:
 TASKS = {"edges": Boundary()}
 PARTS = [
     (name, check)
-    for head in (None, "ridge")
+    for parts in ({}, {"head": "ridge"}, {"structure": "crf", "n_segments": 40})
     for name, check in image_estimator_checks(
-        MultiTaskSegmenter(features=FAST, head=head, random_state=0)
+        MultiTaskSegmenter(features=FAST, random_state=0, **parts)
     )
 ]
 

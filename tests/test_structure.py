@@ -182,3 +182,16 @@ def test_partial_fit_and_structure_do_not_go_together(toys):
     head = JointRidge(alpha=1e-3, calibrate=False)
     with pytest.raises(AttributeError, match="cannot learn `structure`"):
         model(head=head).partial_fit(X, Y)
+
+
+def test_errors_that_tell_what_to_mend(toys, targets):
+    X, Y = toys
+    with pytest.raises(ValueError, match="`superpixels`: a segmentation must be"):
+        model(superpixels=lambda image: image[..., 0]).fit(X, Y)
+    with pytest.raises(ValueError, match="`strength` of SuperpixelCRF"):
+        model(SuperpixelCRF(strength=-1)).fit(X, Y)
+    with pytest.raises(ValueError, match="finite, >= 0 and not 0 everywhere"):
+        model().fit(X, Y, sample_weight=np.zeros(8))
+    some = Targets(semantic=[Y[0], *[None] * 7], depth=targets["depth"])
+    with pytest.raises(ValueError, match="sample_weight is 0 for every .*'semantic'"):
+        model().fit(X, some, sample_weight=[0, 1, 1, 1, 1, 1, 1, 1])

@@ -157,3 +157,38 @@ def test_the_oracle_by_hand():
         [2, 2, 2]
     ]
     assert best_labelling(segments, np.full((1, 4), -1)).tolist() == [[-1] * 4]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda i: slic(i[..., 0]), r"shape \(H, W, 3\).*got \(8, 8\)"),
+        (lambda i: slic(i[:0]), "none of them 0"),
+        (lambda i: slic(i[None, :0]), "none of them 0"),
+        (lambda i: slic(np.concatenate([i, i[..., :1]], axis=2)), "got .8, 8, 4"),
+        (lambda i: slic(i * np.nan), "got values from nan"),
+        (lambda i: slic(i * 255), "got values from 0 to 255"),
+        (lambda i: slic(i, 0), "n_segments must be an int >= 1, got 0"),
+        (lambda i: slic(i, 2.5), "n_segments must be an int >= 1, got 2.5"),
+        (lambda i: slic(i, "a"), "n_segments must be an int >= 1, got 'a'"),
+        (lambda i: slic(i, n_iter=-1), "n_iter must be an int >= 0"),
+        (lambda i: slic(i, compactness=-1), "compactness must be > 0"),
+        (
+            lambda i: over_segment(i, "felzenszwalb", 0),
+            "n_segments must be an int >= 1",
+        ),
+        (lambda i: over_segment(i * np.nan, "felzenszwalb"), "got values from nan"),
+        (lambda i: relabel(i[..., 0]), "segments must be an integer map"),
+        (
+            lambda i: best_labelling(np.zeros((8, 8), int), np.zeros((3, 3), int)),
+            "the other map",
+        ),
+        (lambda i: best_labelling(np.zeros((8, 8), int), i[..., 0]), "integers"),
+        (lambda i: region_lab(i, np.zeros((3, 3), int)), "the other map"),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    image = np.ones((8, 8, 3), np.float32)
+    image[0] = 0
+    with pytest.raises(ValueError, match=message):
+        call(image)

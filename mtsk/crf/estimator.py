@@ -17,7 +17,12 @@ from mtsk._validation import (
     check_parameters,
 )
 from mtsk.crf.factor_graph import FactorGraph, Link, energy
-from mtsk.crf.inference import INFERENCE, alpha_expansion, mean_field
+from mtsk.crf.inference import (
+    INFERENCE,
+    alpha_expansion,
+    mean_field,
+    metric_closure,
+)
 from mtsk.crf.learning import Affinity, fit_affinity, fit_costs, frank_wolfe
 from mtsk.crf.regions import RegionGraph
 
@@ -47,7 +52,9 @@ class SuperpixelCRF(BaseEstimator):
     inference : {"mean_field", "icm", "alpha_expansion"}, default="mean_field"
         How ``predict`` finds labels. Probabilities are always those of mean field.
     costs : {"potts", "learnt"}, default="potts"
-        Whether all unlike pairs of labels cost the same.
+        Whether all unlike pairs of labels cost the same. For
+        ``inference="alpha_expansion"`` learnt costs are brought down to a metric
+        (`metric_closure`).
     strength : float >= 0 or "cv", default="cv"
         Factor on all pairwise terms. ``"cv"`` takes the best of 0, ¼, ½, 1, 2.
     temperature : float > 0 or "cv", default="cv"
@@ -129,7 +136,7 @@ class SuperpixelCRF(BaseEstimator):
         ------
         InvalidParameterError, ValueError
         """
-        check_parameters(self, _CONSTRAINTS)
+        self.check_parameters()
         graphs, labels = _check(X, y)
         self.n_labels_ = graphs[0].scores.shape[1]
         self.n_edge_features_ = graphs[0].features.shape[1]
@@ -139,6 +146,10 @@ class SuperpixelCRF(BaseEstimator):
             self.affinity_, self.cost_ = self._learn(graphs, labels)
         self._choose(graphs, labels)
         return self
+
+    def check_parameters(self) -> None:
+        """Raise ``InvalidParameterError`` where a parameter is not allowed."""
+        check_parameters(self, _CONSTRAINTS)
 
     def potentials(self, graph: RegionGraph) -> FactorGraph:
         """Return the scores and links whose energy is minimised.
@@ -266,7 +277,10 @@ class SuperpixelCRF(BaseEstimator):
         if self.costs == "potts":
             return affinity, 1 - np.eye(n)
         weights = [affinity.weights(g.features) for g in graphs]
-        return affinity, fit_costs(graphs, labels, weights, n)
+        cost = fit_costs(graphs, labels, weights, n)
+        if self.inference == "alpha_expansion":
+            cost = metric_closure(cost)
+        return affinity, cost
 
     def _potentials(
         self,

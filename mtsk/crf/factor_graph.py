@@ -124,10 +124,17 @@ def energy(graph: FactorGraph, labels: Sequence[np.ndarray]) -> float:
     float
     """
     total = 0.0
-    labels = [np.asarray(y, int) for y in labels]
+    labels = [np.asarray(y) for y in labels]
+    if len(labels) != len(graph.fields):
+        raise ValueError(
+            f"labels must be one array for each of {len(graph.fields)} fields, got "
+            f"{len(labels)}"
+        )
     for scores, y in zip(graph.fields, labels, strict=True):
         if y.shape != (len(scores),):
             raise ValueError(f"labels must have shape ({len(scores)},), got {y.shape}")
+        if len(y) and y.dtype.kind not in "iu":
+            raise ValueError(f"labels must be integers, got dtype {y.dtype}")
         if len(y) and not (y.min() >= 0 and y.max() < scores.shape[1]):
             raise ValueError(f"labels must lie in 0 … {scores.shape[1] - 1}")
         total -= float(scores[np.arange(len(y)), y].sum())

@@ -75,6 +75,7 @@ def icm(
         Of each field.
     """
     starts = [s.argmax(axis=1) for s in graph.fields] if labels is None else labels
+    energy(graph, starts)  # refuses labels that do not fit
     q = [
         _one_hot(np.asarray(y, int), scores.shape[1])
         for y, scores in zip(starts, graph.fields, strict=True)
@@ -131,6 +132,10 @@ def alpha_expansion(
     ValueError
         Where there are several fields, or costs are no metric.
     """
+    if non_metric not in ("refuse", "project"):
+        raise ValueError(
+            f"non_metric must be 'refuse' or 'project', got {non_metric!r}"
+        )
     if len(graph.fields) != 1:
         raise ValueError(
             "alpha_expansion moves one field whose nodes share their labels, got "

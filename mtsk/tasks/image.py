@@ -104,6 +104,8 @@ class MultiLabel(ImageTask):
     def _check(self) -> None:
         if self.of is not None and not isinstance(self.of, str):
             raise parameter_error("of", self, "'auto', a task's name or None", self.of)
+        if self.labels is not None and len(set(self.labels)) != len(self.labels):
+            raise parameter_error("labels", self, "different names", self.labels)
 
     def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
         self.sets_ = all(isinstance(t, set | frozenset) for t in targets)

@@ -276,3 +276,12 @@ def test_bad_data_is_refused(data):
 def test_bad_region_graphs_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         RegionGraph(*arguments)
+
+
+def test_learnt_costs_and_alpha_expansion_go_together():
+    rng = np.random.default_rng(0)
+    chain = np.stack([np.arange(9), np.arange(1, 10)], axis=1)
+    y = np.repeat([0, 1, 2], [3, 3, 4])
+    X = [RegionGraph(np.eye(3)[y] + rng.normal(0, 0.7, (10, 3)), chain)] * 6
+    crf = SuperpixelCRF(costs="learnt", inference="alpha_expansion", strength=1.0)
+    assert len(crf.fit(X, [y] * 6).predict(X)) == 6

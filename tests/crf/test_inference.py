@@ -345,3 +345,18 @@ def test_bad_labels_are_refused():
         energy(graph, [[0, 1]])
     with pytest.raises(ValueError, match="labels must lie in 0"):
         energy(graph, [[0, 1, 2, 3, 0]])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([[9, 9, 9, 9, 9]], "lie in 0"),
+        ([0, 1], "one array for each of 1"),
+        ([[0.5, 0, 0, 0, 0]], "must be integers"),
+    ],
+)
+def test_bad_starts_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        icm(random_graph(0), labels)
+    with pytest.raises(ValueError, match="non_metric must be"):
+        alpha_expansion(random_graph(0), non_metric="x")
