@@ -287,9 +287,7 @@ def _lab(rgb: torch.Tensor) -> torch.Tensor:
 def _check_image(image: Any) -> None:
     shape = tuple(np.shape(image))
     if len(shape) not in (3, 4) or shape[-1] != 3 or 0 in shape:
-        raise ValueError(
-            f"image must have shape (H, W, 3), none of them 0, got {shape}"
-        )
+        raise ValueError(f"image must be (H, W, 3), none of them 0, got {shape}")
     low, high = float(image.min()), float(image.max())
     if not (low >= 0 and high <= 1):  # NaN too
         raise ValueError(
@@ -305,7 +303,7 @@ def _check_count(name: str, value: Any, least: int) -> None:
 def _check_segments(segments: np.ndarray, shape: tuple[int, ...] | None = None) -> None:
     if segments.ndim != 2 or segments.dtype.kind not in "iu":
         raise ValueError(
-            f"segments must be an integer map (H, W), got dtype {segments.dtype}, shape "
+            f"segments must be an integer map, got dtype {segments.dtype}, shape "
             f"{segments.shape}"
         )
     if shape is not None and segments.shape != shape:

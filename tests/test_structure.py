@@ -193,5 +193,5 @@ def test_errors_that_tell_what_to_mend(toys, targets):
     with pytest.raises(ValueError, match="finite, >= 0 and not 0 everywhere"):
         model().fit(X, Y, sample_weight=np.zeros(8))
     some = Targets(semantic=[Y[0], *[None] * 7], depth=targets["depth"])
-    with pytest.raises(ValueError, match="sample_weight is 0 for every .*'semantic'"):
+    with pytest.raises(ValueError, match=r"sample_weight is 0 for every .*'semantic'"):
         model().fit(X, some, sample_weight=[0, 1, 1, 1, 1, 1, 1, 1])
