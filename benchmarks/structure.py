@@ -39,10 +39,12 @@ def main() -> None:
                 structure=structure,
                 random_state=seed,
             ).fit(X_some, Y_some)
+            kept = model.features_.cache
+            model.features_.set_params(cache=None)
             start = time.perf_counter()
-            model.set_params(features__cache=None).features_.set_params(cache=None)
             model.predict(X_val[:20])
             seconds = (time.perf_counter() - start) / 20
+            model.features_.set_params(cache=kept)
             metrics = ("miou", "boundary_f1")
             scores = [
                 model.score_tasks(X_val, {"target": Y_val}, {"target": m})
@@ -72,8 +74,8 @@ def oracle(model, X, Y) -> float:
     """Return the mIoU of the best labelling of the regions."""
     task = model.tasks_["target"]
     counts = np.zeros((task.group_.size + 1,) * 2, int)
-    for _, views, maps in model.features_.iter_views_and_maps(X):
-        truth = task.encode(Y[_], maps.shape, unseen=True)[..., 0]
+    for index, views, maps in model.features_.iter_views_and_maps(X):
+        truth = task.encode(Y[index], maps.shape, unseen=True)[..., 0]
         known = truth >= 0
         best = best_labelling(
             over_segment(views[0]), np.where(known, truth, -1).astype(int)

@@ -350,6 +350,21 @@ def _with_image(name: str, message: str, labelled: np.ndarray) -> str:
 
 
 def image_weights(sample_weight: Any, n_images: int) -> np.ndarray:
+    """Return the weight of each image, checked; None is 1 for all.
+
+    Parameters
+    ----------
+    sample_weight : array-like of shape (n_images,), or None
+    n_images : int
+
+    Returns
+    -------
+    ndarray of float64, shape (n_images,)
+
+    Raises
+    ------
+    ValueError
+    """
     if sample_weight is None:
         return np.ones(n_images)
     weight = np.asarray(sample_weight, float)

@@ -153,6 +153,11 @@ def slic(
     -------
     ndarray of intp, shape (H, W) or (n, H, W)
         Connected regions 0 … R − 1 of each image.
+
+    Raises
+    ------
+    ValueError
+        On an image of another shape or range, and numbers out of theirs.
     """
     _check_image(image)
     _check_count("n_segments", n_segments, 1)

@@ -70,7 +70,7 @@ class SuperpixelCRF(BaseEstimator):
 
     Attributes
     ----------
-    n_labels_ : int
+    n_labels_, n_edge_features_ : int
     affinity_ : Affinity
         Weights of edges from their features.
     cost_ : ndarray of shape (n_labels, n_labels)
