@@ -51,12 +51,14 @@ def main() -> None:
                 for m in metrics
             ]
             one.append([*(s["target"] for s in scores), seconds])
-        crf = model.structures_["target"]
+        learnt = model.structures_["target"]
+        crf = learnt.regions
         print(
             f"seed {seed}: mIoU {one[0][0]:.4f} -> {one[1][0]:.4f}, boundary F1 "
             f"{one[0][1]:.4f} -> {one[1][1]:.4f}, seconds an image {one[0][2]:.3f} -> "
             f"{one[1][2]:.3f}, strength {crf.strength_}, temperature "
-            f"{crf.temperature_}",
+            f"{crf.temperature_}, palette {crf.palette_}, pixels "
+            f"{learnt.pixels.strength_}",
             flush=True,
         )
         results.append(one)

@@ -18,7 +18,10 @@ _HOME = {
     "JointLogistic": "mtsk.heads",
     "JointRidge": "mtsk.heads",
     "PerTaskHead": "mtsk.heads",
+    "PixelCRF": "mtsk.crf",
+    "Structure": "mtsk.structure",
     "SuperpixelCRF": "mtsk.crf",
+    "superpixel_oracle": "mtsk.oracle",
     "task_scorer": "mtsk.metrics",
 }
 _MODULES = (

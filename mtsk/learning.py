@@ -18,14 +18,22 @@ from mtsk._validation import (
     check_parameters,
     parameter_error,
 )
-from mtsk.crf import SuperpixelCRF
+from mtsk.context import ContextLink, find_context
+from mtsk.crf import Coupling, PixelCRF, SuperpixelCRF
 from mtsk.exceptions import TargetError, UnknownTaskError
 from mtsk.feature_maps import FeatureMaps
 from mtsk.features import DeepFeatures
 from mtsk.heads import JointLinear, JointLogistic, JointRidge, PerTaskHead
 from mtsk.images import Images
 from mtsk.nested import HEADS, NestedDefaults
-from mtsk.structure import Picture, has_structure, learn_structure
+from mtsk.pictures import Picture
+from mtsk.structure import (
+    Seen,
+    Structure,
+    TaskStructure,
+    has_structure,
+    learn_structures,
+)
 from mtsk.superpixels import SUPERPIXELS, Segmentation
 from mtsk.tables import Table, TableBuilder, encode_entry
 from mtsk.targets import Targets, as_targets
@@ -51,6 +59,9 @@ class Learning(NestedDefaults):
     features_: DeepFeatures
     pixel_head_: Any
     links_: list[TagLink]
+    structures_: dict[str, TaskStructure]
+    couplings_: list[Coupling]
+    contexts_: list[ContextLink]
 
     def _check(self) -> None:
         check_parameters(self, _CONSTRAINTS)
@@ -60,7 +71,7 @@ class Learning(NestedDefaults):
                 raise parameter_error(f"tasks[{name!r}]", self, allowed, task)
         if self.n_jobs == 0:
             raise parameter_error("n_jobs", self, "an int other than 0, or None", 0)
-        if isinstance(self.structure, SuperpixelCRF):
+        if isinstance(self.structure, BaseEstimator):
             self.structure.check_parameters()
         if isinstance(self.head, str) and self.head not in HEADS:
             allowed = f"one of {list(HEADS)}, an estimator or a mapping"
@@ -225,43 +236,51 @@ class Learning(NestedDefaults):
         return some[::step]
 
     def _learn_structures(
-        self, table: Table, targets: Targets, weight: np.ndarray
+        self, tables: Mapping[str, Table], targets: Targets, weight: np.ndarray
     ) -> None:
-        """Fit a CRF for each task, to scores of heads that did not see the image."""
+        """Learn structure from scores of heads that did not see the image."""
         kept, self._kept = self._kept, {}
-        self.structures_ = {}
-        wanted = [n for n, t in self.tasks_.items() if has_structure(t)]
+        self.structures_, self.couplings_, self.contexts_ = {}, [], []
+        wanted = {n: t for n, t in self.tasks_.items() if has_structure(t)}
         if self.structure is None or not wanted:
             return
-        scores = self._held_out_scores(table, targets, weight, kept)
-        for name in wanted:
-            crf = clone(self.default_parts().get("structure", self.structure))
-            crf.set_params(random_state=self._seed)
-            seen = [i for i in scores if targets[name][i] is not None]
-            if len(seen) < _FEWEST_KEPT:
+        for name in list(wanted):
+            if sum(targets[name][i] is not None for i in kept) < _FEWEST_KEPT:
                 warnings.warn(
                     f"task {name!r} is labelled on fewer than {_FEWEST_KEPT} images: "
                     "its structure cannot be learnt and is left out",
                     UserWarning,
                     stacklevel=3,
                 )
-                continue
-            codes = [
-                encode_entry(name, self.tasks_[name], targets[name][i], i, p.maps.shape)
-                for i, p in ((i, kept[i]) for i in seen)
-            ]
-            self.structures_[name] = learn_structure(
-                crf,
-                self.tasks_[name],
-                [kept[i] for i in seen],
-                [scores[i][name] for i in seen],
-                [code[..., 0] for code in codes],
-                [self._boundary(scores[i]) for i in seen],
+                del wanted[name]
+        structure = self._given_structure()
+        if structure.regions is not None:
+            links = find_context(self.tasks_, targets, self.links_)
+            self.contexts_ = [link for link in links if link.pixels in wanted]
+        scores = self._held_out_scores(tables, targets, weight, kept)
+        seen = []
+        for i, own in scores.items():
+            codes = {
+                n: encode_entry(n, t, targets[n][i], i, kept[i].maps.shape)[..., 0]
+                for n, t in wanted.items()
+                if targets[n][i] is not None
+            }
+            seen.append(
+                Seen(kept[i], own, codes, self._boundary(own), self._context(own))
             )
+        self.structures_, self.couplings_ = learn_structures(
+            structure, wanted, seen, self._seed
+        )
+
+    def _given_structure(self) -> Structure:
+        given = self.default_parts().get("structure", self.structure)
+        if isinstance(given, SuperpixelCRF):
+            return Structure(given)
+        return Structure(pixels=given) if isinstance(given, PixelCRF) else given
 
     def _held_out_scores(
         self,
-        table: Table,
+        tables: Mapping[str, Table],
         targets: Targets,
         weight: np.ndarray,
         kept: Mapping[int, Picture],
@@ -270,25 +289,50 @@ class Learning(NestedDefaults):
 
         One fit where the others are the more; else three, each without a third.
         """
-        names = self._names("pixel")
-        labelled = {int(i) for n in names for i in targets.labelled(n)}
+        sources = {link.source for link in self.contexts_}
+        names = {
+            "pixel": self._names("pixel"),
+            "image": self._names("image") if sources else [],
+        }
+        labelled = {int(i) for n in names["pixel"] for i in targets.labelled(n)}
         n_folds = 1 if len(labelled) > 2 * len(kept) else 3
         out: dict[int, dict[str, np.ndarray]] = {}
         for fold in range(n_folds):
             held = list(kept)[fold::n_folds]
-            Y = table.Y.copy()
-            rows = np.isin(table.images, held)
-            groups = [self.tasks_[n].group_ for n in names]
-            for columns in column_slices(groups):
-                known = ~np.isnan(Y[:, columns]).all(axis=1)
-                if (known & ~rows).any():  # else the task would have no label left
-                    Y[rows, columns] = np.nan
-            head = self._fit_head("pixel", table._replace(Y=Y), weight)
+            heads = {
+                kind: self._fit_head(kind, self._without(held, kind, table), weight)
+                for kind, table in tables.items()
+                if names[kind]
+            }
             for i in held:
                 out[i] = task_scores(
-                    kept[i].maps, self.tasks_, {"pixel": head}, names, self.head_stride
+                    kept[i].maps,
+                    self.tasks_,
+                    heads,
+                    [*names["pixel"], *sources],
+                    self.head_stride,
                 )
         return dict(sorted(out.items()))
+
+    def _without(self, held: Collection[int], kind: str, table: Table) -> Table:
+        """Return a table in which some images have no label."""
+        Y = table.Y.copy()
+        rows = np.isin(table.images, list(held))
+        groups = [self.tasks_[n].group_ for n in self._names(kind)]
+        for columns in column_slices(groups):
+            known = ~np.isnan(Y[:, columns]).all(axis=1)
+            if (known & ~rows).any():  # else the task would have no label left
+                Y[rows, columns] = np.nan
+        return table._replace(Y=Y)
+
+    def _context(self, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return what an image's own labels say of the classes of its regions."""
+        out: dict[str, np.ndarray] = {}
+        for link in self.contexts_:
+            if link.source in scores:
+                told = link.context(self.tasks_[link.source], scores[link.source])
+                out[link.pixels] = out.get(link.pixels, 0) + told
+        return out
 
     def _picture(self, views: np.ndarray, maps: FeatureMaps) -> Picture:
         return Picture(views[0], maps, self.superpixels, self.n_segments)
@@ -332,7 +376,7 @@ _CONSTRAINTS: dict[str, list] = {
     "n_pixels": [Interval(Integral, 1, None, closed="left")],
     "head_stride": [Interval(Integral, 1, None, closed="left")],
     "tag_rounds": [Interval(Integral, 0, None, closed="left")],
-    "structure": [SuperpixelCRF, StrOptions({"crf"}), None],
+    "structure": [Structure, SuperpixelCRF, PixelCRF, StrOptions({"crf"}), None],
     "superpixels": [StrOptions(set(SUPERPIXELS)), callable],
     "n_segments": [Interval(Integral, 1, None, closed="left"), None],
     "n_jobs": [Integral, None],

@@ -12,9 +12,10 @@ from typing import Any, Self
 
 from sklearn.base import BaseEstimator
 
-from mtsk.crf import SuperpixelCRF
+from mtsk.crf import PixelCRF, SuperpixelCRF
 from mtsk.features import DeepFeatures
 from mtsk.heads import JointLogistic, JointRidge
+from mtsk.structure import Structure
 from mtsk.targets import DEFAULT_TASK
 from mtsk.tasks import Task
 
@@ -89,7 +90,7 @@ class NestedDefaults(BaseEstimator):
         if self.head is None or (isinstance(self.head, str) and self.head in HEADS):
             parts["head"] = HEADS[self.head or "logistic"]()
         if self.structure == "crf":
-            parts["structure"] = SuperpixelCRF()
+            parts["structure"] = Structure(SuperpixelCRF(), PixelCRF())
         return parts
 
     def _named_tasks(self) -> dict[str, Task]:

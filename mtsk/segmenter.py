@@ -13,14 +13,14 @@ from mtsk._validation import (
     parameter_error,
     visual_block,
 )
-from mtsk.crf import SuperpixelCRF
+from mtsk.crf import PixelCRF, SuperpixelCRF
 from mtsk.exceptions import TargetError, UnknownTaskError
 from mtsk.feature_maps import FeatureMaps
 from mtsk.features import DeepFeatures
 from mtsk.images import Images
 from mtsk.learning import Learning, image_weights
 from mtsk.metrics import task_metric
-from mtsk.structure import with_messages
+from mtsk.structure import Structure, with_messages
 from mtsk.superpixels import Segmentation
 from mtsk.tables import choose_pixels, encode_entry
 from mtsk.targets import DEFAULT_TASK, as_targets
@@ -63,12 +63,14 @@ class MultiTaskSegmenter(Learning):
         `MultiLabel` is linked to it (its ``of``): their pixels take the likeliest of
         the tags' classes, as the last fit sees them, and the head is fitted anew. 0
         leaves tags to themselves. ``partial_fit`` has no such rounds.
-    structure : None, "crf" or SuperpixelCRF, default=None
-        What neighbouring regions say to one another: for every task of classes or
-        masks a CRF over superpixels is learnt, from held-out scores, and its messages
-        are added to the scores of the regions' pixels. ``"crf"`` is
-        ``SuperpixelCRF()``. Its parameters can be set as ``structure__strength``;
-        messages are those of mean field, whatever its ``inference``.
+    structure : None, "crf", Structure, SuperpixelCRF or PixelCRF, default=None
+        What the parts of a picture say to one another. For every task of classes or
+        masks, a CRF over superpixels (with the picture's own tags and scene, and the
+        other tasks at the same region) and one over pixels are learnt from held-out
+        scores, and their messages added to the scores. ``"crf"`` is
+        ``Structure(SuperpixelCRF(), PixelCRF())``; one of the two alone will do. Its
+        parameters can be set as ``structure__regions__strength``; messages are those
+        of mean field, whatever ``inference``.
     superpixels : {"slic", "skimage_slic", "felzenszwalb"} or callable, default="slic"
         How regions are made; see `mtsk.superpixels.over_segment`.
     n_segments : int, default=None
@@ -88,8 +90,12 @@ class MultiTaskSegmenter(Learning):
     features_ : DeepFeatures
     pixel_head_, image_head_ : estimator or None
         The fitted heads of the pixel and the image tasks.
-    structures_ : dict of str to SuperpixelCRF
-        Of each task that has structure.
+    structures_ : dict of str to TaskStructure
+        Of each task that has structure: its fitted ``regions`` and ``pixels``.
+    couplings_ : list of Coupling
+        Pairs of tasks whose labels at one region speak to one another.
+    contexts_ : list of ContextLink
+        Which tasks of whole images speak of the classes of which tasks of pixels.
     links_ : list of TagLink
         Which tasks of tags teach which tasks of pixels.
     n_images_ : int
@@ -121,7 +127,7 @@ class MultiTaskSegmenter(Learning):
         n_pixels: int = 500,
         head_stride: int = 4,
         tag_rounds: int = 2,
-        structure: SuperpixelCRF | str | None = None,
+        structure: Structure | SuperpixelCRF | PixelCRF | str | None = None,
         superpixels: str | Segmentation = "slic",
         n_segments: int | None = None,
         n_jobs: int | None = None,
@@ -187,7 +193,7 @@ class MultiTaskSegmenter(Learning):
         self.pixel_head_ = self._fit_head("pixel", pixel, weight)
         pixel = self._learn_from_tags(pixel, targets, weight)
         self.image_head_ = self._fit_head("image", image, weight)
-        self._learn_structures(pixel, targets, weight)
+        self._learn_structures({"pixel": pixel, "image": image}, targets, weight)
         return self
 
     def partial_fit(self, X: Any, Y: Any, sample_weight: Any = None) -> Self:
@@ -226,7 +232,7 @@ class MultiTaskSegmenter(Learning):
                 raise AttributeError("partial_fit cannot learn `structure`; set None")
             self._resolve_tasks(targets)
             self.pixel_head_ = self.image_head_ = None
-            self.structures_: dict[str, SuperpixelCRF] = {}
+            self.structures_, self.couplings_, self.contexts_ = {}, [], []
         if targets.task_names != list(self.tasks_):
             raise UnknownTaskError(
                 f"Y has the tasks {targets.task_names}, the first call had "
@@ -425,20 +431,29 @@ class MultiTaskSegmenter(Learning):
         points: np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:
         heads = {"pixel": self.pixel_head_, "image": self.image_head_}
-        crfs = {n: c for n, c in self.structures_.items() if n in names and c.strength_}
-        if not crfs:
+        partners = {n for c in self.couplings_ for n in (c.a, c.b)}
+        partners = partners if partners & set(names) else set()
+        structures = {
+            n: s
+            for n, s in self.structures_.items()
+            if n in partners or (n in names and s.active)
+        }
+        if not structures:
             return task_scores(
                 maps, self.tasks_, heads, names, self.head_stride, points
             )
         edges = [n for n, t in self.tasks_.items() if isinstance(t, Boundary)][:1]
-        every = list(dict.fromkeys([*names, *edges]))
+        sources = [c.source for c in self.contexts_ if c.pixels in structures]
+        every = list(dict.fromkeys([*names, *structures, *edges, *sources]))
         scores = task_scores(maps, self.tasks_, heads, every, self.head_stride)
         found = with_messages(
             self._picture(views, maps),
             self.tasks_,
             scores,
-            crfs,
+            structures,
+            self.couplings_,
             self._boundary(scores),
+            self._context(scores),
         )
         if points is not None:
             found = {

@@ -1,165 +1,131 @@
-"""From pictures to graphs: regions, their scores, and what lies between neighbours."""
+"""Structure: how the parts of a picture, and its tasks, speak to one another."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import expit
+from sklearn.base import BaseEstimator, clone
 
 from mtsk._resources import one_blas_thread
-from mtsk.crf import RegionGraph, SuperpixelCRF
-from mtsk.feature_maps import FeatureMaps
-from mtsk.superpixels import (
-    Segmentation,
-    neighbours,
-    over_segment,
-    region_lab,
-    region_means,
+from mtsk._validation import check_parameters
+from mtsk.crf import (
+    Coupling,
+    PixelCRF,
+    RegionGraph,
+    SuperpixelCRF,
+    coupled_messages,
+    fit_coupling,
 )
+from mtsk.pictures import Picture, region_graph, region_labels
 from mtsk.tasks import BinaryMask, Boundary, SemanticSegmentation, Task
 
 __all__ = [
-    "EDGE_FEATURES",
-    "Picture",
+    "Seen",
+    "Structure",
+    "TaskStructure",
     "has_structure",
-    "label_scores",
-    "learn_structure",
-    "region_graph",
-    "region_labels",
+    "learn_structures",
     "with_messages",
 ]
 
-EDGE_FEATURES = ("length", "colour contrast", "feature contrast", "rise", "boundary")
-"""What is known of an edge: see `region_graph`."""
 
-_MIDDLE = 8.0  # pixels: of the tap whose means are compared, the stride nearest to this
+class Structure(BaseEstimator):
+    """What ``MultiTaskSegmenter(structure=...)`` learns beside the heads.
+
+    Parameters
+    ----------
+    regions : SuperpixelCRF, default=None
+        Neighbouring superpixels, and the picture as a whole. None is none of it.
+    pixels : PixelCRF, default=None
+        Pixels that look alike, after the regions. None is none of it.
+    couple : bool, default=True
+        Whether labels of two tasks at one region speak to one another, where held-out
+        pictures are the better for it. Only tasks whose regions have a strength.
+
+    Examples
+    --------
+    >>> from mtsk import MultiTaskSegmenter, Structure, SuperpixelCRF
+    >>> structure = Structure(SuperpixelCRF(inference="icm"))
+    >>> MultiTaskSegmenter(structure=structure).structure.pixels is None
+    True
+    """
+
+    def __init__(
+        self,
+        regions: SuperpixelCRF | None = None,
+        pixels: PixelCRF | None = None,
+        *,
+        couple: bool = True,
+    ) -> None:
+        self.regions = regions
+        self.pixels = pixels
+        self.couple = couple
+
+    def check_parameters(self) -> None:
+        """Raise ``InvalidParameterError`` where a parameter is not allowed."""
+        check_parameters(self, _CONSTRAINTS)
+        for part in (self.regions, self.pixels):
+            if part is not None:
+                part.check_parameters()
+
+
+_CONSTRAINTS: dict[str, list] = {
+    "regions": [SuperpixelCRF, None],
+    "pixels": [PixelCRF, None],
+    "couple": ["boolean"],
+}
 
 
 @dataclass
-class Picture:
-    """An image, its features, and its regions once they are asked for.
+class TaskStructure:
+    """The fitted structure of one task.
 
-    Parameters
+    Attributes
     ----------
-    image : ndarray of float, shape (H, W, 3)
-        In [0, 1].
-    maps : FeatureMaps
-    method, n_segments
-        As for `over_segment`.
+    regions : SuperpixelCRF or None
+    pixels : PixelCRF or None
     """
 
-    image: np.ndarray
-    maps: FeatureMaps
-    method: str | Segmentation = "slic"
-    n_segments: int | None = None
+    regions: SuperpixelCRF | None
+    pixels: PixelCRF | None
 
-    @cached_property
-    def segments(self) -> np.ndarray:
-        """Map of regions, (H, W)."""
-        try:
-            return over_segment(self.image, self.method, self.n_segments)
-        except ValueError as error:
-            raise ValueError(f"`superpixels`: {error}") from error
-
-    @cached_property
-    def edges(self) -> np.ndarray:
-        """Neighbours, (m, 2)."""
-        return self._neighbours[0]
-
-    @cached_property
-    def _neighbours(self) -> tuple[np.ndarray, np.ndarray]:
-        return neighbours(self.segments)
-
-    @cached_property
-    def sizes(self) -> np.ndarray:
-        """Pixels of each region, (R,)."""
-        return np.bincount(self.segments.ravel()).astype(float)
-
-    @cached_property
-    def contrasts(self) -> np.ndarray:
-        """The features of edges that no task shapes, (m, 4); see `region_graph`."""
-        segments, sizes = self.segments, self.sizes
-        i, j = self.edges.T
-        height, width = segments.shape
-        y = region_means(segments, np.repeat(np.arange(height, dtype=float), width))
-        x = region_means(segments, np.tile(np.arange(width, dtype=float), height))
-        rise = np.abs(y[i] - y[j])
-        apart = _distance(_middle_means(self.maps, segments), i, j)
-        columns = [
-            self._neighbours[1] / np.sqrt(np.minimum(sizes[i], sizes[j])),
-            _distance(region_lab(self.image, segments), i, j) / 10,
-            apart / max(float(apart.mean()) if len(apart) else 0.0, 1e-12),
-            rise / np.maximum(np.hypot(rise, x[i] - x[j]), 1e-12),
-        ]
-        return np.stack(columns, axis=1)
+    @property
+    def active(self) -> bool:
+        """Whether it ever changes a score."""
+        return any(
+            p is not None and p.strength_ > 0 for p in (self.regions, self.pixels)
+        )
 
 
-def region_graph(
-    picture: Picture, scores: np.ndarray, boundary: np.ndarray | None = None
-) -> RegionGraph:
-    """Return the graph of a picture's regions.
+class Seen(NamedTuple):
+    """A picture that structure is learnt from.
 
-    Features of an edge between two regions:
-
-    - length: pixel sides shared, over the square root of the smaller area;
-    - colour contrast: distance of the mean colours in L*a*b*, over 10;
-    - feature contrast: distance of the means of the tap of middle stride, over the
-      mean of such distances in the image;
-    - rise: how steeply the line between both centres stands, 0 (level) to 1;
-    - boundary: the mean probability of a boundary along the border; 0 where no task
-      tells.
-
-    Parameters
+    Attributes
     ----------
     picture : Picture
-    scores : ndarray of float, shape (H, W, K)
-        Logits; regions get their means.
-    boundary : ndarray of float, shape (H, W), optional
+    scores : dict of str to ndarray of shape (H, W, size)
+        Of heads that did not learn from the picture.
+    codes : dict of str to ndarray of shape (H, W)
+        What is true, of the tasks labelled there; NaN is unlabelled.
+    boundary : ndarray of shape (H, W) or None
         Logits of a boundary.
-
-    Returns
-    -------
-    RegionGraph
-        Sizes are pixels.
+    contexts : dict of str to ndarray of shape (K,)
+        What the picture as a whole says of a task's labels.
     """
-    rim = _rim_mean(picture.segments, picture.edges, boundary)
-    return RegionGraph(
-        region_means(picture.segments, scores),
-        picture.edges,
-        np.column_stack([picture.contrasts, rim]),
-        picture.sizes,
-    )
 
+    picture: Picture
+    scores: Mapping[str, np.ndarray]
+    codes: Mapping[str, np.ndarray]
+    boundary: np.ndarray | None
+    contexts: Mapping[str, np.ndarray]
 
-def region_labels(
-    segments: np.ndarray, codes: np.ndarray, n_labels: int, purity: float = 0.5
-) -> np.ndarray:
-    """Return the label of each region: that of most of its labelled pixels.
-
-    Parameters
-    ----------
-    segments : ndarray of int, shape (H, W)
-    codes : ndarray of float, shape (H, W)
-        0 … K − 1; NaN is unlabelled.
-    n_labels : int
-    purity : float, default=0.5
-        Share of a region's pixels that must have that label.
-
-    Returns
-    -------
-    ndarray of int, shape (R,)
-        −1 where no label has such a share.
-    """
-    known = codes >= 0  # False for NaN
-    n = int(segments.max(initial=-1)) + 1
-    pairs = segments[known] * n_labels + codes[known].astype(np.intp)
-    votes = np.bincount(pairs, minlength=n * n_labels).reshape(n, n_labels)
-    sizes = np.bincount(segments.ravel(), minlength=n)
-    clear = votes.max(axis=1) >= purity * sizes
-    return np.where(clear, votes.argmax(axis=1), -1)
+    def graph(self, name: str, task: Task) -> RegionGraph:
+        """Return the graph of a task's regions."""
+        own = label_scores(task, self.scores[name])
+        return region_graph(self.picture, own, self.boundary, self.contexts.get(name))
 
 
 def has_structure(task: Task) -> bool:
@@ -176,108 +142,138 @@ def label_scores(task: Task, scores: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros_like(scores), scores], axis=-1)
 
 
-def learn_structure(
-    crf: SuperpixelCRF,
-    task: Task,
-    pictures: Sequence[Picture],
-    scores: Sequence[np.ndarray],
-    codes: Sequence[np.ndarray],
-    boundaries: Sequence[np.ndarray | None],
-) -> SuperpixelCRF:
-    """Fit a CRF to the regions of some pictures.
+def learn_structures(
+    structure: Structure, tasks: Mapping[str, Task], seen: Sequence[Seen], seed: int
+) -> tuple[dict[str, TaskStructure], list[Coupling]]:
+    """Learn the structure of some tasks from pictures.
 
     Parameters
     ----------
-    crf : SuperpixelCRF
-        Fitted in place.
-    task : Task
-    pictures : sequence of Picture
-    scores : sequence of ndarray, shape (H, W, size)
-        Of heads that did not learn from the picture.
-    codes : sequence of ndarray, shape (H, W)
-        What is true; NaN is unlabelled.
-    boundaries : sequence of ndarray, shape (H, W), or None
-        Logits of a boundary.
+    structure : Structure
+    tasks : mapping of str to Task
+        Those that have structure.
+    seen : sequence of Seen
+        Each task is in the codes of some.
+    seed : int
 
     Returns
     -------
-    SuperpixelCRF
+    structures : dict of str to TaskStructure
+    couplings : list of Coupling
+        Those of strength > 0.
     """
-    graphs, labels = [], []
-    for picture, score, code, boundary in zip(
-        pictures, scores, codes, boundaries, strict=True
-    ):
-        graph = region_graph(picture, label_scores(task, score), boundary)
-        graphs.append(graph)
-        labels.append(region_labels(picture.segments, code, graph.scores.shape[1]))
-    return crf.fit(graphs, labels)
+    regions: dict[str, SuperpixelCRF] = {}
+    graphs: dict[str, dict[int, RegionGraph]] = {}
+    labels: dict[str, dict[int, np.ndarray]] = {}
+    for name, task in tasks.items() if structure.regions is not None else ():
+        own = {i: s for i, s in enumerate(seen) if name in s.codes}
+        graphs[name] = {i: s.graph(name, task) for i, s in own.items()}
+        labels[name] = {
+            i: region_labels(s.picture.segments, s.codes[name], g.scores.shape[1])
+            for (i, s), g in zip(own.items(), graphs[name].values(), strict=True)
+        }
+        crf = clone(structure.regions).set_params(random_state=seed)
+        regions[name] = crf.fit(
+            list(graphs[name].values()), list(labels[name].values())
+        )
+    couplings = []
+    strong = [n for n, crf in regions.items() if crf.strength_]
+    for a, b in _pairs(strong) if structure.couple else ():
+        both = [i for i in graphs[a] if i in graphs[b]]
+        if len(both) > 1:
+            coupling = fit_coupling(
+                a,
+                b,
+                regions,
+                {n: [graphs[n][i] for i in both] for n in (a, b)},
+                {n: [labels[n][i] for i in both] for n in (a, b)},
+            )
+            couplings += [coupling] if coupling.strength else []
+    found = {n: TaskStructure(regions.get(n), None) for n in tasks}
+    for name in tasks if structure.pixels is not None else ():
+        some = [s for s in seen if name in s.codes]
+        crf = clone(structure.pixels)
+        truths = [s.codes[name] for s in some]
+        pixels = crf.fit(_moved(name, tasks, some, found, couplings), truths)
+        found[name] = TaskStructure(regions.get(name), pixels)
+    return found, couplings
 
 
 def with_messages(
     picture: Picture,
     tasks: Mapping[str, Task],
     scores: Mapping[str, np.ndarray],
-    crfs: Mapping[str, SuperpixelCRF],
+    structures: Mapping[str, TaskStructure],
+    couplings: Sequence[Coupling] = (),
     boundary: np.ndarray | None = None,
+    contexts: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return scores with what neighbouring regions say added to every pixel.
+    """Return scores with what the rest of the picture says added to every pixel.
 
     Parameters
     ----------
     picture : Picture
     tasks, scores : mapping of str to Task, and to ndarray (H, W, size)
-    crfs : mapping of str to SuperpixelCRF
+        Both tasks of a coupling, or it does not count.
+    structures : mapping of str to TaskStructure
         Tasks without one keep their scores.
+    couplings : sequence of Coupling
     boundary : ndarray of float, shape (H, W), optional
         Logits of a boundary.
+    contexts : mapping of str to ndarray of shape (K,), optional
+        What the picture as a whole says of a task's labels.
 
     Returns
     -------
     dict of str to ndarray of shape (H, W, size)
     """
     out = dict(scores)
-    for name, crf in crfs.items():
-        if name not in scores or crf.strength_ == 0:
-            continue
-        own = label_scores(tasks[name], scores[name])
+    here = Seen(picture, scores, {}, boundary, contexts or {})
+    crfs = {
+        n: s.regions
+        for n, s in structures.items()
+        if n in scores and s.regions is not None and s.regions.strength_
+    }
+    if crfs:
         with one_blas_thread():
-            messages = crf.messages(region_graph(picture, own, boundary))
-        messages = messages.astype(np.float32)
-        if tasks[name].group_.kind == "binary":
-            messages = messages[:, 1:] - messages[:, :1]
-        out[name] = scores[name] + messages[picture.segments]
+            graphs = {n: here.graph(n, tasks[n]) for n in crfs}
+            told = coupled_messages(graphs, crfs, couplings)
+        for name, each in told.items():
+            shift = _as_scores(tasks[name], each.astype(np.float32))
+            out[name] = scores[name] + shift[picture.segments]
+    for name, one in structures.items():
+        if name in scores and one.pixels is not None and one.pixels.strength_:
+            own = label_scores(tasks[name], out[name])
+            shift = one.pixels.messages(own, picture.lab)
+            out[name] = out[name] + _as_scores(tasks[name], shift)
     return out
 
 
-def _distance(values: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    return np.sqrt(((values[i] - values[j]) ** 2).sum(axis=1))
+def _moved(
+    name: str,
+    tasks: Mapping[str, Task],
+    seen: Sequence[Seen],
+    found: Mapping[str, TaskStructure],
+    couplings: Sequence[Coupling],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield a task's scores as the regions leave them, and the picture, in L*a*b*."""
+    for one in seen:
+        moved = with_messages(
+            one.picture,
+            tasks,
+            one.scores,
+            {n: TaskStructure(s.regions, None) for n, s in found.items()},
+            couplings,
+            one.boundary,
+            one.contexts,
+        )
+        yield label_scores(tasks[name], moved[name]), one.picture.lab
 
 
-def _middle_means(maps: FeatureMaps, segments: np.ndarray) -> np.ndarray:
-    """Return each region's mean of one tap, that of the stride nearest to middle."""
-    gap = [abs(np.log(s[0] / _MIDDLE)) for s in maps.strides]
-    near = int(np.argmin(gap))
-    one = FeatureMaps([maps.taps[near]], [maps.strides[near]], maps.shape)
-    return one.pool(segments)
+def _as_scores(task: Task, told: np.ndarray) -> np.ndarray:
+    """Return what is told of labels as a change of the task's scores."""
+    return told if task.group_.kind == "nominal" else told[..., 1:] - told[..., :1]
 
 
-def _rim_mean(
-    segments: np.ndarray, edges: np.ndarray, boundary: np.ndarray | None
-) -> np.ndarray:
-    """Return the mean probability of a boundary along each edge."""
-    if boundary is None or not len(edges):
-        return np.zeros(len(edges))
-    p = expit(boundary)
-    sides = [
-        (segments[:, :-1], segments[:, 1:], (p[:, :-1] + p[:, 1:]) / 2),
-        (segments[:-1], segments[1:], (p[:-1] + p[1:]) / 2),
-    ]
-    n = int(segments.max()) + 1
-    codes, values = [], []
-    for a, b, mean in sides:
-        cut = a != b
-        codes.append(np.minimum(a, b)[cut] * n + np.maximum(a, b)[cut])
-        values.append(mean[cut])
-    place = np.searchsorted(edges[:, 0] * n + edges[:, 1], np.concatenate(codes))
-    total = np.bincount(place, np.concatenate(values), minlength=len(edges))
-    return total / np.bincount(place, minlength=len(edges))
+def _pairs(names: Sequence[str]) -> list[tuple[Any, Any]]:
+    return [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]

@@ -20,10 +20,10 @@ __all__ = [
     "best_labelling",
     "neighbours",
     "over_segment",
-    "region_lab",
     "region_means",
     "relabel",
     "slic",
+    "to_lab",
 ]
 
 Segmentation = Callable[[np.ndarray], np.ndarray]
@@ -233,22 +233,22 @@ def region_means(segments: np.ndarray, values: np.ndarray) -> np.ndarray:
     return (operator @ values.reshape(flat.size, -1)) / sizes[:, None]
 
 
-def region_lab(image: np.ndarray, segments: np.ndarray) -> np.ndarray:
-    """Return the mean colour of each region in CIE L*a*b*.
+def to_lab(image: np.ndarray) -> np.ndarray:
+    """Return an image in CIE L*a*b*, by tables: to about 0.05 of L*.
 
     Parameters
     ----------
     image : ndarray of float, shape (H, W, 3)
         sRGB in [0, 1].
-    segments : ndarray of int, shape (H, W)
 
     Returns
     -------
-    ndarray of float64, shape (R, 3)
+    ndarray of float32, shape (H, W, 3)
     """
-    _check_segments(segments, image.shape[:2])
+    _check_image(image)
     lab = _lab(torch.from_numpy(np.ascontiguousarray(image, np.float32)))
-    return region_means(segments, lab.numpy()) - [16, 0, 0]
+    lab[..., 0] -= 16
+    return lab.numpy()
 
 
 def best_labelling(segments: np.ndarray, truth: np.ndarray) -> np.ndarray:

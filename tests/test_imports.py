@@ -25,9 +25,12 @@ LEVELS = [
     {"cache"},
     {"features"},
     {"heads"},
-    {"tables", "task_scores", "nested", "weak_labels", "structure"},
+    {"pictures", "tables", "task_scores", "weak_labels"},
+    {"structure", "context"},
+    {"nested"},
     {"learning"},
     {"segmenter"},
+    {"oracle"},
     {"testing"},
 ]
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

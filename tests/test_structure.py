@@ -7,9 +7,20 @@ import pytest
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
-from mtsk import DeepFeatures, MemoryCache, MultiTaskSegmenter, SuperpixelCRF, Targets
-from mtsk.structure import EDGE_FEATURES, Picture, region_graph, region_labels
-from mtsk.tasks import Boundary
+from mtsk import (
+    DeepFeatures,
+    MemoryCache,
+    MultiTaskSegmenter,
+    PixelCRF,
+    Structure,
+    SuperpixelCRF,
+    Targets,
+    superpixel_oracle,
+)
+from mtsk.context import ContextLink, find_context
+from mtsk.crf import Coupling
+from mtsk.pictures import EDGE_FEATURES, Picture, region_graph, region_labels
+from mtsk.tasks import Boundary, MultiLabel, infer_task
 from mtsk.testing import toy_images
 
 CACHE = MemoryCache()
@@ -132,10 +143,10 @@ def test_a_grid_search_over_strength(toys):
     features = DeepFeatures(scales=[1], cache=CACHE)
     search = GridSearchCV(
         MultiTaskSegmenter(features=features, random_state=0, n_segments=60),
-        {"structure__strength": [0, 1]},
+        {"structure__regions__strength": [0, 1]},
         cv=2,
     ).fit(X, Y)
-    assert search.best_estimator_.structure.strength in (0, 1)
+    assert search.best_estimator_.structure.regions.strength in (0, 1)
     assert search.best_score_ > 0.5
 
 
@@ -173,6 +184,94 @@ def test_bad_parameters_are_named(toys, parameters, message):
     X, Y = toys
     with pytest.raises(ValueError, match=f"`{message}` of MultiTaskSegmenter must be"):
         model(**parameters).fit(X, Y)
+
+
+def test_tags_and_the_scene_speak_of_regions(toys):
+    X, Y = toys
+    tasks = {"tags": MultiLabel(of="semantic")}
+    disc = np.array(["moon", "sun"])  # of even and of odd images
+    words = [np.where(y == np.max(Y), disc[i % 2], "sky") for i, y in enumerate(Y)]
+    fine = Targets(
+        semantic=words,
+        tags=[set(np.unique(w).tolist()) for w in words],
+        scene=["odd" if i % 2 else "even" for i in range(len(Y))],
+    )
+    crf = SuperpixelCRF(strength=1, temperature=1, context=1, palette=0)
+    fitted = model(crf, tasks=tasks).fit(X, fine)
+    assert [(c.pixels, c.source) for c in fitted.contexts_] == [
+        ("semantic", "tags"),
+        ("semantic", "scene"),
+    ]
+    deaf = model(clone(crf).set_params(context=0), tasks=tasks).fit(X, fine)
+    own, without = (m.decision_function(X[:1]) for m in (fitted, deaf))
+    assert np.abs(own["semantic"][0] - without["semantic"][0]).max() > 1e-3
+    np.testing.assert_allclose(own["tags"], without["tags"])
+    some = fitted.decision_function(X[:1], tasks=["semantic"])["semantic"][0]
+    np.testing.assert_array_equal(some, own["semantic"][0])
+
+
+def test_context_by_hand():
+    tags = MultiLabel(labels=["cow", "sky"]).fit([{"cow"}, {"sky"}])
+    link = ContextLink(
+        "s", "t", np.array([[0, 1.0, 0], [0, 0, 1]]), np.array([np.nan, 0.5, 0.1])
+    )
+    told = link.context(tags, np.array([50.0, -50.0]))
+    assert told[0] == 0
+    assert told[1] == pytest.approx(np.log(1.01 / 0.51))
+    assert told[2] == pytest.approx(np.log(0.01 / 0.11))
+
+
+def test_a_scene_is_learnt_from_images_with_both(toys):
+    _, Y = toys
+    labels = [0, 1, *[None] * 6]
+    few = Targets(semantic=Y, scene=labels)
+    tasks = {n: infer_task(n, few[n]).fit(list(few[n][:2])) for n in few.task_names}
+    assert find_context(tasks, few, []) == []
+    masks = [np.full((4, 4), i % 2) for i in range(8)]
+    both = Targets(semantic=masks, scene=[i % 2 for i in range(8)])
+    tasks = {n: infer_task(n, both[n]).fit(both[n]) for n in both.task_names}
+    (link,) = find_context(tasks, both, [])
+    np.testing.assert_allclose(link.base, [0.5, 0.5])
+    np.testing.assert_allclose(link.presence, [[5 / 6, 1 / 6], [1 / 6, 5 / 6]])
+
+
+def test_coupled_tasks_are_predicted_alike_alone_and_together(toys, targets):
+    X, _ = toys
+    structure = Structure(SuperpixelCRF(strength=0.5, temperature=1.0))
+    fitted = model(structure, tasks=BOUNDARY).fit(X, targets)
+    fitted.couplings_ = [Coupling("semantic", "disc", np.eye(2) * 2, 1.0)]
+    both = fitted.decision_function(X[:2])
+    for name in ("semantic", "disc"):
+        alone = fitted.decision_function(X[:2], tasks=[name])[name]
+        for a, b in zip(alone, both[name], strict=True):
+            np.testing.assert_array_equal(a, b)
+    fitted.couplings_ = []
+    free = fitted.decision_function(X[:1])
+    assert np.abs(free["disc"][0] - both["disc"][0]).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "structure", [PixelCRF(), Structure(), Structure(pixels=PixelCRF(strength=1))]
+)
+def test_other_forms_of_structure(toys, targets, structure):
+    X, _ = toys
+    fitted = model(structure).fit(X, targets)
+    assert fitted.score_tasks(X, targets)["semantic"] > 0.8
+    assert all(s.regions is None for s in fitted.structures_.values())
+
+
+def test_the_oracle_of_superpixels(toys, targets):
+    X, _ = toys
+    fitted = model(None, tasks=BOUNDARY).fit(X, targets)
+    found = superpixel_oracle(fitted, X, targets)
+    assert list(found) == ["semantic", "disc"]
+    assert all(0.5 < value <= 1 for value in found.values())
+    pixels = fitted.set_params(
+        superpixels=lambda i: np.arange(i[..., 0].size).reshape(i.shape[:2])
+    )
+    assert superpixel_oracle(pixels, X, targets) == {"semantic": 1.0, "disc": 1.0}
+    with pytest.raises(ValueError, match="no labelled task of classes"):
+        superpixel_oracle(fitted, X, {"depth": targets["depth"]})
 
 
 def test_partial_fit_and_structure_do_not_go_together(toys):

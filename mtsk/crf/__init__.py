@@ -1,7 +1,9 @@
 """Conditional random fields: graphs, energy, inference, learning."""
 
+from mtsk.crf.coupling import Coupling, coupled_messages, fit_coupling
 from mtsk.crf.estimator import SuperpixelCRF
 from mtsk.crf.factor_graph import FactorGraph, Link, energy
+from mtsk.crf.grid import PixelCRF
 from mtsk.crf.inference import (
     alpha_expansion,
     icm,
@@ -12,12 +14,16 @@ from mtsk.crf.inference import (
 from mtsk.crf.regions import RegionGraph
 
 __all__ = [
+    "Coupling",
     "FactorGraph",
     "Link",
+    "PixelCRF",
     "RegionGraph",
     "SuperpixelCRF",
     "alpha_expansion",
+    "coupled_messages",
     "energy",
+    "fit_coupling",
     "icm",
     "is_metric",
     "mean_field",

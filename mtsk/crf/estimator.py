@@ -19,12 +19,19 @@ from mtsk._validation import (
 from mtsk.crf.factor_graph import FactorGraph, Link, energy
 from mtsk.crf.inference import (
     INFERENCE,
-    alpha_expansion,
     mean_field,
+    messages,
     metric_closure,
 )
-from mtsk.crf.learning import Affinity, fit_affinity, fit_costs, frank_wolfe
+from mtsk.crf.learning import Affinity, fit_affinity, fit_costs, fit_margin
 from mtsk.crf.regions import RegionGraph
+from mtsk.crf.search import (
+    HeldOut,
+    Setting,
+    mean_node_iou,
+    node_confusions,
+    prior,
+)
 
 __all__ = ["SuperpixelCRF"]
 
@@ -34,12 +41,16 @@ class SuperpixelCRF(BaseEstimator):
 
     The energy of labels y of one graph is::
 
-        E(y) = − Σ_i scores[i, y_i] / temperature
+        E(y) = − Σ_i (scores[i, y_i] + prior[y_i]) / temperature
                + strength · Σ_(i,j) weight(features_ij) · cost[y_i, y_j]
+        prior[k] = context · graph.context[k] + palette · log(ε + top(k))
 
-    The weights are learnt from which neighbours have equal labels, the costs from
-    which unlike ones meet, and temperature and strength by cross-validation over
-    graphs, with strength 0 among the candidates: then the scores' own answer stands.
+    where top(k) is the mean probability of label k at the twentieth of the nodes that
+    are surest of it: what a picture seems to hold somewhere is likelier everywhere in
+    it. The weights are learnt from which neighbours have equal labels, the costs from
+    which unlike ones meet, and temperature and strengths by cross-validation over
+    graphs, with strength 0 among the candidates: then the scores' own answer stands,
+    whatever the other weights.
     Scores of the graphs that it is fitted to should be out-of-fold ones: a model's
     scores on what it was fitted to are too sure.
 
@@ -59,6 +70,12 @@ class SuperpixelCRF(BaseEstimator):
         Factor on all pairwise terms. ``"cv"`` takes the best of 0, ¼, ½, 1, 2.
     temperature : float > 0 or "cv", default="cv"
         Divisor of the scores. ``"cv"`` takes the best of ½, 1, 2.
+    palette : float >= 0 or "cv", default="cv"
+        Weight of what the picture seems to hold. ``"cv"`` is 1, or 0 where held-out
+        graphs are worse with it by more than a standard error.
+    context : float >= 0 or "cv", default="cv"
+        Weight of the graphs' own ``context``. ``"cv"`` takes the best of ¼, ½ and 1
+        where held-out graphs are better with it by more than a standard error, else 0.
     n_folds : int, default=3
         Of the cross-validation; a graph is never on both sides.
     penalty : float, default=1e-2
@@ -74,10 +91,10 @@ class SuperpixelCRF(BaseEstimator):
     affinity_ : Affinity
         Weights of edges from their features.
     cost_ : ndarray of shape (n_labels, n_labels)
-    strength_, temperature_ : float
-    search_ : dict of (float, float) to float
-        Score of each (strength, temperature) tried: mean intersection over union of
-        held-out nodes, by size.
+    strength_, temperature_, palette_, context_ : float
+    search_ : dict of (strength, temperature, palette, context) to float
+        Score of each setting tried: mean intersection over union of held-out nodes, by
+        size.
     gaps_ : list of float
         Duality gap of the structured SVM after each pass.
 
@@ -104,6 +121,8 @@ class SuperpixelCRF(BaseEstimator):
         costs: str = "potts",
         strength: float | str = "cv",
         temperature: float | str = "cv",
+        palette: float | str = "cv",
+        context: float | str = "cv",
         n_folds: int = 3,
         penalty: float = 1e-2,
         n_sweeps: int = 10,
@@ -114,6 +133,8 @@ class SuperpixelCRF(BaseEstimator):
         self.costs = costs
         self.strength = strength
         self.temperature = temperature
+        self.palette = palette
+        self.context = context
         self.n_folds = n_folds
         self.penalty = penalty
         self.n_sweeps = n_sweeps
@@ -141,9 +162,15 @@ class SuperpixelCRF(BaseEstimator):
         self.n_labels_ = graphs[0].scores.shape[1]
         self.n_edge_features_ = graphs[0].features.shape[1]
         if self.learning == "ssvm":
-            self._fit_svm(graphs, labels)
+            self.affinity_, self.gaps_ = fit_margin(
+                graphs,
+                labels,
+                penalty=self.penalty,
+                random_state=check_random_state(self.random_state),
+            )
+            self.cost_ = 1 - np.eye(self.n_labels_)
         else:
-            self.affinity_, self.cost_ = self._learn(graphs, labels)
+            self.affinity_, self.cost_ = self.learn(graphs, labels)
         self._choose(graphs, labels)
         return self
 
@@ -165,9 +192,7 @@ class SuperpixelCRF(BaseEstimator):
         """
         check_is_fitted(self)
         self._check_graph(graph)
-        return self._potentials(
-            graph, self.affinity_, self.cost_, self.strength_, self.temperature_
-        )
+        return self.potentials_at(graph, self.affinity_, self.cost_, self._setting)
 
     def energy(self, graph: RegionGraph, labels: np.ndarray) -> float:
         """Return the energy of a labelling.
@@ -230,15 +255,26 @@ class SuperpixelCRF(BaseEstimator):
             Exactly 0 where ``strength_`` is 0.
         """
         potentials = self.potentials(graph)
-        if not potentials.links:
-            return np.zeros_like(graph.scores)
-        q = mean_field(potentials, self.n_sweeps)[0]
-        out = np.zeros_like(graph.scores)
-        for link in potentials.links:
-            i, j = link.edges.T
-            np.add.at(out, i, -link.weights[:, None] * (q[j] @ link.cost.T))
-            np.add.at(out, j, -link.weights[:, None] * (q[i] @ link.cost))
-        return out * self.temperature_
+        out = np.broadcast_to(self.prior(graph), graph.scores.shape).copy()
+        if potentials.links:
+            q = mean_field(potentials, self.n_sweeps)
+            out += messages(potentials, q)[0] * self.temperature_
+        return out
+
+    def prior(self, graph: RegionGraph) -> np.ndarray:
+        """Return what the picture as a whole tells all its nodes.
+
+        Parameters
+        ----------
+        graph : RegionGraph
+
+        Returns
+        -------
+        ndarray of shape (K,)
+            In units of the scores.
+        """
+        check_is_fitted(self)
+        return prior(graph, self._setting)
 
     def score(self, X: Sequence[RegionGraph], y: Sequence[np.ndarray]) -> float:
         """Return the mean intersection over union of labelled nodes, by size.
@@ -253,7 +289,9 @@ class SuperpixelCRF(BaseEstimator):
         float
         """
         graphs, labels = _check(X, y)
-        return _mean_iou(graphs, labels, self.predict(graphs), self.n_labels_)
+        guesses = self.predict(graphs)
+        counts = node_confusions(graphs, labels, guesses, self.n_labels_)
+        return mean_node_iou(counts.sum(axis=0))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -269,9 +307,10 @@ class SuperpixelCRF(BaseEstimator):
                 f"{self.n_labels_} and {self.n_edge_features_}"
             )
 
-    def _learn(
+    def learn(
         self, graphs: Sequence[RegionGraph], labels: Sequence[np.ndarray]
     ) -> tuple[Affinity, np.ndarray]:
+        """Return weights of edges and costs of labels, learnt piecewise."""
         affinity = fit_affinity(graphs, labels)
         n = graphs[0].scores.shape[1]
         if self.costs == "potts":
@@ -282,115 +321,75 @@ class SuperpixelCRF(BaseEstimator):
             cost = metric_closure(cost)
         return affinity, cost
 
-    def _potentials(
+    @property
+    def _setting(self) -> Setting:
+        return Setting(self.strength_, self.temperature_, self.palette_, self.context_)
+
+    def potentials_at(
         self,
         graph: RegionGraph,
         affinity: Affinity,
         cost: np.ndarray,
-        strength: float,
-        temperature: float,
+        setting: Setting,
     ) -> FactorGraph:
-        scores = graph.scores / temperature
-        if strength == 0 or not len(graph.edges):
+        """Return scores and links for given weights, costs and strengths."""
+        scores = (graph.scores + prior(graph, setting)) / setting.temperature
+        if setting.strength == 0 or not len(graph.edges):
             return FactorGraph([scores], [])
-        weights = strength * affinity.weights(graph.features)
+        weights = setting.strength * affinity.weights(graph.features)
         return FactorGraph([scores], [Link(graph.edges, weights, cost)])
 
     def _choose(self, graphs: list[RegionGraph], labels: list[np.ndarray]) -> None:
-        """Set strength and temperature: as given, or the best on held-out graphs."""
-        single = self.learning == "ssvm" or len(graphs) < 2
+        """Set strengths and temperature: as given, or the best on held-out graphs."""
+        given = self.palette, self.context
+        fixed = [0.0 if isinstance(p, str) else float(p) for p in given]
+        settings = self._settings(len(graphs), fixed)
+        self.search_: dict[Setting, float] = {}
+        best = settings[0]
+        if self.learning == "piecewise" and len(graphs) > 1:
+            held = HeldOut(self, graphs, labels)
+            # Of equals the first, which is the weakest.
+            best = held.best(settings) if len(settings) > 1 else best
+            if best.strength and self.context == "cv":
+                some = any(g.context.any() for g in graphs)
+                trials = [best._replace(context=c) for c in _CONTEXTS if some]
+                trial = held.best(trials) if some else best
+                gain, error = held.gain(trial, best)
+                best = trial if gain > error else best
+            if best.strength and self.palette == "cv":
+                # Few graphs cannot show that it helps, only that it hurts: it is the
+                # default, and goes where held-out graphs speak against it.
+                trial = best._replace(palette=1.0)
+                gain, error = held.gain(trial, best)
+                best = trial if gain >= -error else best
+            self.search_ = held.found
+        self.strength_, self.temperature_, self.palette_, self.context_ = best
+
+    def _settings(self, n_graphs: int, fixed: Sequence[float]) -> list[Setting]:
+        """Return the strengths and temperatures to choose from, the weakest first."""
+        single = self.learning == "ssvm" or n_graphs < 2
         strengths = _candidates(self.strength, _STRENGTHS, single)
         temperatures = _candidates(self.temperature, _TEMPERATURES, single)
-        pairs = [(0.0, 1.0)] if 0.0 in strengths else []
-        pairs += [(s, t) for s in strengths if s > 0 for t in temperatures]
-        self.search_: dict[tuple[float, float], float] = {}
-        if len(pairs) == 1:
-            self.strength_, self.temperature_ = pairs[0]
-            if pairs[0][0] == 0 and self.temperature != "cv":
-                self.temperature_ = float(self.temperature)
-            return
-        found: dict[tuple[float, float], list[np.ndarray]] = {p: [] for p in pairs}
-        fold = np.arange(len(graphs)) % min(self.n_folds, len(graphs))
-        for k in np.unique(fold):
-            rest = np.flatnonzero(fold != k)
-            affinity, cost = self.affinity_, self.cost_
-            if self.learning == "piecewise":
-                affinity, cost = self._learn(
-                    [graphs[i] for i in rest], [labels[i] for i in rest]
-                )
-            for pair in pairs:
-                for i in np.flatnonzero(fold == k):
-                    model = self._potentials(graphs[i], affinity, cost, *pair)
-                    q = mean_field(model, self.n_sweeps)[0]
-                    found[pair].append(q.argmax(axis=1))
-        order = np.concatenate([np.flatnonzero(fold == k) for k in np.unique(fold)])
-        graphs, labels = [graphs[i] for i in order], [labels[i] for i in order]
-        for pair, guesses in found.items():
-            self.search_[pair] = _mean_iou(graphs, labels, guesses, self.n_labels_)
-        # Of equals the first, which is the weakest.
-        self.strength_, self.temperature_ = max(self.search_, key=self.search_.get)  # type: ignore[arg-type]
-
-    def _fit_svm(
-        self, graphs: Sequence[RegionGraph], labels: Sequence[np.ndarray]
-    ) -> None:
-        """Learn the scores' scale and the edges' weights with a margin."""
-        features = np.concatenate([g.features for g in graphs])
-        mean = features.min(axis=0) if len(features) else np.zeros(0)
-        span = np.ptp(features, axis=0) if len(features) else np.zeros(0)
-        scale = np.where(span > 0, 1 / np.where(span > 0, span, 1), 0)
-        phis = []
-        for graph in graphs:
-            rising = (graph.features - mean) * scale
-            # Falling too, so that weights >= 0 can say "the less, the stronger".
-            parts = [np.ones((len(graph.edges), 1)), rising, 1 - rising]
-            phis.append(np.concatenate(parts, axis=1))
-        cost = 1 - np.eye(graphs[0].scores.shape[1])
-
-        def joint(i: int, y: np.ndarray) -> np.ndarray:
-            graph, known = graphs[i], labels[i] >= 0
-            apart = cost[y[graph.edges[:, 0]], y[graph.edges[:, 1]]]
-            unary = graph.scores[np.arange(len(y)), y][known].sum()
-            return np.append(unary, -(apart @ phis[i])) / max(len(y), 1)
-
-        def worst(i: int, w: np.ndarray) -> tuple[np.ndarray, float]:
-            graph, truth = graphs[i], labels[i]
-            known = truth >= 0
-            share = graph.sizes * known
-            share = share / max(share.sum(), 1e-300)
-            n = len(truth)
-            scores = graph.scores * (w[0] / n) * known[:, None] + share[:, None]
-            scores[known, truth[known]] -= share[known]
-            weights = (phis[i] @ w[1:] / n).clip(min=0)
-            link = Link(graph.edges, weights, cost)
-            y = alpha_expansion(FactorGraph([scores], [link]))[0]
-            best = np.where(known, truth, y)  # unlabelled nodes as the scores have it
-            loss = float(share[known] @ (y[known] != truth[known]))
-            return joint(i, best) - joint(i, y), loss
-
-        found = frank_wolfe(
-            len(graphs),
-            worst,
-            phis[0].shape[1] + 1,
-            penalty=self.penalty,
-            random_state=check_random_state(self.random_state),
-        )
-        self.gaps_ = found.gaps
-        n_features = len(mean)
-        unit = max(float(found.coef[0]), 1e-6)
-        up, down = np.split(found.coef[2:] / unit, [n_features])
-        intercept = float(found.coef[1] / unit + down.sum())
-        self.affinity_ = Affinity(mean, scale, up - down, intercept)
-        self.cost_ = cost
+        settings = [
+            Setting(s, t, *fixed) for s in strengths if s > 0 for t in temperatures
+        ]
+        if 0.0 in strengths:
+            neutral = 1.0 if self.temperature == "cv" else float(self.temperature)
+            settings.insert(0, Setting(0.0, neutral))
+        return settings
 
 
 _STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0)
 _TEMPERATURES = (0.5, 1.0, 2.0)
+_CONTEXTS = (0.25, 0.5, 1.0)
 _CONSTRAINTS: dict[str, list] = {
     "learning": [StrOptions({"piecewise", "ssvm"})],
     "inference": [StrOptions(set(INFERENCE))],
     "costs": [StrOptions({"potts", "learnt"})],
     "strength": [Interval(Real, 0, None, closed="left"), StrOptions({"cv"})],
     "temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"cv"})],
+    "palette": [Interval(Real, 0, None, closed="left"), StrOptions({"cv"})],
+    "context": [Interval(Real, 0, None, closed="left"), StrOptions({"cv"})],
     "n_folds": [Interval(Integral, 2, None, closed="left")],
     "penalty": [Interval(Real, 0, None, closed="neither")],
     "n_sweeps": [Interval(Integral, 1, None, closed="left")],
@@ -433,19 +432,3 @@ def _candidates(
     if not isinstance(given, str):
         return [float(given)]
     return [1.0] if single else choices
-
-
-def _mean_iou(
-    graphs: Sequence[RegionGraph],
-    labels: Sequence[np.ndarray],
-    guesses: Sequence[np.ndarray],
-    n_labels: int,
-) -> float:
-    counts = np.zeros((n_labels, n_labels))
-    for graph, truth, guess in zip(graphs, labels, guesses, strict=True):
-        known = truth >= 0
-        np.add.at(counts, (truth[known], guess[known]), graph.sizes[known])
-    hits = np.diag(counts)
-    union = counts.sum(axis=0) + counts.sum(axis=1) - hits
-    true = counts.sum(axis=1) > 0
-    return float((hits[true] / union[true]).mean()) if true.any() else 0.0

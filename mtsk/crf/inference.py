@@ -12,7 +12,14 @@ from scipy.special import softmax
 
 from mtsk.crf.factor_graph import FactorGraph, Link, energy
 
-__all__ = ["alpha_expansion", "icm", "is_metric", "mean_field", "metric_closure"]
+__all__ = [
+    "alpha_expansion",
+    "icm",
+    "is_metric",
+    "mean_field",
+    "messages",
+    "metric_closure",
+]
 
 _FLOW = 2**28  # maximum_flow counts in int32; all capacities together stay below
 
@@ -52,6 +59,29 @@ def mean_field(
         if change <= tol:
             break
     return q
+
+
+def messages(graph: FactorGraph, q: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return what the others tell each node: minus the mean cost of each label.
+
+    Parameters
+    ----------
+    graph : FactorGraph
+    q : sequence of ndarray of shape (n_nodes, K)
+        Marginals of each field.
+
+    Returns
+    -------
+    list of ndarray of shape (n_nodes, K)
+        At a fixed point of mean field, scores plus messages are the marginals' logits.
+    """
+    out = [np.zeros_like(scores) for scores in graph.fields]
+    for link in graph.links:
+        i, j = link.edges.T
+        weights = link.weights[:, None]
+        np.add.at(out[link.a], i, -weights * (q[link.b][j] @ link.cost.T))
+        np.add.at(out[link.b], j, -weights * (q[link.a][i] @ link.cost))
+    return out
 
 
 def icm(

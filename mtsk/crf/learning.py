@@ -9,9 +9,18 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, softmax
 
+from mtsk.crf.factor_graph import FactorGraph, Link
+from mtsk.crf.inference import alpha_expansion
 from mtsk.crf.regions import RegionGraph
 
-__all__ = ["Affinity", "FrankWolfe", "fit_affinity", "fit_costs", "frank_wolfe"]
+__all__ = [
+    "Affinity",
+    "FrankWolfe",
+    "fit_affinity",
+    "fit_costs",
+    "fit_margin",
+    "frank_wolfe",
+]
 
 _LEAST = 1e-6
 
@@ -223,3 +232,84 @@ def frank_wolfe(
         if gaps[-1] <= tol * max(first, 1e-300):
             break
     return FrankWolfe(w, gaps)
+
+
+def fit_margin(
+    graphs: Sequence[RegionGraph],
+    labels: Sequence[np.ndarray],
+    *,
+    penalty: float,
+    random_state: np.random.RandomState,
+) -> tuple[Affinity, list[float]]:
+    """Learn the scores' scale and the edges' weights with a margin, for Potts costs.
+
+    Each edge has a constant, its features scaled to [0, 1], and 1 minus these, so that
+    weights that must be >= 0 can say "the less, the stronger". The loss of a labelling
+    is the share of the labelled nodes that are wrong, by size; its worst labelling is
+    found by alpha-expansion.
+
+    Parameters
+    ----------
+    graphs : sequence of RegionGraph
+    labels : sequence of ndarray of int
+    penalty : float
+    random_state : RandomState
+
+    Returns
+    -------
+    affinity : Affinity
+        In units of the scores.
+    gaps : list of float
+        Of `frank_wolfe`.
+    """
+    features = np.concatenate([g.features for g in graphs])
+    low = features.min(axis=0) if len(features) else np.zeros(0)
+    span = np.ptp(features, axis=0) if len(features) else np.zeros(0)
+    scale = np.where(span > 0, 1 / np.where(span > 0, span, 1), 0)
+    found = frank_wolfe(
+        len(graphs),
+        _MarginOracle(graphs, labels, [_both_ways(g, low, scale) for g in graphs]),
+        2 * len(low) + 2,
+        penalty=penalty,
+        random_state=random_state,
+    )
+    unit = max(float(found.coef[0]), 1e-6)
+    up, down = np.split(found.coef[2:] / unit, [len(low)])
+    intercept = float(found.coef[1] / unit + down.sum())
+    return Affinity(low, scale, up - down, intercept), found.gaps
+
+
+def _both_ways(graph: RegionGraph, low: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return a constant, each edge's features in [0, 1], and 1 minus these."""
+    rising = (graph.features - low) * scale
+    return np.concatenate([np.ones((len(graph.edges), 1)), rising, 1 - rising], axis=1)
+
+
+@dataclass
+class _MarginOracle:
+    """ψ and loss of the worst labelling of one graph, for `frank_wolfe`."""
+
+    graphs: Sequence[RegionGraph]
+    labels: Sequence[np.ndarray]
+    edge_features: Sequence[np.ndarray]
+
+    def __call__(self, i: int, w: np.ndarray) -> tuple[np.ndarray, float]:
+        graph, truth, phi = self.graphs[i], self.labels[i], self.edge_features[i]
+        known = truth >= 0
+        share = graph.sizes * known
+        share = share / max(share.sum(), 1e-300)
+        n, k = graph.scores.shape
+        scores = graph.scores * (w[0] / n) * known[:, None] + share[:, None]
+        scores[known, truth[known]] -= share[known]
+        link = Link(graph.edges, (phi @ w[1:] / n).clip(min=0), 1 - np.eye(k))
+        y = alpha_expansion(FactorGraph([scores], [link]))[0]
+        best = np.where(known, truth, y)  # unlabelled nodes as the scores have it
+        loss = float(share[known] @ (y[known] != truth[known]))
+        return self._joint(i, best) - self._joint(i, y), loss
+
+    def _joint(self, i: int, y: np.ndarray) -> np.ndarray:
+        """Return φ(x, y): the sum of scores, and minus that of cut edges' features."""
+        graph, known = self.graphs[i], self.labels[i] >= 0
+        apart = (y[graph.edges[:, 0]] != y[graph.edges[:, 1]]).astype(float)
+        unary = graph.scores[np.arange(len(y)), y][known].sum()
+        return np.append(unary, -(apart @ self.edge_features[i])) / max(len(y), 1)

@@ -23,6 +23,9 @@ class RegionGraph:
         alike.
     sizes : ndarray of float, shape (n,), default=None
         What a node counts in scores, such as its pixels. None is 1.
+    context : ndarray of float, shape (K,), default=None
+        Logits that speak of all nodes, such as what the picture's tags favour. None
+        is 0.
 
     Raises
     ------
@@ -44,6 +47,7 @@ class RegionGraph:
         edges: np.ndarray,
         features: np.ndarray | None = None,
         sizes: np.ndarray | None = None,
+        context: np.ndarray | None = None,
     ) -> None:
         self.scores = check_scores(scores)
         self.edges = check_edges(edges)
@@ -61,6 +65,13 @@ class RegionGraph:
         self.sizes = np.asarray(np.ones(n) if sizes is None else sizes, float)
         if self.sizes.shape != (n,):
             raise ValueError(f"sizes must have shape ({n},), got {self.sizes.shape}")
+        k = self.scores.shape[1]
+        self.context = np.asarray(np.zeros(k) if context is None else context, float)
+        if self.context.shape != (k,) or not np.isfinite(self.context).all():
+            raise ValueError(
+                f"context must be {k} finite numbers, one a label, got shape "
+                f"{self.context.shape}"
+            )
         if not np.isfinite(self.features).all() or not (self.sizes >= 0).all():
             raise ValueError("features must be finite, and sizes at least 0")
 

@@ -109,9 +109,9 @@ def test_strength_0_is_chosen_where_neighbours_tell_nothing():
     ]
     crf = SuperpixelCRF().fit(graphs, labels)
     best = max(crf.search_.values())
-    assert (0.0, 1.0) in crf.search_
-    assert crf.search_[crf.strength_, crf.temperature_] == best
-    assert best <= crf.search_[0.0, 1.0] + 0.02
+    assert (0, 1, 0, 0) in crf.search_
+    assert crf.search_[crf.strength_, crf.temperature_, 0, 0] == best
+    assert best <= crf.search_[0, 1, 0, 0] + 0.02
 
 
 def test_messages_and_scores_are_the_marginals_logits(data):
@@ -126,9 +126,14 @@ def test_messages_and_scores_are_the_marginals_logits(data):
 
 def test_energy_is_that_of_the_formula(data):
     (X, y), _ = data
-    crf = SuperpixelCRF(strength=0.5, temperature=2.0).fit(X, y)
+    parts = {"strength": 0.5, "temperature": 2.0, "palette": 0.7, "context": 0.3}
+    crf = SuperpixelCRF(**parts).fit(X, y)
     graph, labels = X[0], y[0]
-    by_hand = -graph.scores[np.arange(64), labels].sum() / 2
+    graph.context[:] = np.arange(len(graph.context))
+    seen = softmax(graph.scores + 0.3 * graph.context, axis=1)
+    top = np.log(np.sort(seen, axis=0)[-3:].mean(axis=0) + 3e-3)  # of 64 nodes
+    prior = 0.3 * graph.context + 0.7 * (top - top.max())
+    by_hand = -(graph.scores + prior)[np.arange(64), labels].sum() / 2
     weights = crf.affinity_.weights(graph.features)
     for (i, j), w in zip(graph.edges, weights, strict=True):
         by_hand += 0.5 * w * (labels[i] != labels[j])
@@ -285,3 +290,60 @@ def test_learnt_costs_and_alpha_expansion_go_together():
     X = [RegionGraph(np.eye(3)[y] + rng.normal(0, 0.7, (10, 3)), chain)] * 6
     crf = SuperpixelCRF(costs="learnt", inference="alpha_expansion", strength=1.0)
     assert len(crf.fit(X, [y] * 6).predict(X)) == 6
+
+
+def test_the_palette_keeps_out_what_no_node_is_sure_of():
+    scores = np.zeros((40, 3))
+    scores[:20, 0], scores[20:, 1] = 4, 4
+    scores[::10] = [1.0, 0.9, 1.2]  # doubtful, and nothing else has the label 2
+    edges = np.stack([np.arange(39), np.arange(1, 40)], axis=1)
+    y = np.repeat([0, 1], 20)
+    graph = RegionGraph(scores, edges)
+    crf = SuperpixelCRF(strength=1e-9, temperature=1.0)
+    without = clone(crf).set_params(palette=0).fit([graph] * 2, [y] * 2)
+    assert set(without.predict([graph])[0]) == {0, 1, 2}
+    crf.set_params(palette=1.0).fit([graph] * 2, [y] * 2)
+    assert set(crf.predict([graph])[0]) == {0, 1}
+
+
+def test_the_palette_goes_where_it_hurts():
+    rng = np.random.default_rng(0)
+    edges = np.stack([np.arange(99), np.arange(1, 100)], axis=1)
+    graphs, labels = [], []
+    for _ in range(12):
+        y = np.repeat([0, 1], 50)
+        y[rng.choice(100, 3, replace=False)] = 2  # always there, never sure
+        scores = np.eye(3)[y] * 1.5 + [2, 2, 0] + rng.normal(0, 0.3, (100, 3))
+        scores[y == 2] = [1.0, 1.0, 1.3]
+        graphs.append(RegionGraph(scores, edges))
+        labels.append(y)
+    crf = SuperpixelCRF(strength=0.01, temperature=1.0).fit(graphs, labels)
+    assert crf.palette_ == 0
+    same = SuperpixelCRF(strength=0.01, temperature=1.0, palette=0).fit(graphs, labels)
+    for a, b in zip(crf.predict(graphs), same.predict(graphs), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_context_is_weighed_by_what_it_is_worth():
+    rng = np.random.default_rng(0)
+    edges = np.stack([np.arange(29), np.arange(1, 30)], axis=1)
+
+    def graphs_with(true):
+        graphs, labels = [], []
+        for _ in range(12):
+            k = int(rng.integers(3))
+            told = k if true else int(rng.integers(3))
+            scores = np.eye(3)[np.full(30, k)] * 0.3 + rng.normal(0, 1, (30, 3))
+            graphs.append(RegionGraph(scores, edges, context=3 * np.eye(3)[told]))
+            labels.append(np.full(30, k))
+        return graphs, labels
+
+    crf = SuperpixelCRF(strength=0.1, temperature=1.0, palette=0)
+    assert clone(crf).fit(*graphs_with(true=True)).context_ > 0
+    assert clone(crf).fit(*graphs_with(true=False)).context_ == 0
+
+
+@pytest.mark.parametrize("context", [np.zeros(2), [np.nan, 0, 0], np.zeros((3, 1))])
+def test_a_context_of_another_form_is_refused(context):
+    with pytest.raises(ValueError, match="context must be 3 finite numbers"):
+        RegionGraph(np.zeros((2, 3)), [[0, 1]], context=context)
