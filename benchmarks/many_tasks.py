@@ -21,7 +21,11 @@ TASKS = (
 
 
 def main() -> None:
-    chosen = options(__doc__ or "", repeats={"type": int, "default": 3})
+    chosen = options(
+        __doc__ or "",
+        repeats={"type": int, "default": 3},
+        head={"choices": ["logistic", "network"], "default": "logistic"},
+    )
     report_machine()
     folder = chosen.data / "epfl6"
     X, Y = {}, {}
@@ -36,7 +40,7 @@ def main() -> None:
 
     def learn(names: tuple[str, ...]) -> MultiTaskSegmenter:
         tasks = {name: codecs[name] for name in names}
-        model = MultiTaskSegmenter(tasks, random_state=0)
+        model = MultiTaskSegmenter(tasks, head=chosen.head, random_state=0)
         return model.fit(X["train"], Y["train"].subset(names))
 
     learn(TASKS[:1])  # warms up
@@ -52,7 +56,8 @@ def main() -> None:
     print("AP on val, six tasks:", six.score_tasks(X["val"], Y["val"]))
     alone = one.score_tasks(X["val"], Y["val"].subset(TASKS[:1]))
     print("AP on val, alone:    ", alone)
-    row("six tasks ÷ one, median", f"{statistics.median(ratios):.3f}", "<= 1.15")
+    asked = "<= 1.15" if chosen.head == "logistic" else "<= 1.4"
+    row("six tasks ÷ one, median", f"{statistics.median(ratios):.3f}", asked)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ _HOME = {
     "JointRidge": "mtsk.heads",
     "PerTaskHead": "mtsk.heads",
     "PixelCRF": "mtsk.crf",
+    "SharedLayerNetwork": "mtsk.heads",
     "Structure": "mtsk.structure",
     "SuperpixelCRF": "mtsk.crf",
     "superpixel_oracle": "mtsk.oracle",

@@ -19,7 +19,7 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["keep_freed_memory", "one_blas_thread"]
+__all__ = ["fast_bfloat16", "keep_freed_memory", "one_blas_thread"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from <malloc.h>
 _DEFAULT_MMAP_MAX = 65536
@@ -52,6 +52,20 @@ def keep_freed_memory() -> Iterator[None]:
 def one_blas_thread() -> AbstractContextManager[Any]:
     """Return a context in which numpy's and scipy's BLAS use one thread."""
     return _controller().limit(limits=1, user_api="blas")
+
+
+@cache
+def fast_bfloat16() -> bool:
+    """Tell whether this CPU multiplies bfloat16 matrices faster than float32 ones.
+
+    Linux only, where the processor names its features; elsewhere False.
+    """
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = file.read()
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
 @cache

@@ -23,7 +23,13 @@ from mtsk.crf import Coupling, PixelCRF, SuperpixelCRF
 from mtsk.exceptions import TargetError, UnknownTaskError
 from mtsk.feature_maps import FeatureMaps
 from mtsk.features import DeepFeatures
-from mtsk.heads import JointLinear, JointLogistic, JointRidge, PerTaskHead
+from mtsk.heads import (
+    JointHead,
+    JointLogistic,
+    JointRidge,
+    PerTaskHead,
+    SharedLayerNetwork,
+)
 from mtsk.images import Images
 from mtsk.nested import HEADS, NestedDefaults
 from mtsk.pictures import Picture
@@ -48,7 +54,7 @@ __all__ = ["Learning", "image_weights"]
 class Learning(NestedDefaults):
     """What ``MultiTaskSegmenter.fit`` is made of, step by step."""
 
-    n_pixels: int
+    n_pixels: int | None
     head_stride: int
     tag_rounds: int
     superpixels: str | Segmentation
@@ -125,7 +131,7 @@ class Learning(NestedDefaults):
         builders = {
             kind: TableBuilder(
                 {n: self.tasks_[n] for n in self._names(kind)},
-                self.n_pixels,
+                self._n_pixels(),
                 self._seed,
             )
             for kind in ("pixel", "image")
@@ -162,6 +168,12 @@ class Learning(NestedDefaults):
             )
         return pixel, image
 
+    def _n_pixels(self) -> int:
+        if self.n_pixels is not None:
+            return int(self.n_pixels)
+        network = self.head == "network" or isinstance(self.head, SharedLayerNetwork)
+        return _NETWORK_PIXELS if network else _PIXELS
+
     def _check_weights(self, targets: Targets, weight: np.ndarray) -> None:
         for name in self.tasks_:
             if not weight[targets.labelled(name)].any():
@@ -176,7 +188,7 @@ class Learning(NestedDefaults):
             return None
         head = self._head_for([self.tasks_[n].group_ for n in names], names)
         extra: dict[str, Any] = {}
-        if isinstance(head, JointRidge | PerTaskHead):
+        if isinstance(head, JointRidge | PerTaskHead | SharedLayerNetwork):
             extra["groups"] = table.images
         if isinstance(head, JointLogistic | JointRidge):
             extra["memo"] = self.features_.memo(table.digest)
@@ -356,8 +368,10 @@ class Learning(NestedDefaults):
                     )
             chosen = [head.get(name, JointLogistic()) for name in names]
             return PerTaskHead(chosen, groups, n_jobs=self.n_jobs)
-        if isinstance(head, JointLinear):
+        if isinstance(head, JointHead):
             head = clone(head).set_params(columns=groups)
+            if "random_state" in head.get_params() and head.random_state is None:
+                head.set_params(random_state=getattr(self, "_seed", None))
             if self.verbose and "verbose" in head.get_params():
                 head.set_params(verbose=self.verbose)
             return head
@@ -367,13 +381,14 @@ class Learning(NestedDefaults):
         return [n for n, t in self.tasks_.items() if t.granularity == granularity]
 
 
+_PIXELS, _NETWORK_PIXELS = 500, 1000  # that an image gives to a task
 _KEPT_BYTES = 2**29  # of pictures that structure is learnt from
 _MOST_KEPT, _FEWEST_KEPT = 60, 3
 _CONSTRAINTS: dict[str, list] = {
     "tasks": [Task, Mapping, None],
     "features": [DeepFeatures, None],
     "head": [str, BaseEstimator, Mapping, None],
-    "n_pixels": [Interval(Integral, 1, None, closed="left")],
+    "n_pixels": [Interval(Integral, 1, None, closed="left"), None],
     "head_stride": [Interval(Integral, 1, None, closed="left")],
     "tag_rounds": [Interval(Integral, 0, None, closed="left")],
     "structure": [Structure, SuperpixelCRF, PixelCRF, StrOptions({"crf"}), None],

@@ -14,14 +14,18 @@ from sklearn.base import BaseEstimator
 
 from mtsk.crf import PixelCRF, SuperpixelCRF
 from mtsk.features import DeepFeatures
-from mtsk.heads import JointLogistic, JointRidge
+from mtsk.heads import JointLogistic, JointRidge, SharedLayerNetwork
 from mtsk.structure import Structure
 from mtsk.targets import DEFAULT_TASK
 from mtsk.tasks import Task
 
 __all__ = ["HEADS", "NestedDefaults"]
 
-HEADS = {"logistic": JointLogistic, "ridge": JointRidge}
+HEADS = {
+    "logistic": JointLogistic,
+    "ridge": JointRidge,
+    "network": SharedLayerNetwork,
+}
 """The heads that have names."""
 
 

@@ -48,13 +48,15 @@ class MultiTaskSegmenter(Learning):
         vector or set of str, ``MultiLabel``.
     features : DeepFeatures, default=None
         None is ``DeepFeatures()``. Its parameters can be set as ``features__scales``.
-    head : "logistic", "ridge", estimator, or mapping of task to estimator, default=None
+    head : {"logistic", "ridge", "network"}, estimator, or mapping, default=None
         What maps features to scores. None is ``"logistic"``, a `JointLogistic`;
-        ``"ridge"`` a `JointRidge`. Any scikit-learn classifier or regressor will do,
-        fitted to each task on its own labelled rows; tasks missing in a mapping get
-        the default. Its parameters can be set as ``head__alpha``.
-    n_pixels : int, default=500
-        Most labelled pixels that an image gives to a task.
+        ``"ridge"`` a `JointRidge`; ``"network"`` a `SharedLayerNetwork`. Any
+        scikit-learn classifier or regressor will do, fitted to each task on its own
+        labelled rows; a mapping of tasks to estimators leaves tasks that it does not
+        name the default. Its parameters can be set as ``head__alpha``.
+    n_pixels : int, default=None
+        Most labelled pixels that an image gives to a task. None is 500, 1000 for a
+        `SharedLayerNetwork`.
     head_stride : int, default=4
         Heads that are not linear are evaluated at every so many pixels, down and
         across, and interpolated between. 1 evaluates every pixel.
@@ -124,7 +126,7 @@ class MultiTaskSegmenter(Learning):
         *,
         features: DeepFeatures | None = None,
         head: Any = None,
-        n_pixels: int = 500,
+        n_pixels: int | None = None,
         head_stride: int = 4,
         tag_rounds: int = 2,
         structure: Structure | SuperpixelCRF | PixelCRF | str | None = None,

@@ -25,6 +25,7 @@ __all__ = [
     "COLUMNS",
     "POWER",
     "ClassWeight",
+    "JointHead",
     "JointLinear",
     "Memo",
     "check_codes",
@@ -82,42 +83,24 @@ def recall(
     return entry
 
 
-class JointLinear(BaseEstimator):
-    """Base of the heads that hold one weight matrix for all column groups.
+class JointHead(BaseEstimator):
+    """Base of the heads that give all column groups' scores at once.
 
     Attributes
     ----------
-    coef_ : ndarray of float32, shape (n_features, n_scores)
-    intercept_ : ndarray of float32, shape (n_scores,)
     groups_ : list of ColumnGroup
     classes_ : list of ndarray or None
         Labels of each group that was read from an integer or str ``y``.
     """
 
     columns: Sequence[ColumnGroup] | None
-    coef_: np.ndarray
-    intercept_: np.ndarray
     groups_: list[ColumnGroup]
     classes_: list[Any]
     _flat: bool
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Return the scores of every group, side by side.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_scores)
-            Logits of classes and labels; numbers of real columns.
-        """
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=[np.float32, np.float64])
-        # By torch: idle threads of numpy's BLAS spin, and slow what torch does next.
-        scores = torch.from_numpy(X) @ torch.from_numpy(self.coef_.astype(X.dtype))
-        return scores.numpy() + self.intercept_.astype(X.dtype)
+        """Return the scores of every group, side by side, (n_samples, n_scores)."""
+        raise NotImplementedError
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return probabilities of classes and labels (and the numbers of real columns).
@@ -233,6 +216,37 @@ class JointLinear(BaseEstimator):
                 raise ValueError("y has labels that the first call did not have")
             codes[:, j] = place
         return codes
+
+
+class JointLinear(JointHead):
+    """Base of the heads that hold one weight matrix for all column groups.
+
+    Attributes
+    ----------
+    coef_ : ndarray of float32, shape (n_features, n_scores)
+    intercept_ : ndarray of float32, shape (n_scores,)
+    """
+
+    coef_: np.ndarray
+    intercept_: np.ndarray
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return the scores of every group, side by side.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_scores)
+            Logits of classes and labels; numbers of real columns.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=[np.float32, np.float64])
+        # By torch: idle threads of numpy's BLAS spin, and slow what torch does next.
+        scores = torch.from_numpy(X) @ torch.from_numpy(self.coef_.astype(X.dtype))
+        return scores.numpy() + self.intercept_.astype(X.dtype)
 
 
 def check_codes(groups: Sequence[ColumnGroup], Y: np.ndarray) -> None:

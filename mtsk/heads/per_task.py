@@ -29,7 +29,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from mtsk.heads.base import JointLinear, check_codes, labelled_columns
+from mtsk.heads.base import JointHead, check_codes, labelled_columns
 from mtsk.tasks.columns import ColumnGroup
 
 __all__ = ["PerTaskHead"]
@@ -167,7 +167,7 @@ def _is_chain(estimator: Any) -> bool:
 
 
 def _check_suits(estimator: Any, group: ColumnGroup) -> None:
-    if isinstance(estimator, JointLinear):
+    if isinstance(estimator, JointHead):
         return
     wanted, suits = (
         ("regressor", is_regressor)
@@ -190,7 +190,7 @@ def _check_suits(estimator: Any, group: ColumnGroup) -> None:
 
 def _column_sets(estimator: Any, columns: slice) -> list[list[int]]:
     every = list(range(columns.start, columns.stop))
-    if isinstance(estimator, JointLinear) or _is_chain(estimator):
+    if isinstance(estimator, JointHead) or _is_chain(estimator):
         return [every]
     return [[column] for column in every]
 
@@ -208,7 +208,7 @@ def _fit_one(
     extra = {
         k: v for k, v in extra.items() if v is not None and has_fit_parameter(model, k)
     }
-    if isinstance(model, JointLinear):
+    if isinstance(model, JointHead):
         return model.set_params(columns=[group]).fit(X, Y, **extra)
     rows = np.flatnonzero(~np.isnan(Y).any(axis=1))
     if not len(rows):
@@ -235,7 +235,7 @@ def _fit_one(
 
 
 def _scores(model: Any, group: ColumnGroup, X: np.ndarray) -> np.ndarray:
-    if isinstance(model, JointLinear):
+    if isinstance(model, JointHead):
         return model.decision_function(X)
     if group.kind == "real":
         return np.asarray(model.predict(X)).reshape(len(X), -1)

@@ -1,0 +1,454 @@
+"""SharedLayerNetwork: tasks that share hidden layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import nn
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+from mtsk._resources import fast_bfloat16, keep_freed_memory, one_blas_thread
+from mtsk._validation import Interval, StrOptions, check_parameters, parameter_error
+from mtsk.heads.base import (
+    COLUMNS,
+    ClassWeight,
+    JointHead,
+    class_weights,
+    labelled_columns,
+)
+from mtsk.heads.statistics import inverse_std
+from mtsk.heads.weighting import TaskWeighting, make_weighting
+from mtsk.tasks.columns import ColumnGroup
+
+__all__ = ["SharedLayerNetwork"]
+
+
+class SharedLayerNetwork(JointHead):
+    """Fully connected layers that all tasks share, and one output layer a column group.
+
+    Minimises, over minibatches of rows, the sum of the groups' losses: cross-entropy
+    (nominal, binary) or half the squared error of the standardised numbers (real),
+    each over its labelled rows and divided by the loss of the null model, which
+    predicts the group's prior. Missing entries have no part in it, nor in any
+    gradient. Caruana's multi-task network (*Machine Learning* 28, 1997), with rectified
+    units, dropout (Srivastava et al., *JMLR* 15, 2014), AdamW (Loshchilov & Hutter,
+    ICLR 2019) and one cycle of the learning rate (Smith & Topin, 2019).
+
+    Parameters
+    ----------
+    hidden : sequence of int, default=(512,)
+        Units of each shared layer.
+    dropout : float in [0, 1), default=0.5
+        After each shared layer.
+    learning_rate : float, default=2e-3
+        The highest of the cycle.
+    weight_decay : float, default=1e-2
+    n_epochs : int, default=15
+        Passes over the rows. At least 300 steps are made, however few the rows.
+    batch_size : int, default=None
+        None is 2048, less where the rows are few: a sixteenth of them, at least 32.
+    task_weights : str, TaskWeighting, sequence or mapping of float, default="equal"
+        "equal", "uncertainty", "geometric", "gradnorm", "dwa", "famo", "pcgrad", a
+        `TaskWeighting`, or numbers >= 0: one a column group, or by its place.
+    class_weight : {"sqrt", "balanced", None}, default="sqrt"
+        Classes and labels of frequency f weigh ∝ 1/√f, 1/f or 1.
+    early_stopping : bool, default=False
+        Whether a tenth of the groups of rows is held out and the epoch kept whose loss
+        on it was the least.
+    columns : list of ColumnGroup, default=None
+        What the columns of ``y`` are (then coded, NaN missing). None reads integer,
+        bool and str columns as classes, float ones as numbers.
+    device : str, default=None
+        None is a GPU where there is one, else the CPU.
+    random_state : int, RandomState or None, default=None
+        First weights, order of rows, dropout. On one CPU, an integer gives the same
+        bits every time.
+    verbose : int, default=0
+        Above 0 shows a progress bar.
+
+    Attributes
+    ----------
+    network_ : dict of str to ndarray
+        The parameters.
+    groups_ : list of ColumnGroup
+    losses_ : list of ndarray of shape (n_groups,)
+        Mean training loss of each group, by epoch; 1 is the null model's.
+    held_out_ : list of float
+        With ``early_stopping``, the mean loss of held-out rows, by epoch.
+    n_iter_ : int
+        Epochs whose parameters were kept.
+
+    See Also
+    --------
+    JointLogistic : Linear, nothing shared.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mtsk import SharedLayerNetwork
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(400, 2))
+    >>> y = X[:, 0] * X[:, 1] > 0
+    >>> network = SharedLayerNetwork((32,), n_epochs=40, random_state=0).fit(X, y)
+    >>> bool((network.predict(X) == y).mean() > 0.9)
+    True
+    """
+
+    def __init__(
+        self,
+        hidden: Sequence[int] = (512,),
+        *,
+        dropout: float = 0.5,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 1e-2,
+        n_epochs: int = 15,
+        batch_size: int | None = None,
+        task_weights: str | TaskWeighting | Sequence[float] | Mapping[int, float] = (
+            "equal"
+        ),
+        class_weight: ClassWeight = "sqrt",
+        early_stopping: bool = False,
+        columns: Sequence[ColumnGroup] | None = None,
+        device: str | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.hidden = hidden
+        self.dropout = dropout
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.n_epochs = n_epochs
+        self.batch_size = batch_size
+        self.task_weights = task_weights
+        self.class_weight = class_weight
+        self.early_stopping = early_stopping
+        self.columns = columns
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+    ) -> Self:
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_columns)
+        sample_weight : array-like of shape (n_samples,), default=None
+        groups : array-like of shape (n_samples,), default=None
+            Rows of one group, such as the pixels of one image, are held out together.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InvalidParameterError, ValueError
+        """
+        self._check_parameters()
+        X, Y, weight = self._check_table(X, y, sample_weight)
+        random = check_random_state(self.random_state)
+        seed = int(random.randint(np.iinfo(np.int32).max))
+        weighting = make_weighting(self.task_weights, len(self.groups_), self)
+        held = self._held_out(len(X), groups, seed)
+        target = torch.device(self.device or _best_device())
+        self._mean, self._scale = _standards(X, weight)
+        with (
+            torch.random.fork_rng(devices=[]),
+            one_blas_thread(),
+            keep_freed_memory(),
+        ):
+            torch.manual_seed(seed)
+            rows = _Rows(X, Y, weight, self, target)
+            network = _Network(X.shape[1], self.hidden, self.dropout, self.groups_)
+            self._train(network.to(target), rows, held, weighting, seed)
+        return self
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return the scores of every group, side by side.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of float32, shape (n_samples, n_scores)
+            Logits of classes and labels; numbers of real columns.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=[np.float32, np.float64])
+        network = _Network(X.shape[1], self.hidden, 0.0, self.groups_)
+        state = {k: torch.from_numpy(v) for k, v in self.network_.items()}
+        network.load_state_dict(state)
+        with torch.inference_mode():
+            standard = (X.astype(np.float32, copy=False) - self._mean) * self._scale
+            rows = torch.from_numpy(standard.clip(-_FAR, _FAR))
+            scores = network.eval()(rows).numpy()
+        return scores * self._t_scale + self._t_shift
+
+    def _check_parameters(self) -> None:
+        check_parameters(self, _CONSTRAINTS)
+        hidden = list(self.hidden)
+        if not hidden or not all(isinstance(h, Integral) and h > 0 for h in hidden):
+            raise parameter_error("hidden", self, "ints > 0, one a layer", self.hidden)
+
+    def _held_out(self, n_rows: int, groups: Any, seed: int) -> np.ndarray:
+        """Return which rows are held out."""
+        if groups is None:
+            groups = np.arange(n_rows)
+        names, inverse = np.unique(np.asarray(groups), return_inverse=True)
+        if inverse.shape != (n_rows,):
+            raise ValueError(
+                f"groups has shape {np.shape(groups)}, X has {n_rows} rows"
+            )
+        if not self.early_stopping:
+            return np.zeros(n_rows, bool)
+        if len(names) < 2:
+            raise ValueError("early_stopping needs rows of at least two groups")
+        order = np.random.default_rng(seed).permutation(len(names))
+        return np.isin(inverse, order[: max(1, len(names) // 10)])
+
+    def _train(
+        self,
+        network: _Network,
+        rows: _Rows,
+        held: np.ndarray,
+        weighting: TaskWeighting,
+        seed: int,
+    ) -> None:
+        own = weighting.start(len(self.groups_), seed)
+        inside = torch.from_numpy(np.flatnonzero(~held))
+        size = self.batch_size or int(np.clip(len(inside) // 16, 32, _BATCH))
+        n_steps = max(1, len(inside) // size)
+        n_epochs = max(self.n_epochs, -(-_FEWEST_STEPS // n_steps))
+        learnt: list[dict[str, Any]] = [
+            {"params": list(network.parameters())},
+            {"params": own, "weight_decay": 0.0},
+        ]
+        optimiser = torch.optim.AdamW(
+            learnt,
+            lr=self.learning_rate,
+            weight_decay=self.weight_decay,
+        )
+        cycle = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, self.learning_rate, total_steps=n_epochs * n_steps, pct_start=0.2
+        )
+        self.losses_: list[np.ndarray] = []
+        self.held_out_: list[float] = []
+        best = np.inf
+        for epoch in tqdm(
+            range(n_epochs), desc="head", disable=not self.verbose, unit="epoch"
+        ):
+            network.train()
+            sums = np.zeros((2, len(self.groups_)))
+            order = inside[torch.randperm(len(inside))]
+            for batch in order[: n_steps * size].split(size):
+                losses, tasks = rows.losses(network, batch)
+                if len(tasks):
+                    optimiser.zero_grad()
+                    weighting.backward(losses, tasks, network.shared_parameters())
+                    optimiser.step()
+                    sums[0, tasks.numpy()] += losses.detach().cpu().numpy()
+                    sums[1, tasks.numpy()] += 1
+                cycle.step()
+            means = np.where(sums[1] > 0, sums[0] / np.maximum(sums[1], 1), np.nan)
+            self.losses_.append(means)
+            weighting.after_epoch(means)
+            if held.any():
+                self.held_out_.append(rows.mean_loss(network, held))
+            if not held.any() or self.held_out_[-1] < best:
+                best = self.held_out_[-1] if held.any() else best
+                self.n_iter_ = epoch + 1
+                self.network_ = {
+                    k: v.detach().cpu().numpy().copy()
+                    for k, v in network.state_dict().items()
+                }
+        self._t_scale, self._t_shift = rows.t_scale, rows.t_shift
+
+
+_FAR = 10.0  # standard deviations; what is further away counts as that far
+_BATCH = 2048
+_FEWEST_STEPS = 300
+_CONSTRAINTS: dict[str, list] = {
+    "hidden": ["array-like"],
+    "dropout": [Interval(Real, 0, 1, closed="left")],
+    "learning_rate": [Interval(Real, 0, None, closed="neither")],
+    "weight_decay": [Interval(Real, 0, None, closed="left")],
+    "n_epochs": [Interval(Integral, 1, None, closed="left")],
+    "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+    "task_weights": [str, TaskWeighting, "array-like", Mapping],
+    "class_weight": [StrOptions({"sqrt", "balanced"}), None],
+    "early_stopping": ["boolean"],
+    "columns": COLUMNS,
+    "device": [str, None],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
+
+
+def _best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _standards(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and inverse standard deviation of each feature, float32."""
+    share = (weight / weight.sum()).astype(np.float32)
+    mean = share @ X
+    variance = np.zeros(X.shape[1])
+    for start in range(0, len(X), 8192):
+        part = slice(start, start + 8192)
+        variance += share[part] @ (X[part] - mean) ** 2
+    return mean, inverse_std(variance, mean).astype(np.float32)
+
+
+class _Network(nn.Module):
+    """Shared layers, then one output layer for all groups' scores side by side."""
+
+    def __init__(
+        self,
+        n_features: int,
+        hidden: Sequence[int],
+        dropout: float,
+        groups: Sequence[ColumnGroup],
+    ) -> None:
+        super().__init__()
+        widths = [n_features, *(int(h) for h in hidden)]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+        self.shared = nn.Sequential(*layers)
+        self.outputs = nn.ModuleList(nn.Linear(widths[-1], g.size) for g in groups)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        hidden = self.shared(rows).to(self.outputs[0].weight.dtype)
+        with torch.autocast(rows.device.type, enabled=False):
+            return torch.cat([layer(hidden) for layer in self.outputs], dim=1)
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        return list(self.shared.parameters())
+
+
+class _Rows:
+    """A standardised table in half precision, and the groups' losses on its rows."""
+
+    def __init__(
+        self,
+        X: np.ndarray,
+        Y: np.ndarray,
+        weight: np.ndarray,
+        head: SharedLayerNetwork,
+        device: torch.device,
+    ) -> None:
+        self.device = device
+        self._half = device.type != "cpu" or fast_bfloat16()
+        dtype = torch.bfloat16 if self._half else torch.float32
+        self.X = torch.empty(X.shape, dtype=dtype)
+        for start in range(0, len(X), 8192):
+            part = slice(start, start + 8192)
+            standard = (X[part] - head._mean) * head._scale
+            self.X[part] = torch.from_numpy(standard.clip(-_FAR, _FAR)).to(dtype)
+        n_scores = sum(g.size for g in head.groups_)
+        self.t_scale = np.ones(n_scores, np.float32)
+        self.t_shift = np.zeros(n_scores, np.float32)
+        self._parts = []
+        for group, columns, scores in labelled_columns(head.groups_):
+            mass = class_weights(group, Y[:, columns], weight, head.class_weight)
+            if not mass.any():
+                raise ValueError(
+                    "a column group has no labelled row of positive weight"
+                )
+            target = np.nan_to_num(Y[:, columns]).astype(np.float32)
+            if group.kind == "real":
+                total = mass.sum(axis=0)
+                total = np.where(total > 0, total, 1)
+                mean = (mass * target).sum(axis=0) / total
+                variance = (mass * (target - mean) ** 2).sum(axis=0) / total
+                std = np.where(variance > 0, np.sqrt(variance), 1.0)
+                self.t_shift[scores], self.t_scale[scores] = mean, std
+                target = ((target - mean) / std).astype(np.float32)
+            null = _null_loss(group, target, mass)
+            unit = mass * (len(X) / mass.sum() / null)  # so that batches are unbiased
+            self._parts.append(
+                (
+                    group,
+                    scores,
+                    torch.from_numpy(target),
+                    torch.from_numpy(unit.astype(np.float32)),
+                )
+            )
+
+    def losses(
+        self, network: _Network, rows: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the losses of the groups labelled in a batch, and which these are."""
+        batch = self.X[rows].to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
+            scores = network(batch)
+        found, tasks = [], []
+        for t, (group, part, target, unit) in enumerate(self._parts):
+            own = unit[rows]
+            if not own.any():
+                continue
+            each = _each_loss(group, scores[:, part], target[rows].to(self.device))
+            found.append((each * own.to(self.device)).sum() / len(rows))
+            tasks.append(t)
+        losses = torch.stack(found) if found else torch.empty(0)
+        return losses, torch.tensor(tasks, dtype=torch.long)
+
+    @torch.inference_mode()
+    def mean_loss(self, network: _Network, held: np.ndarray) -> float:
+        """Return the mean over groups of the loss of some rows."""
+        network.eval()
+        sums: dict[int, float] = {}
+        counts = 0
+        for rows in _batches(held):
+            losses, tasks = self.losses(network, rows)
+            counts += len(rows)
+            for t, loss in zip(tasks.tolist(), losses.tolist(), strict=True):
+                sums[t] = sums.get(t, 0.0) + loss * len(rows)
+        return sum(sums.values()) / max(1, len(sums)) / counts
+
+
+def _batches(chosen: np.ndarray) -> Iterator[torch.Tensor]:
+    yield from torch.from_numpy(np.flatnonzero(chosen)).split(8192)
+
+
+def _each_loss(
+    group: ColumnGroup, scores: torch.Tensor, target: torch.Tensor
+) -> torch.Tensor:
+    """Return the loss of each entry, (n, n_columns)."""
+    if group.kind == "nominal":
+        codes = target[:, 0].long()
+        return functional.cross_entropy(scores, codes, reduction="none")[:, None]
+    if group.kind == "binary":
+        return functional.binary_cross_entropy_with_logits(
+            scores, target, reduction="none"
+        )
+    return (scores - target) ** 2 / 2
+
+
+def _null_loss(group: ColumnGroup, target: np.ndarray, mass: np.ndarray) -> float:
+    """Return the mean loss of predicting the prior, at least 1e-3."""
+    if group.kind == "real":
+        return 0.5
+    if group.kind == "nominal":
+        p = np.bincount(target[:, 0].astype(int), mass[:, 0], minlength=group.size)
+        p = (p / p.sum()).clip(1e-12)
+        return max(1e-3, float(-(p * np.log(p)).sum()))
+    total = mass.sum(axis=0)
+    p = (mass * target).sum(axis=0) / np.where(total > 0, total, 1)
+    p = p.clip(1e-12, 1 - 1e-12)
+    entropy = -(p * np.log(p) + (1 - p) * np.log(1 - p))
+    return max(1e-3, float((entropy * total).sum() / total.sum()))
