@@ -256,8 +256,9 @@ class Learning(NestedDefaults):
         wanted = {n: t for n, t in self.tasks_.items() if has_structure(t)}
         if self.structure is None or not wanted:
             return
+        codes = {i: self._codes(i, wanted, targets, p) for i, p in kept.items()}
         for name in list(wanted):
-            if sum(targets[name][i] is not None for i in kept) < _FEWEST_KEPT:
+            if sum(name in own for own in codes.values()) < _FEWEST_KEPT:
                 warnings.warn(
                     f"task {name!r} is labelled on fewer than {_FEWEST_KEPT} images: "
                     "its structure cannot be learnt and is left out",
@@ -265,24 +266,31 @@ class Learning(NestedDefaults):
                     stacklevel=3,
                 )
                 del wanted[name]
+        if not wanted:
+            return
         structure = self._given_structure()
         if structure.regions is not None:
             links = find_context(self.tasks_, targets, self.links_)
             self.contexts_ = [link for link in links if link.pixels in wanted]
         scores = self._held_out_scores(tables, targets, weight, kept)
-        seen = []
-        for i, own in scores.items():
-            codes = {
-                n: encode_entry(n, t, targets[n][i], i, kept[i].maps.shape)[..., 0]
-                for n, t in wanted.items()
-                if targets[n][i] is not None
-            }
-            seen.append(
-                Seen(kept[i], own, codes, self._boundary(own), self._context(own))
-            )
+        seen = [
+            Seen(kept[i], own, codes[i], self._boundary(own), self._context(own))
+            for i, own in scores.items()
+        ]
         self.structures_, self.couplings_ = learn_structures(
             structure, wanted, seen, self._seed
         )
+
+    def _codes(
+        self, i: int, tasks: Mapping[str, Task], targets: Targets, picture: Picture
+    ) -> dict[str, np.ndarray]:
+        """Return an image's codes (H, W) in the tasks that it has a label of."""
+        out = {}
+        for name, task in tasks.items():
+            code = encode_entry(name, task, targets[name][i], i, picture.maps.shape)
+            if (code >= 0).any():  # False for NaN
+                out[name] = code[..., 0]
+        return out
 
     def _given_structure(self) -> Structure:
         given = self.default_parts().get("structure", self.structure)
@@ -370,12 +378,28 @@ class Learning(NestedDefaults):
             return PerTaskHead(chosen, groups, n_jobs=self.n_jobs)
         if isinstance(head, JointHead):
             head = clone(head).set_params(columns=groups)
+            if isinstance(head, SharedLayerNetwork):
+                self._name_weights(head, names)
             if "random_state" in head.get_params() and head.random_state is None:
                 head.set_params(random_state=getattr(self, "_seed", None))
             if self.verbose and "verbose" in head.get_params():
                 head.set_params(verbose=self.verbose)
             return head
         return PerTaskHead(head, groups, n_jobs=self.n_jobs)
+
+    def _name_weights(self, head: SharedLayerNetwork, names: list[str]) -> None:
+        """Turn weights by task into weights by place, for the tasks of one head."""
+        given: Any = head.task_weights
+        if not isinstance(given, Mapping) or not any(isinstance(k, str) for k in given):
+            return
+        for name in given:
+            if name not in self.tasks_:
+                raise UnknownTaskError(
+                    f"`task_weights` names {name!r}; the tasks are {list(self.tasks_)}"
+                )
+        head.set_params(
+            task_weights={i: given[n] for i, n in enumerate(names) if n in given}
+        )
 
     def _names(self, granularity: str) -> list[str]:
         return [n for n, t in self.tasks_.items() if t.granularity == granularity]

@@ -65,7 +65,10 @@ def superpixel_oracle(model: MultiTaskSegmenter, X: Any, Y: Any) -> dict[str, fl
         if n in targets.task_names and has_structure(t)
     }
     if not any(len(targets.labelled(n)) for n in tasks):
-        raise TargetError("Y has no labelled task of classes or masks")
+        raise TargetError(
+            "Y has no label of a task of classes or masks; Y has "
+            f"{targets.task_names}, the model {list(model.tasks_)}"
+        )
     n_labels = {n: max(2, t.group_.size) for n, t in tasks.items()}
     counts = {n: np.zeros((k, k), int) for n, k in n_labels.items()}
     for index, views in images:
@@ -87,4 +90,10 @@ def superpixel_oracle(model: MultiTaskSegmenter, X: Any, Y: Any) -> dict[str, fl
             best = best_labelling(segments, np.where(truth >= 0, truth, -1).astype(int))
             counts[name] += confusion(truth, np.maximum(best, 0), n_labels[name])
     images.warn_of_skipped()
+    for name, seen in counts.items():
+        if not seen.any():
+            raise TargetError(
+                f"task {name!r} has no label in Y that the model knows; its classes "
+                f"are {getattr(tasks[name], 'classes_', np.arange(2)).tolist()[:10]}"
+            )
     return {name: mean_iou(c) for name, c in counts.items()}

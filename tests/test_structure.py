@@ -261,7 +261,7 @@ def test_other_forms_of_structure(toys, targets, structure):
 
 
 def test_the_oracle_of_superpixels(toys, targets):
-    X, _ = toys
+    X, Y = toys
     fitted = model(None, tasks=BOUNDARY).fit(X, targets)
     found = superpixel_oracle(fitted, X, targets)
     assert list(found) == ["semantic", "disc"]
@@ -270,8 +270,23 @@ def test_the_oracle_of_superpixels(toys, targets):
         superpixels=lambda i: np.arange(i[..., 0].size).reshape(i.shape[:2])
     )
     assert superpixel_oracle(pixels, X, targets) == {"semantic": 1.0, "disc": 1.0}
-    with pytest.raises(ValueError, match="no labelled task of classes"):
+    with pytest.raises(
+        ValueError, match="no label of a task of classes or masks; Y has"
+    ):
         superpixel_oracle(fitted, X, {"depth": targets["depth"]})
+    with pytest.raises(ValueError, match="no label in Y that the model knows"):
+        superpixel_oracle(fitted, X, {"semantic": np.full((8, *Y[0].shape), 77)})
+
+
+def test_masks_that_are_void_everywhere_teach_no_structure(toys):
+    X, Y = toys
+    void = [np.full_like(y, -1) if i < 6 else y for i, y in enumerate(Y)]
+    with (
+        pytest.warns(UserWarning, match="labelled on fewer than 3"),
+        pytest.warns(UserWarning, match="void everywhere count as missing"),
+    ):
+        fitted = model().fit(X, void)
+    assert fitted.structures_ == {}
 
 
 def test_partial_fit_and_structure_do_not_go_together(toys):

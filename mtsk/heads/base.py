@@ -167,7 +167,13 @@ class JointHead(BaseEstimator):
         weight = check_sample_weight(
             sample_weight, X, dtype=np.float64, ensure_non_negative=True
         )
-        return X.astype(np.float32, copy=False), Y, weight
+        with np.errstate(over="ignore"):
+            small = X.astype(np.float32, copy=False)
+        if X.dtype == np.float64 and not np.isfinite(small).all():
+            raise ValueError(
+                f"X holds numbers up to {np.abs(X).max():.3g}, too large for float32"
+            )
+        return small, Y, weight
 
     def _code(self, y: Any, reset: bool) -> np.ndarray:
         y = y if hasattr(y, "dtype") else np.asarray(y)
@@ -203,7 +209,14 @@ class JointHead(BaseEstimator):
         if reset:
             self.groups_ = [ColumnGroup("real", 1) for _ in range(y.shape[1])]
             self.classes_ = [None] * y.shape[1]
-        return y.astype(np.float32)
+        with np.errstate(over="ignore"):
+            small = y.astype(np.float32)
+        if np.isinf(small).any():
+            raise ValueError(
+                f"y holds numbers up to {np.nanmax(np.abs(y)):.3g}, too large for "
+                "float32"
+            )
+        return small
 
     def _codes(self, y: np.ndarray, reset: bool) -> np.ndarray:
         if reset:

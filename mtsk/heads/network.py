@@ -57,7 +57,8 @@ class SharedLayerNetwork(JointHead):
         None is 2048, less where the rows are few: a sixteenth of them, at least 32.
     task_weights : str, TaskWeighting, sequence or mapping of float, default="equal"
         "equal", "uncertainty", "geometric", "gradnorm", "dwa", "famo", "pcgrad", a
-        `TaskWeighting`, or numbers >= 0: one a column group, or by its place.
+        `TaskWeighting`, or numbers >= 0: one a column group, or by its place; in a
+        segmenter, by the task's name.
     class_weight : {"sqrt", "balanced", None}, default="sqrt"
         Classes and labels of frequency f weigh ∝ 1/√f, 1/f or 1.
     early_stopping : bool, default=False
@@ -203,6 +204,9 @@ class SharedLayerNetwork(JointHead):
         hidden = list(self.hidden)
         if not hidden or not all(isinstance(h, Integral) and h > 0 for h in hidden):
             raise parameter_error("hidden", self, "ints > 0, one a layer", self.hidden)
+        if self.device is not None and not _is_device(self.device):
+            allowed = "None, 'cpu', or a GPU that torch can use here, such as 'cuda'"
+            raise parameter_error("device", self, allowed, self.device)
 
     def _held_out(self, n_rows: int, groups: Any, seed: int) -> np.ndarray:
         """Return which rows are held out."""
@@ -264,6 +268,11 @@ class SharedLayerNetwork(JointHead):
                     sums[1, tasks.numpy()] += 1
                 cycle.step()
             means = np.where(sums[1] > 0, sums[0] / np.maximum(sums[1], 1), np.nan)
+            if np.isinf(means).any() or np.isnan(means[sums[1] > 0]).any():
+                raise ValueError(
+                    f"training diverged in epoch {epoch + 1}; lower `learning_rate` "
+                    f"(now {self.learning_rate}) or `weight_decay`"
+                )
             self.losses_.append(means)
             weighting.after_epoch(means)
             if held.any():
@@ -296,6 +305,16 @@ _CONSTRAINTS: dict[str, list] = {
     "random_state": ["random_state"],
     "verbose": ["verbose"],
 }
+
+
+def _is_device(name: str) -> bool:
+    """Tell whether torch knows a device and can use it on this machine."""
+    try:
+        kind = torch.device(name).type
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, ValueError):
+        return False
+    return kind in ("cpu", "cuda", "mps")
 
 
 def _best_device() -> str:

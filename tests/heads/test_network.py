@@ -7,7 +7,8 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from mtsk import JointLogistic, MultiTaskSegmenter, SharedLayerNetwork
+from mtsk import JointLogistic, MultiTaskSegmenter, SharedLayerNetwork, Targets
+from mtsk.exceptions import UnknownTaskError
 from mtsk.heads import network as module
 from mtsk.heads.weighting import FAMO, Equal
 from mtsk.tasks.columns import ColumnGroup
@@ -233,6 +234,31 @@ def test_in_the_segmenter():
     assert MultiTaskSegmenter(head="network").get_params()["head__dropout"] == 0.5
 
 
+def test_weights_by_the_tasks_names():
+    X, Y = toy_images(4)
+    both = Targets(a=Y, b=[y == Y.max() for y in Y], count=[1.0, 2.0, 3.0, 4.0])
+
+    def scores(weights):
+        head = SharedLayerNetwork((8,), n_epochs=2, task_weights=weights)
+        model = MultiTaskSegmenter(head=head, random_state=0, n_pixels=50)
+        return model.fit(X, both).decision_function(X[:1])["b"][0]
+
+    same = scores({"a": 1.0, "count": 1.0})
+    np.testing.assert_array_equal(same, scores("equal"))
+    assert np.abs(scores({"b": 0.01}) - same).max() > 1e-3
+    with pytest.raises(UnknownTaskError, match="`task_weights` names 'c'"):
+        scores({"c": 1.0})
+
+
+@pytest.mark.parametrize("scale", [1e300, -1e39])
+def test_numbers_too_large_for_float32_are_refused(scale):
+    X, _ = table(20)
+    with pytest.raises(ValueError, match=r"X holds numbers up to .* too large"):
+        SharedLayerNetwork().fit(X.astype(float) * scale, X[:, 0] > 0)
+    with pytest.raises(ValueError, match=r"y holds numbers up to .* too large"):
+        SharedLayerNetwork().fit(X, X[:, 0].astype(float) * scale)
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -243,6 +269,9 @@ def test_in_the_segmenter():
         ({"learning_rate": 0}, "`learning_rate` of SharedLayerNetwork"),
         ({"n_epochs": 0}, "`n_epochs` of SharedLayerNetwork"),
         ({"batch_size": 0}, "`batch_size` of SharedLayerNetwork"),
+        ({"device": "nonsense"}, "`device` of SharedLayerNetwork"),
+        ({"device": "meta"}, "`device` of SharedLayerNetwork"),
+        ({"learning_rate": 1e30}, "training diverged.*`learning_rate`"),
         ({"task_weights": "sum"}, "`task_weights` of SharedLayerNetwork"),
         ({"task_weights": [1, 2]}, "`task_weights` of SharedLayerNetwork"),
         ({"task_weights": [1, -2, 1]}, "`task_weights` of SharedLayerNetwork"),
