@@ -29,6 +29,7 @@ LEVELS = [
     {"structure", "context"},
     {"nested"},
     {"learning"},
+    {"predicting"},
     {"segmenter"},
     {"oracle"},
     {"testing"},

@@ -45,12 +45,12 @@ class SuperpixelCRF(BaseEstimator):
                + strength · Σ_(i,j) weight(features_ij) · cost[y_i, y_j]
         prior[k] = context · graph.context[k] + palette · log(ε + top(k))
 
-    where top(k) is the mean probability of label k at the twentieth of the nodes that
-    are surest of it: what a picture seems to hold somewhere is likelier everywhere in
-    it. The weights are learnt from which neighbours have equal labels, the costs from
-    which unlike ones meet, and temperature and strengths by cross-validation over
-    graphs, with strength 0 among the candidates: then the scores' own answer stands,
-    whatever the other weights.
+    where top(k) is the mean probability of label k, by scores and prior (found in two
+    rounds), at the twentieth of the nodes that are surest of it: what a picture seems
+    to hold somewhere is likelier everywhere in it. The weights are learnt from which
+    neighbours have equal labels, the costs from which unlike ones meet, and temperature
+    and strengths by cross-validation over graphs, with strength 0 among the candidates:
+    then the scores' own answer stands, whatever the other weights.
     Scores of the graphs that it is fitted to should be out-of-fold ones: a model's
     scores on what it was fitted to are too sure.
 

@@ -15,7 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from mtsk._validation import Interval, StrOptions, check_parameters, parameter_error
-from mtsk.metrics import confusion, mean_iou
+from mtsk.crf.search import iou_gain, mean_node_iou
+from mtsk.metrics import confusion
 
 __all__ = ["PixelCRF"]
 
@@ -37,8 +38,9 @@ class PixelCRF(BaseEstimator):
     Parameters
     ----------
     strength : float >= 0 or "cv", default="cv"
-        ``"cv"`` takes the best of 0, ½ and 1½ on the images of ``fit``, whose scores
-        should come from models that did not see them.
+        ``"cv"`` takes, of 0, ½ and 1½, the strongest that is within a standard error
+        of the best on the images of ``fit``, whose scores should come from models that
+        did not see them.
     contrast : float, default=4.0
         Difference in the guide, in its own units, at which pixels count as unlike.
     reach : sequence of int, default=(4, 8, 16)
@@ -110,17 +112,24 @@ class PixelCRF(BaseEstimator):
         if fixed:
             self.strength_ = float(self.strength)
             return self
-        counts: dict[float, np.ndarray] = {}
+        counts: dict[float, list[np.ndarray]] = {s: [] for s in _STRENGTHS}
         for (scores, guide), truth in zip(X, y, strict=True):
-            k = scores.shape[2] + 1
+            k = scores.shape[2]
+            known = np.where(truth < k, truth, np.nan)  # a class that no label is
             for strength in _STRENGTHS:
                 moved = scores + self._messages(scores, guide, strength)
-                found = confusion(truth, moved.argmax(axis=2), k)
-                counts[strength] = counts.get(strength, 0) + found
-        if not counts:
+                counts[strength].append(confusion(known, moved.argmax(axis=2), k))
+        if not counts[0.0]:
             raise ValueError("X must hold at least one image")
-        self.search_ = {s: mean_iou(c) for s, c in counts.items()}
-        self.strength_ = max(self.search_, key=self.search_.get)  # type: ignore[arg-type]
+        stacks = {s: np.stack(c).astype(float) for s, c in counts.items()}
+        self.search_ = {s: mean_node_iou(c.sum(axis=0)) for s, c in stacks.items()}
+        best = max(self.search_, key=self.search_.get)  # type: ignore[arg-type]
+        # Few images cannot tell strengths apart: the strongest that is not clearly
+        # worse than the best.
+        for strength in sorted(_STRENGTHS):
+            gain, error = iou_gain([stacks[strength]], [stacks[best]])
+            if gain >= -error:
+                self.strength_ = strength
         return self
 
     def check_parameters(self) -> None:

@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 _TOP, _EPSILON = 20, 3e-3  # of the palette: one node in so many, and ε
+_ROUNDS = 2  # the second sees probabilities that the first has moved
 
 
 class Setting(NamedTuple):
@@ -44,13 +45,14 @@ def prior(graph: RegionGraph, setting: Setting) -> np.ndarray:
     """
     if setting.strength == 0:
         return np.zeros_like(graph.context)
-    told = setting.context * graph.context
+    context = told = setting.context * graph.context
     if setting.palette and len(graph.scores):
-        q = softmax(graph.scores + told, axis=1)
-        most = max(1, len(q) // _TOP)
-        top = np.partition(q, len(q) - most, axis=0)[-most:].mean(axis=0)
-        palette = np.log(top + _EPSILON)
-        told = told + setting.palette * (palette - palette.max())
+        most = max(1, len(graph.scores) // _TOP)
+        for _ in range(_ROUNDS):
+            q = softmax(graph.scores + told, axis=1)
+            top = np.partition(q, len(q) - most, axis=0)[-most:].mean(axis=0)
+            palette = np.log(top + _EPSILON)
+            told = context + setting.palette * (palette - palette.max())
     return told
 
 

@@ -4,6 +4,7 @@ from mtsk.heads.base import JointHead, JointLinear
 from mtsk.heads.logistic import JointLogistic
 from mtsk.heads.network import SharedLayerNetwork
 from mtsk.heads.per_task import PerTaskHead
+from mtsk.heads.related import RelatedRidge
 from mtsk.heads.ridge import JointRidge
 from mtsk.heads.statistics import Moments
 from mtsk.heads.weighting import TaskWeighting
@@ -15,6 +16,7 @@ __all__ = [
     "JointRidge",
     "Moments",
     "PerTaskHead",
+    "RelatedRidge",
     "SharedLayerNetwork",
     "TaskWeighting",
 ]

@@ -35,14 +35,20 @@ __all__ = ["JointRidge"]
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
 _Key = tuple[int, int]
+_Part = tuple[Moments, np.ndarray]  # and the scores that it is about
 
 
 def _sums_only(head: JointRidge) -> bool:
     """Tell whether a head needs nothing but sums, and so can learn in pieces."""
+    share = getattr(head, "share", 0.0)
+    if not isinstance(share, Real):
+        raise AttributeError(
+            f"partial_fit of RelatedRidge needs a number as `share`, got {share!r}"
+        )
     if not isinstance(head.alpha, Real) or head.calibrate:
         raise AttributeError(
-            "partial_fit of JointRidge needs a number as `alpha` and calibrate=False, "
-            f"got alpha={head.alpha!r}, calibrate={head.calibrate!r}"
+            f"partial_fit of {type(head).__name__} needs a number as `alpha` and "
+            f"calibrate=False, got alpha={head.alpha!r}, calibrate={head.calibrate!r}"
         )
     return True
 
@@ -147,7 +153,7 @@ class JointRidge(JointLinear):
         T, W = self._targets_and_weights(Y, weight)
         fold = self._folds(len(X), groups)
         alphas = self._alphas()
-        if len(alphas) == 1 and not self.calibrate:
+        if not self._compares(alphas) and not self.calibrate:
             fold = np.zeros_like(fold)
         blocks = [
             recall(
@@ -159,18 +165,43 @@ class JointRidge(JointLinear):
         ]
         self.alpha_ = self._choose_alphas(blocks, alphas)
         chosen = np.repeat(self.alpha_, [g.size for g in self.groups_])
-        coef, intercept = np.empty((X.shape[1], T.shape[1])), np.empty(T.shape[1])
-        for block in blocks:
-            coef[:, block.cols], intercept[block.cols] = block.solve(chosen)
-        if self.calibrate and fold.any():
-            held_out = np.empty(T.shape, np.float32)
-            for block in blocks:
-                block.predict_held_out(X, fold, chosen, held_out)
+        self._prepare_sharing(blocks, chosen)
+        calibrate = self.calibrate and fold.any()
+        held_out = np.empty(T.shape if calibrate else (0, 0), np.float32)
+        for k in np.unique(fold) if calibrate else ():
+            rows = fold == k
+            c, b = self._solve([(x.without(k), x.cols) for x in blocks], chosen)
+            held_out[rows] = X[rows] @ c.astype(np.float32) + b
+        coef, intercept = self._solve([(x.whole, x.cols) for x in blocks], chosen)
+        if calibrate:
             coef, intercept = self._calibrated(coef, intercept, held_out, T, W)
         self._sums: dict[_Key, Moments] = {}
         self.coef_ = coef.astype(np.float32)
         self.intercept_ = intercept.astype(np.float32)
         return self
+
+    def _compares(self, alphas: list[float]) -> bool:
+        """Tell whether anything is chosen on held-out folds."""
+        return len(alphas) > 1
+
+    def _prepare_sharing(self, blocks: list[_Block], alphas: np.ndarray) -> None:
+        """Choose what is shared: nothing here, see `RelatedRidge`."""
+
+    def _solve(
+        self, parts: Sequence[_Part], alphas: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return (coef, intercept) of all scores, each with its own penalty."""
+        coef = np.empty((len(parts[0][0].centre), len(alphas)))
+        intercept = np.empty(len(alphas))
+        for moments, cols in parts:
+            own = alphas[cols]
+            distinct = np.unique(own)
+            fits = solve_ridge(moments, distinct.tolist())
+            for alpha, (c, b) in zip(distinct, fits, strict=True):
+                chosen = own == alpha
+                coef[:, cols[chosen]] = c[:, chosen]
+                intercept[cols[chosen]] = b[chosen]
+        return coef, intercept
 
     @available_if(_sums_only)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -226,20 +257,25 @@ class JointRidge(JointLinear):
         alpha = float(self.alpha)  # type: ignore[arg-type]
         n_features = self.n_features_in_
         self.alpha_ = [alpha] * len(self.groups_)
-        parts = []
+        n_scores = sum(g.size for g in self.groups_)
+        coef, intercept = np.zeros((n_features, n_scores)), np.zeros(n_scores)
+        parts: list[_Part] = []
         for group, _, scores in labelled_columns(self.groups_):
             power = 0.0 if group.kind == "real" else POWER[self.class_weight]
             for start in range(scores.start, scores.start + group.n_columns):
                 classes = [m for key, m in sorted(sums.items()) if key[0] == start]
                 if not classes:  # no label yet: scores are 0 until one comes
-                    width = group.size if group.kind == "nominal" else 1
-                    parts.append((np.zeros((n_features, width)), np.zeros(width)))
                     continue
                 total = sum(m.weight for m in classes)
                 weighted = [m.times((m.weight / total) ** -power) for m in classes]
-                parts.append(solve_ridge(Moments.merge(weighted), [alpha])[0])
-        self.coef_ = np.concatenate([c for c, _ in parts], 1).astype(np.float32)
-        self.intercept_ = np.concatenate([b for _, b in parts]).astype(np.float32)
+                width = group.size if group.kind == "nominal" else 1
+                parts.append((Moments.merge(weighted), np.arange(start, start + width)))
+        if parts:
+            seen = np.concatenate([cols for _, cols in parts])
+            place = {c: i for i, c in enumerate(seen)}
+            own = [(m, np.array([place[c] for c in cols])) for m, cols in parts]
+            coef[:, seen], intercept[seen] = self._solve(own, np.full(len(seen), alpha))
+        self.coef_, self.intercept_ = (a.astype(np.float32) for a in (coef, intercept))
 
     def _targets_and_weights(
         self, Y: np.ndarray, weight: np.ndarray
@@ -399,20 +435,11 @@ class _Block:
     def nbytes(self) -> int:
         return sum(moments.xx.nbytes for moments in [self.whole, *self.parts])
 
-    def solve(
-        self, alphas: np.ndarray, without: Moments | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return (coef, intercept), each score with its own penalty."""
-        moments = self.whole if without is None else self.whole - without
-        own = alphas[self.cols]
-        coef = np.empty(moments.xt.shape)
-        intercept = np.empty(len(self.cols))
-        distinct = np.unique(own)
-        fits = solve_ridge(moments, distinct.tolist())
-        for alpha, (c, b) in zip(distinct, fits, strict=True):
-            chosen = own == alpha
-            coef[:, chosen], intercept[chosen] = c[:, chosen], b[chosen]
-        return coef, intercept
+    def without(self, fold: int) -> Moments:
+        """Return the moments of the other folds; of all where there are no others."""
+        place = np.flatnonzero(self.folds == fold)
+        leave = len(place) and len(self.parts) > 1
+        return self.whole - self.parts[place[0]] if leave else self.whole
 
     def held_out_errors(self, alphas: list[float]) -> np.ndarray:
         """Return each score's squared error on folds left out, (alphas, scores)."""
@@ -423,19 +450,6 @@ class _Block:
             fits = solve_ridge(self.whole - part, alphas)
             errors += [squared_error(part, *fit) for fit in fits]
         return errors
-
-    def predict_held_out(
-        self, X: np.ndarray, fold: np.ndarray, alphas: np.ndarray, out: np.ndarray
-    ) -> None:
-        """Write the scores that rows get from the fit without their fold."""
-        for k in np.unique(fold):
-            place = np.flatnonzero(self.folds == k)
-            leave = len(place) and len(self.parts) > 1
-            coef, intercept = self.solve(
-                alphas, self.parts[place[0]] if leave else None
-            )
-            rows = np.flatnonzero(fold == k)
-            out[np.ix_(rows, self.cols)] = X[rows] @ coef.astype(np.float32) + intercept
 
 
 def _equal_columns(W: np.ndarray) -> list[np.ndarray]:

@@ -2,7 +2,6 @@
 
 Independent studies (Kurin et al., NeurIPS 2022; Xin et al., NeurIPS 2022) found that a
 plain sum, well regularised, is hard to beat; `Equal` is the default here too.
-benchmarks/weighting.py lets our own data speak.
 """
 
 from __future__ import annotations

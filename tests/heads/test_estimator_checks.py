@@ -2,7 +2,12 @@
 
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from mtsk.heads import JointLogistic, JointRidge, SharedLayerNetwork
+from mtsk.heads import (
+    JointLogistic,
+    JointRidge,
+    RelatedRidge,
+    SharedLayerNetwork,
+)
 
 WEIGHTS = "check_sample_weight_equivalence_on_dense_data"
 
@@ -37,6 +42,7 @@ def expected_failures(estimator):
         JointLogistic(),
         JointRidge(),
         JointRidge(alpha=1e-3, calibrate=False),
+        RelatedRidge(),
         SharedLayerNetwork((16,), random_state=0),
     ],
     expected_failed_checks=expected_failures,

@@ -1,0 +1,130 @@
+"""How the segmenter predicts: from features to scores, whole maps or some pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from mtsk.exceptions import UnknownTaskError
+from mtsk.feature_maps import FeatureMaps
+from mtsk.images import Images
+from mtsk.learning import Learning
+from mtsk.structure import with_messages
+from mtsk.tables import choose_pixels
+from mtsk.targets import DEFAULT_TASK
+from mtsk.task_scores import task_scores
+from mtsk.tasks import Boundary, Task
+
+__all__ = ["Predicting"]
+
+
+class Predicting(Learning):
+    """What ``predict`` and ``score`` of ``MultiTaskSegmenter`` are made of."""
+
+    def _truths_and_scores(
+        self,
+        views: np.ndarray,
+        maps: FeatureMaps,
+        truths: Mapping[str, np.ndarray],
+        n_pixels: int | None,
+    ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """Yield (task, truth, scores) of an image, whole or at some labelled pixels."""
+        if n_pixels is None:
+            for name, scores in self._scores(views, maps, list(truths)).items():
+                yield name, truths[name], scores
+            return
+        points: np.ndarray | None
+        for name, truth in truths.items():
+            points, known = None, truth
+            if self.tasks_[name].granularity == "pixel":
+                flat = truth.reshape(-1, truth.shape[-1])
+                labelled = ~np.isnan(flat).all(axis=1)
+                rows = np.flatnonzero(
+                    choose_pixels(labelled[None], n_pixels, self._seed, maps.digest)[0]
+                )
+                points = np.stack(np.unravel_index(rows, maps.shape), axis=1)
+                known = flat[rows]
+            if known.size:
+                yield name, known, self._scores(views, maps, [name], points)[name]
+
+    def _wanted(self, tasks: Sequence[str] | None) -> list[str]:
+        check_is_fitted(self)
+        if isinstance(tasks, str):
+            tasks = [tasks]
+        names = list(self.tasks_) if tasks is None else list(tasks)
+        for name in names:
+            if name not in self.tasks_:
+                raise UnknownTaskError(
+                    f"no task {name!r}; the tasks are {list(self.tasks_)}"
+                )
+        return names
+
+    def _scores(
+        self,
+        views: np.ndarray,
+        maps: FeatureMaps,
+        names: Sequence[str],
+        points: np.ndarray | None = None,
+    ) -> dict[str, np.ndarray]:
+        heads = {"pixel": self.pixel_head_, "image": self.image_head_}
+        partners = {n for c in self.couplings_ for n in (c.a, c.b)}
+        partners = partners if partners & set(names) else set()
+        structures = {
+            n: s
+            for n, s in self.structures_.items()
+            if n in partners or (n in names and s.active)
+        }
+        if not structures:
+            return task_scores(
+                maps, self.tasks_, heads, names, self.head_stride, points
+            )
+        edges = [n for n, t in self.tasks_.items() if isinstance(t, Boundary)][:1]
+        sources = [c.source for c in self.contexts_ if c.pixels in structures]
+        every = list(dict.fromkeys([*names, *structures, *edges, *sources]))
+        scores = task_scores(maps, self.tasks_, heads, every, self.head_stride)
+        found = with_messages(
+            self._picture(views, maps),
+            self.tasks_,
+            scores,
+            structures,
+            self.couplings_,
+            self._boundary(scores),
+            self._context(scores),
+        )
+        if points is not None:
+            found = {
+                n: s[tuple(points.T)] if self.tasks_[n].granularity == "pixel" else s
+                for n, s in found.items()
+            }
+        return {name: found[name] for name in self.tasks_ if name in names}
+
+    def _map_scores(
+        self,
+        X: Any,
+        tasks: Sequence[str] | None,
+        decode: Callable[[Task, np.ndarray], Any],
+    ) -> Any:
+        names = self._wanted(tasks)
+        images = Images(X, self.features_.channels, self.features_.on_error)
+        out: dict[str, list[Any]] = {name: [None] * len(images) for name in names}
+        for index, views, maps in self.features_.iter_views_and_maps(
+            images, desc="predict"
+        ):
+            for name, scores in self._scores(views, maps, names).items():
+                out[name][index] = decode(self.tasks_[name], scores)
+        images.warn_of_skipped()
+        stacked = isinstance(X, np.ndarray) and X.ndim >= 3 and not images.skipped
+        shaped = {name: _shape_up(column, stacked) for name, column in out.items()}
+        return shaped[DEFAULT_TASK] if self._bare and tasks is None else shaped
+
+
+def _shape_up(column: list[Any], stacked: bool) -> Any:
+    """Return scalars as an array, maps as an array where the images were one."""
+    if any(entry is None for entry in column) or isinstance(column[0], set):
+        return column
+    if stacked or np.ndim(column[0]) < 2:
+        return np.array(column)
+    return column
