@@ -123,13 +123,14 @@ def check_parameters(owner: object, constraints: Mapping[str, Sequence[Any]]) ->
             raise parameter_error(name, owner, allowed, value)
 
 
-def visual_block(first: Any, then: Mapping[str, Any]) -> Any:
-    """Return how scikit-learn's HTML draws one estimator before several named ones."""
+def visual_block(first: Any, then: Mapping[str, Any], last: Any = None) -> Any:
+    """Return how scikit-learn draws one estimator, several named ones, and a last."""
     details = [repr(estimator) for estimator in then.values()]
     branches = _VisualBlock(
         "parallel", list(then.values()), names=list(then), name_details=details
     )
-    return _VisualBlock("serial", [first, branches], dash_wrapped=False)
+    flow = [first, branches] if last is None else [first, branches, last]
+    return _VisualBlock("serial", flow, dash_wrapped=False)
 
 
 def _image_facts(image: np.ndarray) -> str:

@@ -149,7 +149,7 @@ class MultiTaskSegmenter(Predicting):
         self.verbose = verbose
 
     def _sk_visual_block_(self) -> Any:
-        """Draw the flow: features, then the heads, with the tasks they serve."""
+        """Draw the flow: features, the heads with the tasks they serve, structure."""
         parts = self.default_parts()
         head = parts.get("head", self.head)
         heads = dict(head) if isinstance(head, Mapping) else {"head": head}
@@ -160,7 +160,8 @@ class MultiTaskSegmenter(Predicting):
                 for kind, head in fitted.items()
                 if head is not None
             }
-        return visual_block(parts.get("features", self.features), heads)
+        structure = parts.get("structure", self.structure)
+        return visual_block(parts.get("features", self.features), heads, structure)
 
     # -- learning -------------------------------------------------------------
 

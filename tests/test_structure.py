@@ -162,6 +162,12 @@ def test_clone_and_pickle(fitted, toys):
     assert clone(fitted).structure.strength == 1.0
 
 
+def test_the_html_shows_structure(fitted):
+    assert "SuperpixelCRF" in fitted._repr_html_()
+    assert "PixelCRF" in model()._repr_html_()
+    assert "CRF" not in model(None)._repr_html_()
+
+
 def test_a_task_on_two_images_has_no_structure(toys):
     X, Y = toys
     some = Targets(semantic=[y if i < 2 else None for i, y in enumerate(Y)], other=Y)
