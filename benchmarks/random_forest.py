@@ -22,6 +22,7 @@ from mtsk.images import Images
 from mtsk.metrics import confusion, mean_iou
 from mtsk.tables import choose_pixels
 
+PIXELS = 500  # of each image, for ours and theirs
 FORESTS = {
     "scikit-image's example": {
         "n_estimators": 50,
@@ -48,7 +49,9 @@ def main() -> None:
         some = np.random.default_rng(seed).permutation(len(X))[: chosen.masks]
         images, masks = [X[i] for i in some], [Y[i] for i in some]
         times: dict[str, float] = {}
-        model = MultiTaskSegmenter(semantic("msrc21"), random_state=seed)
+        model = MultiTaskSegmenter(
+            semantic("msrc21"), n_pixels=PIXELS, random_state=seed
+        )
         with clock(times, "fit"):
             model.fit(images, masks)
         with clock(times, "predict"):
@@ -112,7 +115,7 @@ def same_pixels(model, images, masks, features) -> tuple[np.ndarray, np.ndarray]
         columns = task.encode(mask, mask.shape)[..., 0]
         labelled = ~np.isnan(columns).reshape(1, -1)
         digest = content_digest(views)
-        mine = choose_pixels(labelled, model.n_pixels, model._seed, digest)[0]
+        mine = choose_pixels(labelled, PIXELS, model._seed, digest)[0]
         rows.append(features(imread(path)).reshape(mask.size, -1)[mine])
         labels.append(mask.ravel()[mine])
     return np.concatenate(rows), np.concatenate(labels)
