@@ -7,6 +7,7 @@ plain sum, well regularised, is hard to beat; `Equal` is the default here too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -308,7 +309,7 @@ def make_weighting(given: Any, n_tasks: int, owner: object) -> TaskWeighting:
     if isinstance(given, str) and given in STRATEGIES:
         return STRATEGIES[given]()
     if isinstance(given, TaskWeighting):
-        return given
+        return deepcopy(given)  # a fit writes to it, and must not to a parameter
     if isinstance(given, Mapping):
         if any(k not in range(n_tasks) for k in given):
             raise parameter_error("task_weights", owner, allowed, given)

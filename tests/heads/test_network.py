@@ -214,7 +214,9 @@ def test_weights_of_tasks_in_every_form():
 
 def test_pickle_and_clone():
     X, Y = table(80)
-    model = fit(X, Y, task_weights=FAMO(), n_epochs=2)
+    famo = FAMO()
+    model = fit(X, Y, task_weights=famo, n_epochs=2)
+    assert set(vars(famo)) == {"rate", "decay"}  # a fit leaves parameters alone
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(
         again.decision_function(X), model.decision_function(X)
