@@ -9,6 +9,8 @@ from typing import Any
 __version__ = "0.1.0.dev0"
 
 _HOME = {
+    "Augmentation": "mtsk.augmentation",
+    "SharedDecoder": "mtsk.decoders",
     "MultiTaskSegmenter": "mtsk.segmenter",
     "Targets": "mtsk.targets",
     "ImageFolder": "mtsk.images",
@@ -29,6 +31,7 @@ _MODULES = (
     "backbones",
     "crf",
     "datasets",
+    "decoders",
     "exceptions",
     "heads",
     "metrics",

@@ -152,7 +152,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         InvalidParameterError, BackboneError, WeightsError
         """
         check_parameters(self, _CONSTRAINTS)
-        backbone = self._network()
+        backbone = self.network()
         self.backbone_digest_ = backbone.digest
         self.taps_ = backbone.taps
         self._n_views = len(Images([0], self.channels).channels or [None])
@@ -228,7 +228,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         images = X if isinstance(X, Images) else Images(X, self.channels, self.on_error)
         cache = open_cache(self.cache)
-        backbone = self._network()
+        backbone = self.network()
         if backbone.digest != self.backbone_digest_:
             raise WeightsError(
                 f"the weights of {backbone.name} changed since fit: their SHA-256 was "
@@ -314,7 +314,8 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         tags.target_tags.required = False
         return tags
 
-    def _network(self) -> Backbone:
+    def network(self) -> Backbone:
+        """Return the backbone, on its device."""
         backbone = load_backbone(
             self.backbone,
             weights=self.weights,
@@ -322,6 +323,22 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
             taps=self.taps,
         )
         return backbone.to(choose_device(self.device))
+
+    def with_backbone(self, backbone: Backbone) -> Self:
+        """Return fitted features that differ in their backbone alone.
+
+        Parameters
+        ----------
+        backbone : Backbone
+
+        Returns
+        -------
+        DeepFeatures
+        """
+        other = clone(self).set_params(
+            backbone=backbone, weights=None, weights_sha256=None, taps=None
+        )
+        return other.fit()
 
     def _recipe(self) -> tuple:
         """Everything but the image that shapes its features."""
@@ -351,30 +368,50 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
                 cache.put(new.key, maps)
             yield new.index, new.views, maps
 
+    def passes(
+        self, backbone: Backbone, images: torch.Tensor
+    ) -> Iterator[tuple[float, float, torch.Tensor]]:
+        """Yield every tap of every view and scale: (strides down, across, output).
+
+        Parameters
+        ----------
+        backbone : Backbone
+        images : Tensor of shape (n, views, H, W, 3)
+            In [0, 1].
+
+        Yields
+        ------
+        down, across : float
+            Pixels of the image per cell.
+        output : Tensor of shape (n, h, w, channels)
+            With gradients where these are wanted.
+        """
+        n_views, height, width = images.shape[1:4]
+        device = next(iter(backbone.network.parameters()), images).device
+        for view in range(n_views):
+            x = images[:, view].permute(0, 3, 1, 2).to(device)
+            for scale in self.scales:
+                resized = _resize(x, scale)
+                down, across = resized.shape[2] / height, resized.shape[3] / width
+                outputs = _forward(backbone, resized)
+                for tap, out in zip(backbone.taps, outputs, strict=True):
+                    yield tap.stride / down, tap.stride / across, out
+
     def _compute(self, backbone: Backbone, batch: np.ndarray) -> list[FeatureMaps]:
         """Return the maps of a batch (n, views, H, W, 3)."""
-        n, n_views, height, width, _ = batch.shape
-        taps: list[list[np.ndarray]] = [[] for _ in range(n)]
+        taps: list[list[np.ndarray]] = [[] for _ in batch]
         strides: list[tuple[float, float]] = []
         try:
-            for view in range(n_views):
-                x = torch.from_numpy(batch[:, view]).permute(0, 3, 1, 2)
-                x = x.to(next(iter(backbone.network.parameters()), x).device)
-                for scale in self.scales:
-                    resized = _resize(x, scale)
-                    down, across = resized.shape[2] / height, resized.shape[3] / width
-                    outputs = _forward(backbone, resized)
-                    for tap, out in zip(backbone.taps, outputs, strict=True):
-                        strides.append((tap.stride / down, tap.stride / across))
-                        stored = self._store(out)
-                        for i in range(n):
-                            taps[i].append(np.ascontiguousarray(stored[i]))
+            with torch.inference_mode():
+                for down, across, out in self.passes(backbone, torch.from_numpy(batch)):
+                    strides.append((down, across))
+                    stored = self._store(out)
+                    for own, one in zip(taps, stored, strict=True):
+                        own.append(np.ascontiguousarray(one))
         except (RuntimeError, MemoryError) as error:
             raise _explain_memory(error, batch.shape) from error
-        return [
-            FeatureMaps(taps[i], strides, (height, width), self.position)
-            for i in range(n)
-        ]
+        shape = batch.shape[2], batch.shape[3]
+        return [FeatureMaps(own, strides, shape, self.position) for own in taps]
 
     def _store(self, out: torch.Tensor) -> np.ndarray:
         """Return a tap's output in the precision of storage, and on the host."""
@@ -423,9 +460,9 @@ def _resize(x: torch.Tensor, scale: float) -> torch.Tensor:
 def _forward(backbone: Backbone, x: torch.Tensor) -> list[torch.Tensor]:
     """Run the network, in mixed precision on a GPU."""
     if x.device.type != "cuda":
-        return backbone(x)
+        return backbone.trace(x)
     with torch.autocast("cuda", dtype=torch.float16):
-        return backbone(x)
+        return backbone.trace(x)
 
 
 def _explain_memory(error: BaseException, shape: tuple[int, ...]) -> BaseException:

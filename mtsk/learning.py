@@ -20,6 +20,8 @@ from mtsk._validation import (
 )
 from mtsk.context import ContextLink, find_context
 from mtsk.crf import Coupling, PixelCRF, SuperpixelCRF
+from mtsk.decoder_learning import decoder_order, fit_decoder
+from mtsk.decoders import SharedDecoder
 from mtsk.exceptions import TargetError, UnknownTaskError
 from mtsk.feature_maps import FeatureMaps
 from mtsk.features import DeepFeatures
@@ -82,6 +84,25 @@ class Learning(NestedDefaults):
         if isinstance(self.head, str) and self.head not in HEADS:
             allowed = f"one of {list(HEADS)}, an estimator or a mapping"
             raise parameter_error("head", self, allowed, self.head)
+        self._check_decoder()
+
+    def _check_decoder(self) -> None:
+        """Refuse what a decoder cannot do."""
+        if isinstance(self.head, Mapping) and any(
+            isinstance(head, SharedDecoder) for head in self.head.values()
+        ):
+            allowed = "a SharedDecoder for all tasks, not for one of a mapping"
+            raise parameter_error("head", self, allowed, self.head)
+        if self._decoder() is None:
+            return
+        if self.structure is not None:
+            allowed = "None with a SharedDecoder, which sees places side by side itself"
+            raise parameter_error("structure", self, allowed, self.structure)
+
+    def _decoder(self) -> SharedDecoder | None:
+        """Return the decoder that was asked for, if one was."""
+        head = self.default_parts().get("head", self.head)
+        return head if isinstance(head, SharedDecoder) else None
 
     def _prepare(
         self, X: Any, Y: Any, *, again: bool = False
@@ -167,6 +188,22 @@ class Learning(NestedDefaults):
                 stacklevel=3,
             )
         return pixel, image
+
+    def _fit_decoder(
+        self, images: Images, targets: Targets, weight: np.ndarray
+    ) -> None:
+        """Teach one decoder all tasks; it may bring a backbone of its own."""
+        names = decoder_order(self.tasks_)
+        groups = [self.tasks_[name].group_ for name in names]
+        head = self._head_for(groups, names)
+        fit_decoder(head, images, targets, self.tasks_, self.features_, weight)
+        self.features_ = head.features_
+        self.pixel_head_ = head if self._names("pixel") else None
+        self.image_head_ = head if self._names("image") else None
+        self.skipped_ = dict(images.skipped)
+        self.n_images_ = len(images) - len(images.skipped)
+        self.n_rows_ = 0
+        self.structures_, self.couplings_, self.contexts_ = {}, [], []
 
     def _n_pixels(self) -> int:
         if self.n_pixels is not None:
@@ -376,18 +413,22 @@ class Learning(NestedDefaults):
                     )
             chosen = [head.get(name, JointLogistic()) for name in names]
             return PerTaskHead(chosen, groups, n_jobs=self.n_jobs)
+        if not isinstance(head, JointHead | SharedDecoder):
+            return PerTaskHead(head, groups, n_jobs=self.n_jobs)
+        head = clone(head)
         if isinstance(head, JointHead):
-            head = clone(head).set_params(columns=groups)
-            if isinstance(head, SharedLayerNetwork):
-                self._name_weights(head, names)
-            if "random_state" in head.get_params() and head.random_state is None:
-                head.set_params(random_state=getattr(self, "_seed", None))
-            if self.verbose and "verbose" in head.get_params():
-                head.set_params(verbose=self.verbose)
-            return head
-        return PerTaskHead(head, groups, n_jobs=self.n_jobs)
+            head.set_params(columns=groups)
+        if isinstance(head, SharedLayerNetwork | SharedDecoder):
+            self._name_weights(head, names)
+        if "random_state" in head.get_params() and head.random_state is None:
+            head.set_params(random_state=getattr(self, "_seed", None))
+        if self.verbose and "verbose" in head.get_params():
+            head.set_params(verbose=self.verbose)
+        return head
 
-    def _name_weights(self, head: SharedLayerNetwork, names: list[str]) -> None:
+    def _name_weights(
+        self, head: SharedLayerNetwork | SharedDecoder, names: list[str]
+    ) -> None:
         """Turn weights by task into weights by place, for the tasks of one head."""
         given: Any = head.task_weights
         if not isinstance(given, Mapping) or not any(isinstance(k, str) for k in given):

@@ -7,12 +7,14 @@ lie in a mapping; GridSearchCV should reach those as well.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Self
 
 from sklearn.base import BaseEstimator
 
 from mtsk.crf import PixelCRF, SuperpixelCRF
+from mtsk.decoders import SharedDecoder
 from mtsk.features import DeepFeatures
 from mtsk.heads import JointLogistic, JointRidge, SharedLayerNetwork
 from mtsk.structure import Structure
@@ -21,10 +23,12 @@ from mtsk.tasks import Task
 
 __all__ = ["HEADS", "NestedDefaults"]
 
-HEADS = {
+HEADS: dict[str, Callable[[], BaseEstimator]] = {
     "logistic": JointLogistic,
     "ridge": JointRidge,
     "network": SharedLayerNetwork,
+    "fcn": SharedDecoder,
+    "unet": partial(SharedDecoder, "unet"),
 }
 """The heads that have names."""
 

@@ -188,9 +188,12 @@ class MultiTaskSegmenter(Predicting):
         self._check()
         images, targets = self._prepare(X, Y)
         self._resolve_tasks(targets)
-        keep = self._images_for_structure(targets)
         weight = image_weights(sample_weight, len(images))
         self._check_weights(targets, weight)
+        if self._decoder() is not None:
+            self._fit_decoder(images, targets, weight)
+            return self
+        keep = self._images_for_structure(targets)
         pixel, image = self._read_tables(images, targets, keep=keep)
         self.pixel_head_ = self._fit_head("pixel", pixel, weight)
         pixel = self._learn_from_tags(pixel, targets, weight)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mtsk.decoders import SharedDecoder
 from mtsk.feature_maps import FeatureMaps
 from mtsk.heads import JointLinear
 from mtsk.tasks import Task
@@ -33,7 +34,7 @@ def task_scores(
     tasks : mapping of str to Task
         All tasks that the heads were fitted to, in order.
     heads : mapping of {"pixel", "image"} to estimator
-        Fitted.
+        Fitted. A `SharedDecoder` serves both.
     names : sequence of str
         The tasks wanted.
     stride : int
@@ -45,6 +46,9 @@ def task_scores(
     -------
     dict of str to ndarray of shape (H, W, size), (n, size) at points, or (size,)
     """
+    for head in heads.values():
+        if isinstance(head, SharedDecoder):
+            return _decoder_scores(maps, tasks, head, names, points)
     out: dict[str, np.ndarray] = {}
     for granularity, head in heads.items():
         every = [n for n, t in tasks.items() if t.granularity == granularity]
@@ -65,6 +69,24 @@ def task_scores(
             scores = _strided_scores(maps, head, stride)
             out |= {name: scores[..., of_name[name]] for name in wanted}
     return {name: out[name] for name in tasks if name in out}
+
+
+def _decoder_scores(
+    maps: FeatureMaps,
+    tasks: Mapping[str, Task],
+    decoder: SharedDecoder,
+    names: Sequence[str],
+    points: np.ndarray | None,
+) -> dict[str, np.ndarray]:
+    """Make the scores of all tasks at once, and hand out those that are wanted."""
+    planes, labels = decoder.scores(maps, points)
+    out: dict[str, np.ndarray] = {}
+    for granularity, scores in (("pixel", planes), ("image", labels)):
+        every = [n for n, t in tasks.items() if t.granularity == granularity]
+        parts = score_slices([tasks[name].group_ for name in every])
+        for name, part in zip(every, parts, strict=True):
+            out[name] = scores[..., part]
+    return {name: out[name] for name in tasks if name in names}
 
 
 def _linear_scores(

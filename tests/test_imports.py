@@ -15,7 +15,7 @@ ROOT = Path(mtsk.__file__).parent
 LEVELS = [
     {"exceptions"},
     {"_validation", "_resources"},
-    {"images", "targets"},
+    {"images", "targets", "augmentation"},
     {"tasks"},
     {"metrics", "datasets"},
     {"crf"},
@@ -25,7 +25,9 @@ LEVELS = [
     {"cache"},
     {"features"},
     {"heads"},
+    {"decoders"},
     {"pictures", "tables", "task_scores", "weak_labels"},
+    {"decoder_learning"},
     {"structure", "context"},
     {"nested"},
     {"learning"},

@@ -11,7 +11,7 @@ from torch import nn
 
 from mtsk.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, Tap
 from mtsk.backbones.bundled import BUNDLED, bundled_backbone
-from mtsk.backbones.hooks import find_tap_names, hooked_forward
+from mtsk.backbones.hooks import HookedTaps, find_tap_names
 from mtsk.backbones.named import timm_backbone, torchvision_backbone
 from mtsk.exceptions import BackboneError
 
@@ -110,9 +110,8 @@ def module_backbone(
     Backbone
     """
     names = list(taps) if taps else find_tap_names(network)
-    forward = hooked_forward(network, names)
     name = f"{type(network).__module__}.{type(network).__qualname__}"
-    return Backbone(name, network, forward, names, mean=mean, std=std)
+    return Backbone(name, network, HookedTaps(tuple(names)), names, mean=mean, std=std)
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:

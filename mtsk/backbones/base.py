@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class Tap:
 
 
 class Backbone:
-    """A frozen network that gives feature maps at its taps.
+    """A network that gives feature maps at its taps.
 
     ``clone`` hands back the same object, so that model selection never copies a
     network.
@@ -52,8 +53,8 @@ class Backbone:
     network : torch.nn.Module
         In evaluation mode.
     forward : callable
-        Maps a batch (n, 3, H, W) to the taps' outputs, each (n, C, h, w) or
-        (n, h, w, C).
+        Takes the network and a batch (n, 3, H, W) to the taps' outputs, each
+        (n, C, h, w) or (n, h, w, C).
     tap_names : sequence of str
         One name for each output of ``forward``.
     mean, std : sequence of three float
@@ -79,7 +80,7 @@ class Backbone:
         self,
         name: str,
         network: nn.Module,
-        forward: Callable[[Tensor], Sequence[Tensor]],
+        forward: Callable[[nn.Module, Tensor], Sequence[Tensor]],
         tap_names: Sequence[str],
         *,
         mean: Sequence[float] = IMAGENET_MEAN,
@@ -96,7 +97,7 @@ class Backbone:
         self.multiple = multiple
         self.digest = digest or state_digest(network)
         self._channels_first: list[bool] = []
-        self.taps = self._find_taps(list(tap_names), probe)
+        self.taps = self._find_taps(network, list(tap_names), probe)
 
     def __sklearn_clone__(self) -> Backbone:
         return self
@@ -121,10 +122,24 @@ class Backbone:
         -------
         list of Tensor of shape (n, ceil(H / stride), ceil(W / stride), channels)
         """
+        return self.trace(images)
+
+    def trace(self, images: Tensor) -> list[Tensor]:
+        """Return the taps as ``__call__`` does, ready for gradients.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, 3, H, W)
+
+        Returns
+        -------
+        list of Tensor
+        """
         mean = torch.tensor(self.mean, device=images.device)[:, None, None]
         std = torch.tensor(self.std, device=images.device)[:, None, None]
         x = self._pad((images - mean) / std)
-        outputs = self._forward(x.contiguous(memory_format=torch.channels_last))
+        x = x.contiguous(memory_format=torch.channels_last)
+        outputs = self._forward(self.network, x)
         height, width = images.shape[2:]
         taps = []
         for tap, first, out in zip(
@@ -140,6 +155,19 @@ class Backbone:
         self.network.to(device)
         return self
 
+    def copy(self) -> Backbone:
+        """Return a backbone with a network of its own, to be trained further.
+
+        Its ``digest`` is that of this one until ``renew_digest``.
+        """
+        twin = copy.copy(self)
+        twin.network = copy.deepcopy(self.network)
+        return twin
+
+    def renew_digest(self) -> None:
+        """Hash the weights anew, after they were trained."""
+        self.digest = state_digest(self.network)
+
     def _pad(self, x: Tensor) -> Tensor:
         down, right = (-s % self.multiple for s in x.shape[2:])
         if not (down or right):
@@ -147,13 +175,15 @@ class Backbone:
         return nn.functional.pad(x, (0, right, 0, down), mode="replicate")
 
     @torch.inference_mode()
-    def _find_taps(self, names: list[str], probe: int) -> tuple[Tap, ...]:
+    def _find_taps(
+        self, network: nn.Module, names: list[str], probe: int
+    ) -> tuple[Tap, ...]:
         """Find channels and strides from forward passes, not from documentation."""
-        device = next(self.network.parameters(), torch.zeros(1)).device
+        device = next(network.parameters(), torch.zeros(1)).device
         step = max(32, self.multiple)
         sizes = (probe, 2 * probe), (probe + step, probe + 3 * step)
         outputs = [
-            list(self._forward(torch.zeros(1, 3, *size, device=device)))
+            list(self._forward(network, torch.zeros(1, 3, *size, device=device)))
             for size in sizes
         ]
         taps = []

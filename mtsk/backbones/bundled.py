@@ -11,7 +11,7 @@ import torch
 
 from mtsk.backbones.base import Backbone
 from mtsk.backbones.fold import fold_batch_norm
-from mtsk.backbones.hooks import hooked_forward
+from mtsk.backbones.hooks import HookedTaps
 from mtsk.backbones.weights import load_state, read_weights
 from mtsk.exceptions import WeightsError
 
@@ -48,11 +48,10 @@ def bundled_backbone(weights: str | None, sha256: str | None) -> Backbone:
     for name in ("conv_head", "bn2", "global_pool", "classifier"):
         setattr(network, name, torch.nn.Identity())
     mean, std = _INPUT
-    forward = hooked_forward(network, names)
     return Backbone(
         BUNDLED,
         network,
-        forward,
+        HookedTaps(tuple(names)),
         names,
         mean=[mean] * 3,
         std=[std] * 3,

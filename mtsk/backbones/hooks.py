@@ -2,51 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mtsk.exceptions import BackboneError
 
-__all__ = ["find_tap_names", "hooked_forward"]
+__all__ = ["HookedTaps", "find_tap_names"]
 
 
-def hooked_forward(
-    network: nn.Module, names: Sequence[str]
-) -> Callable[[Tensor], list[Tensor]]:
-    """Return a function that runs ``network`` and gives the outputs of some modules.
+@dataclass(frozen=True)
+class HookedTaps:
+    """Runs a network, and gives the outputs of some of its modules.
 
-    Parameters
+    Attributes
     ----------
-    network : torch.nn.Module
-    names : sequence of str
+    names : tuple of str
         As in ``network.named_modules()``.
-
-    Returns
-    -------
-    callable
-
-    Raises
-    ------
-    BackboneError
-        Where the network has no module of that name.
     """
-    modules = dict(network.named_modules())
-    missing = [name for name in names if name not in modules]
-    if missing:
-        some = [n for n in modules if n and n.count(".") <= 1][:20]
-        raise BackboneError(
-            f"`taps` names modules that the network lacks: {missing}; it has {some}"
-        )
 
-    def forward(x: Tensor) -> list[Tensor]:
+    names: tuple[str, ...]
+
+    def __call__(self, network: nn.Module, x: Tensor) -> list[Tensor]:
+        """Return the outputs, in the order of the names.
+
+        Parameters
+        ----------
+        network : torch.nn.Module
+            Run in evaluation mode, and left in the mode that it was in.
+        x : Tensor of shape (n, 3, H, W)
+
+        Returns
+        -------
+        list of Tensor
+
+        Raises
+        ------
+        BackboneError
+            Where the network has no module of a name, or does not run it.
+        """
         caught: dict[str, Tensor] = {}
 
         def catch(name: str) -> Callable:
             return lambda module, args, output: caught.__setitem__(name, output)
 
-        handles = [modules[n].register_forward_hook(catch(n)) for n in names]
+        modules = self._modules(network)
+        handles = [m.register_forward_hook(catch(n)) for n, m in modules.items()]
         training = [m for m in network.modules() if m.training]
         network.eval()
         try:
@@ -56,12 +59,20 @@ def hooked_forward(
                 handle.remove()
             for module in training:
                 module.training = True
-        absent = [name for name in names if name not in caught]
+        absent = [name for name in self.names if name not in caught]
         if absent:
             raise BackboneError(f"tapped modules {absent} did not run in forward")
-        return [caught[name] for name in names]
+        return [caught[name] for name in self.names]
 
-    return forward
+    def _modules(self, network: nn.Module) -> dict[str, nn.Module]:
+        modules = dict(network.named_modules())
+        missing = [name for name in self.names if name not in modules]
+        if missing:
+            some = [n for n in modules if n and n.count(".") <= 1][:20]
+            raise BackboneError(
+                f"`taps` names modules that the network lacks: {missing}; it has {some}"
+            )
+        return {name: modules[name] for name in self.names}
 
 
 @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from mtsk.backbones.base import Backbone
 from mtsk.backbones.fold import fold_batch_norm
-from mtsk.backbones.hooks import find_tap_names, hooked_forward
+from mtsk.backbones.hooks import HookedTaps, find_tap_names
 from mtsk.backbones.weights import load_state, read_weights
 from mtsk.exceptions import BackboneError, WeightsError
 
@@ -101,9 +102,7 @@ def torchvision_backbone(
     names = list(taps) if taps else find_tap_names(network)
     network = fold_batch_norm(network, keep=names)
     network = network.to(memory_format=torch.channels_last)
-    return Backbone(
-        f"torchvision:{name}", network, hooked_forward(network, names), names
-    )
+    return Backbone(f"torchvision:{name}", network, HookedTaps(tuple(names)), names)
 
 
 def _create(build: Any, name: str, weights: str | None, sha256: str | None) -> Any:
@@ -155,20 +154,29 @@ def _patch_size(network: nn.Module) -> int:
 
 def _timm_taps(network: Any, taps: tuple[str, ...] | None) -> tuple[list[str], Any]:
     if taps:
-        return list(taps), hooked_forward(network, taps)
+        return list(taps), HookedTaps(tuple(taps))
     if not hasattr(network, "forward_intermediates"):
         names = [info["module"] for info in network.feature_info]
-        return names, hooked_forward(network, names)
+        return names, HookedTaps(tuple(names))
     indices = None
     if _patch_size(network) > 1:  # every block has the same stride: take four, evenly
         depth = len(network.blocks)
         indices = [(i + 1) * depth // _VIT_TAPS - 1 for i in range(_VIT_TAPS)]
 
-    def forward(x: Tensor) -> list[Tensor]:
-        return network.forward_intermediates(x, indices, intermediates_only=True)
-
+    forward = _Intermediates(None if indices is None else tuple(indices))
     with torch.inference_mode():
         size = 8 * max(8, _patch_size(network))
-        count = len(forward(torch.zeros(1, 3, size, size)))
+        count = len(forward(network, torch.zeros(1, 3, size, size)))
     chosen = indices if indices is not None else range(count)
     return [f"stage{i}" for i in chosen], forward
+
+
+@dataclass(frozen=True)
+class _Intermediates:
+    """Asks a timm model for the outputs of some of its stages, or of all."""
+
+    indices: tuple[int, ...] | None
+
+    def __call__(self, network: Any, x: Tensor) -> list[Tensor]:
+        indices = None if self.indices is None else list(self.indices)
+        return network.forward_intermediates(x, indices, intermediates_only=True)

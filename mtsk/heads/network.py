@@ -12,7 +12,6 @@ import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
-from torch.nn import functional
 from tqdm.auto import tqdm
 
 from mtsk._resources import fast_bfloat16, keep_freed_memory, one_blas_thread
@@ -24,6 +23,7 @@ from mtsk.heads.base import (
     class_weights,
     labelled_columns,
 )
+from mtsk.heads.losses import each_loss, null_loss, prior_of
 from mtsk.heads.statistics import inverse_std
 from mtsk.heads.weighting import TaskWeighting, make_weighting
 from mtsk.tasks.columns import ColumnGroup
@@ -397,7 +397,7 @@ class _Rows:
                 std = np.where(variance > 0, np.sqrt(variance), 1.0)
                 self.t_shift[scores], self.t_scale[scores] = mean, std
                 target = ((target - mean) / std).astype(np.float32)
-            null = _null_loss(group, target, mass)
+            null = null_loss(group, prior_of(group, target, mass))
             unit = mass * (len(X) / mass.sum() / null)  # so that batches are unbiased
             self._parts.append(
                 (
@@ -420,7 +420,7 @@ class _Rows:
             own = unit[rows]
             if not own.any():
                 continue
-            each = _each_loss(group, scores[:, part], target[rows].to(self.device))
+            each = each_loss(group, scores[:, part], target[rows].to(self.device))
             found.append((each * own.to(self.device)).sum() / len(rows))
             tasks.append(t)
         losses = torch.stack(found) if found else torch.empty(0)
@@ -442,32 +442,3 @@ class _Rows:
 
 def _batches(chosen: np.ndarray) -> Iterator[torch.Tensor]:
     yield from torch.from_numpy(np.flatnonzero(chosen)).split(8192)
-
-
-def _each_loss(
-    group: ColumnGroup, scores: torch.Tensor, target: torch.Tensor
-) -> torch.Tensor:
-    """Return the loss of each entry, (n, n_columns)."""
-    if group.kind == "nominal":
-        codes = target[:, 0].long()
-        return functional.cross_entropy(scores, codes, reduction="none")[:, None]
-    if group.kind == "binary":
-        return functional.binary_cross_entropy_with_logits(
-            scores, target, reduction="none"
-        )
-    return (scores - target) ** 2 / 2
-
-
-def _null_loss(group: ColumnGroup, target: np.ndarray, mass: np.ndarray) -> float:
-    """Return the mean loss of predicting the prior, at least 1e-3."""
-    if group.kind == "real":
-        return 0.5
-    if group.kind == "nominal":
-        p = np.bincount(target[:, 0].astype(int), mass[:, 0], minlength=group.size)
-        p = (p / p.sum()).clip(1e-12)
-        return max(1e-3, float(-(p * np.log(p)).sum()))
-    total = mass.sum(axis=0)
-    p = (mass * target).sum(axis=0) / np.where(total > 0, total, 1)
-    p = p.clip(1e-12, 1 - 1e-12)
-    entropy = -(p * np.log(p) + (1 - p) * np.log(1 - p))
-    return max(1e-3, float((entropy * total).sum() / total.sum()))

@@ -19,7 +19,7 @@ from mtsk.backbones import (
     module_backbone,
 )
 from mtsk.backbones.fold import fold_batch_norm
-from mtsk.backbones.hooks import find_tap_names, hooked_forward
+from mtsk.backbones.hooks import HookedTaps, find_tap_names
 from mtsk.backbones.weights import check_sha256, load_state, read_weights
 from mtsk.exceptions import BackboneError, MtskError, WeightsError
 
@@ -296,7 +296,7 @@ def test_modes_and_hooks_survive_an_error():
 
     network = Broken().train()
     with pytest.raises(RuntimeError, match="broken on purpose"):
-        hooked_forward(network, ["stem"])(images())
+        HookedTaps(("stem",))(network, images())
     with pytest.raises(RuntimeError, match="broken on purpose"):
         find_tap_names(network)
     assert n_hooks(network) == 0
@@ -362,12 +362,38 @@ def test_channels_last_outputs(channels):
 def test_sides_are_padded_to_a_multiple_and_cut_again():
     network = nn.Conv2d(3, 5, 8, 8)
     backbone = Backbone(
-        "patches", network, lambda x: [network(x)], ["conv"], multiple=8
+        "patches", network, lambda net, x: [net(x)], ["conv"], multiple=8
     )
     (out,) = backbone(images(20, 33))
     assert out.shape == (2, 3, 5, 5)
     (whole,) = backbone(images(24, 40))
     assert whole.shape == (2, 3, 5, 5)
+
+
+def test_a_copy_is_trained_without_the_original():
+    backbone, x = load_backbone(tiny()), images()
+    before = [tap.clone() for tap in backbone(x)]
+    twin = backbone.copy()
+    assert twin.network is not backbone.network
+    sum(tap.sum() for tap in twin.trace(x)).backward()
+    with torch.no_grad():
+        for weight in twin.network.parameters():
+            if weight.grad is not None:
+                weight -= 0.1 * weight.grad
+    for old, now, own in zip(before, backbone(x), twin(x), strict=True):
+        assert torch.equal(old, now)
+        assert not torch.equal(old, own)
+    assert twin.digest == backbone.digest
+    twin.renew_digest()
+    assert twin.digest != backbone.digest
+
+
+def test_a_backbone_survives_pickling():
+    backbone, x = load_backbone("efficientnet_lite0"), images()
+    again = pickle.loads(pickle.dumps(backbone))
+    assert again.taps == backbone.taps
+    for a, b in zip(backbone(x), again(x), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_batches_change_nothing():

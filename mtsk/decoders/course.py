@@ -1,0 +1,278 @@
+"""What a decoder is trained on, batch by batch: images, their taps, their targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtsk._resources import fast_bfloat16
+from mtsk.augmentation import Augmentation
+from mtsk.decoders.losses import GroupLoss, scores_at
+from mtsk.decoders.networks import Decoder, TapInfo
+from mtsk.decoders.pyramid import Pyramid, stack_pyramids
+from mtsk.decoders.tuning import trainable
+from mtsk.exceptions import TargetError
+from mtsk.features import DeepFeatures
+from mtsk.heads.base import ClassWeight
+from mtsk.heads.statistics import inverse_std
+from mtsk.images import Images
+from mtsk.tasks.columns import ColumnGroup, column_slices
+
+__all__ = ["Course", "Lessons", "Plan"]
+
+_KEPT_BYTES = 4 * 2**30  # of taps that are computed once; the rest are each time
+_SURVEYED = 64  # images by which taps are standardised, where they are not all kept
+
+
+@dataclass
+class Lessons:
+    """What a decoder learns from.
+
+    Attributes
+    ----------
+    images : Images
+    targets : callable
+        Takes an image's index and its shape (H, W); gives the coded targets of its
+        pixels (H, W, columns) and of the whole image (columns,), NaN missing.
+    pixel, image : list of ColumnGroup
+        What the columns of either are.
+    weights : ndarray of shape (n_images,)
+    """
+
+    images: Images
+    targets: Callable[[int, tuple[int, int]], tuple[np.ndarray, np.ndarray]]
+    pixel: list[ColumnGroup]
+    image: list[ColumnGroup]
+    weights: np.ndarray
+
+
+@dataclass
+class Plan:
+    """How a decoder wants to be taught; see `SharedDecoder`."""
+
+    stride: int
+    batch_size: int
+    n_points: int
+    augment: Augmentation | None
+    finetune: str | None
+    class_weight: ClassWeight
+    device: torch.device
+    seed: int
+
+
+@dataclass
+class _Example:
+    """One image in one view."""
+
+    pyramid: Pyramid | None  # None: `views` go through the backbone
+    views: np.ndarray | None
+    pixels: Tensor  # (H, W, columns)
+    whole: Tensor  # (columns,)
+    weight: float
+
+
+class Course:
+    """Batches of examples, and the losses of a decoder on them.
+
+    Parameters
+    ----------
+    lessons : Lessons
+    features : DeepFeatures
+        Fitted.
+    plan : Plan
+
+    Attributes
+    ----------
+    taps : list of TapInfo
+    tuned : list of Parameter
+        Of the backbone, to be trained as well.
+    group_losses : list of GroupLoss
+    n_steps : int
+        Batches of an epoch, about.
+    """
+
+    def __init__(self, lessons: Lessons, features: DeepFeatures, plan: Plan) -> None:
+        self.lessons, self.features, self.plan = lessons, features, plan
+        self.backbone = features.network()
+        self.tuned: list[Any] = []
+        if plan.finetune is not None:
+            self.backbone = self.backbone.copy()
+            self.tuned = trainable(self.backbone, plan.finetune)
+        on_cpu = plan.device.type == "cpu"
+        self._half = fast_bfloat16() if on_cpu else plan.device.type == "cuda"
+        slices = [*column_slices(lessons.pixel), *column_slices(lessons.image)]
+        self.group_losses = [
+            GroupLoss(group, columns, plan.class_weight)
+            for group, columns in zip(
+                [*lessons.pixel, *lessons.image], slices, strict=True
+            )
+        ]
+        self.shapes: dict[int, tuple[int, int]] = {}
+        self._kept: dict[int, Pyramid] = {}
+        with torch.no_grad():
+            self._survey()
+
+    # -- one look at everything -----------------------------------------------
+
+    def _survey(self) -> None:
+        """See every image once: its shape, its targets, the spread of its taps."""
+        live = self.plan.augment is not None or self.plan.finetune is not None
+        spread = _Spread()
+        for index, pyramid in self._live_tour() if live else self._kept_tour():
+            if pyramid is not None:
+                spread.add(pyramid)
+            pixels, whole = self.lessons.targets(index, self.shapes[index])
+            flat = pixels.reshape(-1, pixels.shape[-1])
+            for t, loss in enumerate(self.group_losses):
+                own = flat if t < len(self.lessons.pixel) else whole[None]
+                loss.count(own, self.lessons.weights[index])
+        self.lessons.images.warn_of_skipped()
+        if not self.shapes:
+            raise TargetError("every image was skipped: nothing to learn from")
+        total = sum(float(self.lessons.weights[i]) for i in self.shapes)
+        for loss in self.group_losses:
+            loss.settle(total)
+        self.taps = spread.taps
+        self.mean, self.scale = spread.standards()
+        self.n_steps = -(-len(self.shapes) // self.plan.batch_size)
+
+    def _kept_tour(self) -> Iterator[tuple[int, Pyramid]]:
+        """Pass every image through the backbone; keep what there is room for."""
+        n_bytes = 0
+        for index, maps in self.features.iter_maps(self.lessons.images):
+            pyramid = Pyramid.of_maps(maps, self.plan.stride)
+            self.shapes[index] = maps.shape
+            n_bytes += pyramid.nbytes
+            if n_bytes < _KEPT_BYTES:
+                self._kept[index] = pyramid
+            yield index, pyramid
+
+    def _live_tour(self) -> Iterator[tuple[int, Pyramid | None]]:
+        """Look at every image; pass some of them through the backbone."""
+        step = max(1, len(self.lessons.images) // _SURVEYED)
+        for index, views in self.lessons.images:
+            self.shapes[index] = views.shape[1], views.shape[2]
+            yield index, self._through(views[None]) if index % step == 0 else None
+
+    def standardise(self, network: Decoder) -> None:
+        """Tell a decoder how its taps are spread."""
+        network.mean.copy_(self.mean)
+        network.scale.copy_(self.scale)
+
+    # -- batches ----------------------------------------------------------------
+
+    def batches(self, epoch: int) -> Iterator[list[_Example]]:
+        """Yield the examples of an epoch, those of one size together."""
+        plan = self.plan
+        order = np.random.default_rng([plan.seed, epoch]).permutation(list(self.shapes))
+        crop = plan.augment.crop if plan.augment is not None else None
+        waiting: dict[Any, list[int]] = {}
+        batches = []
+        for index in order.tolist():
+            alike = waiting.setdefault(crop or self.shapes[index], [])
+            alike.append(index)
+            if len(alike) == plan.batch_size:
+                batches.append(waiting.pop(crop or self.shapes[index]))
+        for batch in [*batches, *waiting.values()]:
+            yield [self._example(index, epoch) for index in batch]
+
+    def _example(self, index: int, epoch: int) -> _Example:
+        pixels, whole = self.lessons.targets(index, self.shapes[index])
+        views = None
+        if index not in self._kept:
+            views = self.lessons.images[index]
+            if self.plan.augment is not None:
+                rng = np.random.default_rng([self.plan.seed, epoch, index])
+                views, pixels = self.plan.augment(views, pixels, rng)
+        return _Example(
+            self._kept.get(index),
+            views,
+            torch.from_numpy(pixels),
+            torch.from_numpy(whole),
+            float(self.lessons.weights[index]),
+        )
+
+    def _through(self, views: np.ndarray) -> Pyramid:
+        """Pass images (n, views, H, W, 3) of one size through the backbone."""
+        shape = views.shape[2], views.shape[3]
+        with torch.set_grad_enabled(bool(self.tuned) and torch.is_grad_enabled()):
+            outputs = self.features.passes(self.backbone, torch.from_numpy(views))
+            return Pyramid.of(outputs, shape, self.plan.stride)
+
+    def _pyramid(self, batch: list[_Example]) -> Pyramid:
+        views = [e.views for e in batch if e.views is not None]
+        parts = [e.pyramid for e in batch if e.pyramid is not None]
+        if views:
+            parts.append(self._through(np.stack(views)))
+        return stack_pyramids(parts, self.plan.device)
+
+    # -- losses -----------------------------------------------------------------
+
+    def losses(self, network: Decoder, batch: list[_Example]) -> tuple[Tensor, Tensor]:
+        """Return the losses of the groups labelled in a batch, and which these are."""
+        batch = sorted(batch, key=lambda e: e.views is None)  # as `_pyramid` stacks
+        batch = [e for e in batch if e.pyramid] + [e for e in batch if not e.pyramid]
+        pyramid = self._pyramid(batch)
+        device = self.plan.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._half):
+            maps, labels = network(pyramid.taps, pyramid.strides, pyramid.shape)
+        found: dict[int, Tensor] = {}
+        for i, example in enumerate(batch):
+            for t, loss in enumerate(self.group_losses):
+                if t < len(maps):
+                    chosen = loss.choose(example.pixels, self.plan.n_points)
+                    if chosen is None:
+                        continue
+                    places, targets = (part.to(device) for part in chosen)
+                    scores = scores_at(maps[t][i], places, network.stride)
+                else:
+                    targets = example.whole[None, loss.columns].to(device)
+                    scores = labels[t - len(maps)][i : i + 1]
+                    if targets.isnan().all():
+                        continue
+                part = loss.of(scores, targets) * (example.weight / len(batch))
+                found[t] = found[t] + part if t in found else part
+        tasks = sorted(found)
+        losses = torch.stack([found[t] for t in tasks]) if tasks else torch.empty(0)
+        return losses, torch.tensor(tasks, dtype=torch.long)
+
+    def tuned_features(self) -> DeepFeatures:
+        """Return the features with the backbone as it was trained."""
+        if not self.tuned:
+            return self.features
+        for weight in self.backbone.network.parameters():
+            weight.requires_grad_(False)
+        self.backbone.renew_digest()
+        return self.features.with_backbone(self.backbone)
+
+
+class _Spread:
+    """Mean and spread of every channel, over images."""
+
+    def __init__(self) -> None:
+        self.taps: list[TapInfo] = []
+        self._sums = [torch.tensor(0.0), torch.tensor(0.0)]
+        self._n = 0
+
+    def add(self, pyramid: Pyramid) -> None:
+        self.taps = [
+            TapInfo(tap.shape[1], float(np.sqrt(down * across)))
+            for tap, (down, across) in zip(pyramid.taps, pyramid.strides, strict=True)
+        ]
+        taps = [tap[0].float().cpu() for tap in pyramid.taps]
+        self._sums = [
+            total + torch.cat([(t**power).mean(dim=(1, 2)) for t in taps]).double()
+            for power, total in zip((1, 2), self._sums, strict=True)
+        ]
+        self._n += 1
+
+    def standards(self) -> tuple[Tensor, Tensor]:
+        mean, square = (total / self._n for total in self._sums)
+        variance = (square - mean**2).clamp(min=0).numpy()
+        scale = inverse_std(variance, mean.numpy())
+        return mean.float(), torch.from_numpy(scale).float()

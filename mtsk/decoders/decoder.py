@@ -1,0 +1,353 @@
+"""SharedDecoder: convolutions that all tasks share, trained by gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from mtsk._resources import keep_freed_memory, one_blas_thread
+from mtsk._validation import Interval, StrOptions, check_parameters
+from mtsk.augmentation import Augmentation
+from mtsk.backbones import choose_device
+from mtsk.decoders.course import Course, Lessons, Plan
+from mtsk.decoders.networks import FCN, Decoder, UNet
+from mtsk.decoders.pyramid import Pyramid, stack_pyramids
+from mtsk.feature_maps import FeatureMaps
+from mtsk.features import DeepFeatures
+from mtsk.heads import TaskWeighting
+from mtsk.heads.base import ClassWeight
+from mtsk.heads.weighting import make_weighting
+
+__all__ = ["SharedDecoder"]
+
+
+class SharedDecoder(BaseEstimator):
+    """A convolutional decoder that all tasks share, with a small output for each.
+
+    A head of `MultiTaskSegmenter` that sees places beside one another, which a table
+    cannot show. It reads the taps of the backbone and is trained by stochastic
+    gradient descent on the tasks' losses, each divided by that of the null model, with
+    AdamW and one cycle of the learning rate, as `SharedLayerNetwork` is.
+
+    Parameters
+    ----------
+    architecture : {"fcn", "unet"}, default="fcn"
+        ``"fcn"``: all taps brought to one grid, then dilated convolutions. ``"unet"``:
+        from the coarsest taps to the finest.
+    width : int, default=128
+        Channels that the tasks share.
+    n_blocks : int, default=3
+        Residual blocks; of ``"unet"``, at each stride.
+    stride : int, default=4
+        Pixels per cell of the score maps, which are then interpolated.
+    dropout : float in [0, 1), default=0.2
+        Share of channels left out in training.
+    learning_rate : float, default=2e-3
+        The highest of the cycle.
+    weight_decay : float, default=1e-2
+    n_epochs : int, default=15
+        Passes over the images. At least 300 steps are made, however few the images.
+    batch_size : int, default=4
+        Images of one size that make a step.
+    n_points : int, default=8192
+        Labelled pixels of an image that a task's loss is taken over, in each step.
+    augment : Augmentation, bool, default=False
+        Random views of the images; True is ``Augmentation()``. The images then go
+        through the backbone anew each time, not once.
+    finetune : {None, "last", "all"}, default=None
+        What of the backbone is trained too: nothing; what only its coarsest taps come
+        from; or everything. Normalisation keeps its statistics. The images go through
+        the backbone anew each time; one scale (``features__scales=(1,)``) is then
+        advisable.
+    backbone_learning_rate : float, default=2e-4
+        The highest of the cycle, for what is fine-tuned.
+    task_weights : str, TaskWeighting, sequence or mapping of float, default="equal"
+        As for `SharedLayerNetwork`: pixel tasks come before tasks of whole images.
+    class_weight : {"sqrt", "balanced", None}, default="sqrt"
+        Classes and labels of frequency f weigh ∝ 1/√f, 1/f or 1.
+    device : str, default="auto"
+        ``"auto"`` takes cuda, then mps, then cpu.
+    random_state : int, RandomState or None, default=None
+        First weights, order of images, views, pixels, dropout. On one CPU, an integer
+        gives the same bits every time.
+    verbose : int, default=0
+        Above 0 shows a progress bar.
+
+    Attributes
+    ----------
+    network_ : dict of str to ndarray
+        The decoder's parameters.
+    features_ : DeepFeatures
+        With the fine-tuned backbone, or the one that was given.
+    taps_ : list of TapInfo
+    losses_ : list of ndarray of shape (n_groups,)
+        Mean training loss of each group, by epoch; 1 is the null model's.
+    n_iter_ : int
+        Epochs.
+
+    See Also
+    --------
+    SharedLayerNetwork : Shared layers over single pixels; faster.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mtsk import DeepFeatures, MultiTaskSegmenter, SharedDecoder
+    >>> images = np.zeros((4, 32, 32), np.uint8)
+    >>> images[:, 8:24, 8:24] = 200
+    >>> model = MultiTaskSegmenter(
+    ...     features=DeepFeatures(scales=(1,)),
+    ...     head=SharedDecoder(width=8, n_blocks=1, n_points=64),
+    ...     random_state=0,
+    ... ).fit(images, images > 100)
+    >>> bool(model.predict(images[:1])[0, 16, 16])
+    True
+    """
+
+    def __init__(
+        self,
+        architecture: str = "fcn",
+        *,
+        width: int = 128,
+        n_blocks: int = 3,
+        stride: int = 4,
+        dropout: float = 0.2,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 1e-2,
+        n_epochs: int = 15,
+        batch_size: int = 4,
+        n_points: int = 8192,
+        augment: Augmentation | bool = False,
+        finetune: str | None = None,
+        backbone_learning_rate: float = 2e-4,
+        task_weights: str | TaskWeighting | Sequence[float] | Mapping[int, float] = (
+            "equal"
+        ),
+        class_weight: ClassWeight = "sqrt",
+        device: str = "auto",
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.architecture = architecture
+        self.width = width
+        self.n_blocks = n_blocks
+        self.stride = stride
+        self.dropout = dropout
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.n_epochs = n_epochs
+        self.batch_size = batch_size
+        self.n_points = n_points
+        self.augment = augment
+        self.finetune = finetune
+        self.backbone_learning_rate = backbone_learning_rate
+        self.task_weights = task_weights
+        self.class_weight = class_weight
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def check_parameters(self) -> None:
+        """Raise ``InvalidParameterError`` on a parameter that is none."""
+        check_parameters(self, _CONSTRAINTS)
+        choose_device(self.device)
+        if isinstance(self.augment, Augmentation):
+            self.augment.check_parameters()
+
+    def fit(self, lessons: Lessons, features: DeepFeatures) -> Self:
+        """Train the decoder.
+
+        Parameters
+        ----------
+        lessons : Lessons
+        features : DeepFeatures
+            Fitted.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InvalidParameterError, TargetError, ValueError
+        """
+        self.check_parameters()
+        self.groups_ = [*lessons.pixel, *lessons.image]
+        self.n_maps_ = len(lessons.pixel)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        weighting = make_weighting(self.task_weights, len(self.groups_), self)
+        with (
+            torch.random.fork_rng(devices=[]),
+            one_blas_thread(),
+            keep_freed_memory(),
+        ):
+            torch.manual_seed(seed)
+            plan = self._plan(seed)
+            course = Course(lessons, features, plan)
+            self.taps_ = course.taps
+            self.units_ = [(loss.scale, loss.shift) for loss in course.group_losses]
+            network = self._network()
+            course.standardise(network)
+            self._train(network.to(plan.device), course, weighting, seed)
+        self.features_ = course.tuned_features()
+        return self
+
+    def scores(
+        self, maps: FeatureMaps, points: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the scores of every task for one image.
+
+        Parameters
+        ----------
+        maps : FeatureMaps
+            Of ``features_``.
+        points : ndarray of int, shape (n, 2), optional
+            The only pixels wanted.
+
+        Returns
+        -------
+        maps : ndarray of float32, shape (H, W, pixel scores) or (n, pixel scores)
+        labels : ndarray of float32, shape (image scores,)
+        """
+        check_is_fitted(self)
+        device = choose_device(self.device)
+        network = self._network()
+        network.load_state_dict(
+            {k: torch.from_numpy(v) for k, v in self.network_.items()}
+        )
+        batch = stack_pyramids([Pyramid.of_maps(maps, self.stride)], device)
+        with torch.inference_mode():
+            both = network.to(device).eval()(batch.taps, batch.strides, batch.shape)
+        maps_out, labels_out = ([part[0].cpu() for part in found] for found in both)
+        planes = _in_units(maps_out, self.units_[: self.n_maps_])
+        labels = _in_units(labels_out, self.units_[self.n_maps_ :])
+        whole = torch.cat(labels).numpy() if labels else np.empty(0, np.float32)
+        if not planes:
+            return np.empty((*maps.shape, 0), np.float32), whole
+        coarse = torch.cat(planes).permute(1, 2, 0).contiguous().numpy()
+        grid = FeatureMaps([coarse], [(self.stride, self.stride)], maps.shape)
+        if points is not None:
+            return grid.at(points), whole
+        return grid.scores(np.eye(coarse.shape[2], dtype=np.float32)), whole
+
+    def _plan(self, seed: int) -> Plan:
+        augment = Augmentation() if self.augment is True else self.augment or None
+        return Plan(
+            self.stride,
+            self.batch_size,
+            self.n_points,
+            augment,
+            self.finetune,
+            self.class_weight,
+            choose_device(self.device),
+            seed,
+        )
+
+    def _network(self) -> Decoder:
+        return _ARCHITECTURES[self.architecture](
+            self.taps_,
+            self.stride,
+            self.width,
+            self.n_blocks,
+            self.dropout,
+            self.groups_[: self.n_maps_],
+            self.groups_[self.n_maps_ :],
+        )
+
+    def _train(
+        self, network: Decoder, course: Course, weighting: TaskWeighting, seed: int
+    ) -> None:
+        n_epochs = max(self.n_epochs, -(-_FEWEST_STEPS // course.n_steps))
+        own = weighting.start(len(self.groups_), seed)
+        rates = [self.learning_rate, self.backbone_learning_rate, self.learning_rate]
+        decay = self.weight_decay
+        shared = network.shared_parameters() + course.tuned
+        optimiser = torch.optim.AdamW(
+            [
+                {"params": list(network.parameters()), "weight_decay": decay},
+                {"params": course.tuned, "weight_decay": decay},
+                {"params": own, "weight_decay": 0.0},
+            ],
+            lr=self.learning_rate,
+        )
+        cycle = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, rates, total_steps=n_epochs * course.n_steps, pct_start=0.2
+        )
+        self.losses_: list[np.ndarray] = []
+        for epoch in tqdm(
+            range(n_epochs), desc="decoder", disable=not self.verbose, unit="epoch"
+        ):
+            network.train()
+            sums = np.zeros((2, len(self.groups_)))
+            for batch in course.batches(epoch):
+                losses, tasks = course.losses(network, batch)
+                if len(tasks):
+                    optimiser.zero_grad()
+                    weighting.backward(losses, tasks, shared)
+                    optimiser.step()
+                    sums[0, tasks.numpy()] += losses.detach().cpu().numpy()
+                    sums[1, tasks.numpy()] += 1
+                cycle.step()
+            self._note(sums, epoch, weighting)
+        self.n_iter_ = n_epochs
+        self.network_ = {
+            k: v.detach().cpu().numpy().copy() for k, v in network.state_dict().items()
+        }
+
+    def _note(self, sums: np.ndarray, epoch: int, weighting: TaskWeighting) -> None:
+        """Keep an epoch's mean losses; refuse to go on once they are no numbers."""
+        means = np.where(sums[1] > 0, sums[0] / np.maximum(sums[1], 1), np.nan)
+        if not np.isfinite(means[sums[1] > 0]).all():
+            raise ValueError(
+                f"training diverged in epoch {epoch + 1}; lower `learning_rate` "
+                f"(now {self.learning_rate})"
+            )
+        self.losses_.append(means)
+        weighting.after_epoch(means)
+
+
+_FEWEST_STEPS = 300
+_ARCHITECTURES: dict[str, Callable[..., Decoder]] = {"fcn": FCN, "unet": UNet}
+_COUNT = Interval(Integral, 1, None, closed="left")
+_POSITIVE = Interval(Real, 0, None, closed="neither")
+_CONSTRAINTS: dict[str, list] = {
+    "architecture": [StrOptions(set(_ARCHITECTURES))],
+    "width": [_COUNT],
+    "n_blocks": [_COUNT],
+    "stride": [_COUNT],
+    "dropout": [Interval(Real, 0, 1, closed="left")],
+    "learning_rate": [_POSITIVE],
+    "weight_decay": [Interval(Real, 0, None, closed="left")],
+    "n_epochs": [_COUNT],
+    "batch_size": [_COUNT],
+    "n_points": [_COUNT],
+    "augment": [Augmentation, "boolean"],
+    "finetune": [StrOptions({"last", "all"}), None],
+    "backbone_learning_rate": [_POSITIVE],
+    "task_weights": [str, TaskWeighting, "array-like", Mapping],
+    "class_weight": [StrOptions({"sqrt", "balanced"}), None],
+    "device": [str],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
+
+
+def _in_units(scores: Sequence[Tensor], losses: Sequence[tuple]) -> list[Tensor]:
+    """Turn standardised numbers into the targets' units; (size, ...) each."""
+    out = []
+    for part, (scale, shift) in zip(scores, losses, strict=True):
+        beside = (-1, *[1] * (part.ndim - 1))
+        out.append(
+            part * torch.from_numpy(scale).reshape(beside)
+            + torch.from_numpy(shift).reshape(beside)
+        )
+    return out

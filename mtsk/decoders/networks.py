@@ -1,0 +1,255 @@
+"""Decoder networks: taps in, scores of every task at one coarse grid out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mtsk.tasks.columns import ColumnGroup
+
+__all__ = ["FCN", "Decoder", "TapInfo", "UNet"]
+
+
+@dataclass(frozen=True)
+class TapInfo:
+    """What a decoder must know of a tap before it sees one.
+
+    Attributes
+    ----------
+    channels : int
+    stride : float
+        Pixels of the image per cell, at least the decoder's own stride.
+    """
+
+    channels: int
+    stride: float
+
+
+class Residual(nn.Module):
+    """Two 3 × 3 convolutions beside a shortcut (He et al., CVPR 2016)."""
+
+    def __init__(self, width: int, dilation: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.body(x))
+
+
+class Decoder(nn.Module):
+    """What the architectures share: standardised taps in, a small output per task.
+
+    Parameters
+    ----------
+    taps : sequence of TapInfo
+    stride : int
+        Pixels per cell of the scores.
+    width : int
+        Channels that all tasks share.
+    dropout : float
+        Of whole channels (Tompson et al., CVPR 2015).
+    pixel, image : sequence of ColumnGroup
+        Each gets an output layer: a 1 × 1 convolution, or a layer over the means of
+        the shared channels and of the taps.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        taps: Sequence[TapInfo],
+        stride: int,
+        width: int,
+        dropout: float,
+        pixel: Sequence[ColumnGroup],
+        image: Sequence[ColumnGroup],
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        n_channels = sum(tap.channels for tap in taps)
+        self.register_buffer("mean", torch.zeros(n_channels))
+        self.register_buffer("scale", torch.ones(n_channels))
+        self.sizes = [tap.channels for tap in taps]
+        self.dropout = nn.Dropout2d(dropout)
+        self.maps = nn.ModuleList(nn.Conv2d(width, group.size, 1) for group in pixel)
+        self.summary = nn.Sequential(
+            nn.Linear(n_channels, width), nn.ReLU(), nn.Dropout(dropout)
+        )
+        self.labels = nn.ModuleList(nn.Linear(2 * width, group.size) for group in image)
+
+    def trunk(self, taps: list[Tensor], strides: Strides, size: Size) -> Tensor:
+        """Return the shared channels (n, width, h, w) at the decoder's stride."""
+        raise NotImplementedError
+
+    def forward(
+        self, taps: Sequence[Tensor], strides: Strides, shape: Size
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return score maps of the pixel groups and scores of the image groups.
+
+        Parameters
+        ----------
+        taps : sequence of Tensor of shape (n, C, h, w)
+        strides : sequence of (float, float)
+            Pixels per cell, down and across, of each tap.
+        shape : (int, int)
+            Of the images, in pixels.
+
+        Returns
+        -------
+        maps : list of Tensor of shape (n, size, ceil(H / stride), ceil(W / stride))
+        labels : list of Tensor of shape (n, size)
+        """
+        taps = [
+            ((tap - mean[:, None, None]) * scale[:, None, None]).clamp(-_FAR, _FAR)
+            for tap, mean, scale in zip(
+                taps,
+                self.mean.split(self.sizes),
+                self.scale.split(self.sizes),
+                strict=True,
+            )
+        ]
+        size = -(-shape[0] // self.stride), -(-shape[1] // self.stride)
+        shared = self.trunk(taps, strides, size)
+        maps = [layer(self.dropout(shared)).float() for layer in self.maps]
+        if not len(self.labels):
+            return maps, []
+        means = torch.cat([tap.mean(dim=(2, 3)) for tap in taps], dim=1)
+        whole = torch.cat([self.summary(means), shared.mean(dim=(2, 3))], dim=1)
+        return maps, [layer(whole).float() for layer in self.labels]
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that all tasks share."""
+        own = {id(p) for part in (self.maps, self.labels) for p in part.parameters()}
+        return [p for p in self.parameters() if id(p) not in own]
+
+
+class FCN(Decoder):
+    """A fully convolutional decoder (Long, Shelhamer & Darrell, CVPR 2015).
+
+    A 1 × 1 convolution of each tap at its own grid; their sum, interpolated to the
+    decoder's stride, which is a hidden layer over hypercolumns (Hariharan et al., CVPR
+    2015); then residual blocks with dilations 1, 2, 4, … (Yu & Koltun, ICLR 2016).
+    """
+
+    def __init__(
+        self,
+        taps: Sequence[TapInfo],
+        stride: int,
+        width: int,
+        n_blocks: int,
+        dropout: float,
+        pixel: Sequence[ColumnGroup],
+        image: Sequence[ColumnGroup],
+    ) -> None:
+        super().__init__(taps, stride, width, dropout, pixel, image)
+        self.laterals = nn.ModuleList(
+            nn.Conv2d(tap.channels, 2 * width, 1, bias=False) for tap in taps
+        )
+        self.squeeze = nn.Sequential(
+            nn.BatchNorm2d(2 * width),
+            nn.ReLU(),
+            nn.Dropout2d(dropout),
+            nn.Conv2d(2 * width, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        )
+        self.blocks = nn.Sequential(*(Residual(width, 2**i) for i in range(n_blocks)))
+
+    def trunk(self, taps: list[Tensor], strides: Strides, size: Size) -> Tensor:
+        grids: dict[tuple, Tensor] = {}
+        for layer, tap, stride in zip(self.laterals, taps, strides, strict=True):
+            grid = (*tap.shape[2:], *stride)
+            grids[grid] = grids[grid] + layer(tap) if grid in grids else layer(tap)
+        parts = [
+            resample(plane, grid[2:], self.stride, size)
+            for grid, plane in grids.items()
+        ]
+        return self.blocks(self.squeeze(torch.stack(parts).sum(dim=0)))
+
+
+class UNet(Decoder):
+    """From the coarsest taps to the finest, each stride adding its own.
+
+    The expanding path of the U-Net (Ronneberger, Fischer & Brox, MICCAI 2015), with
+    sums in place of concatenation (Lin et al., CVPR 2017) and residual blocks.
+    """
+
+    def __init__(
+        self,
+        taps: Sequence[TapInfo],
+        stride: int,
+        width: int,
+        n_blocks: int,
+        dropout: float,
+        pixel: Sequence[ColumnGroup],
+        image: Sequence[ColumnGroup],
+    ) -> None:
+        super().__init__(taps, stride, width, dropout, pixel, image)
+        self.laterals = nn.ModuleList(
+            nn.Conv2d(tap.channels, width, 1, bias=False) for tap in taps
+        )
+        found = {octave(tap.stride / stride) for tap in taps} | {0}
+        self.levels = sorted(found, reverse=True)
+        self.level_of = [octave(tap.stride / stride) for tap in taps]
+        self.entries = nn.ModuleList(
+            nn.Sequential(nn.BatchNorm2d(width), nn.ReLU()) for _ in self.levels
+        )
+        self.blocks = nn.ModuleList(
+            nn.Sequential(*(Residual(width) for _ in range(n_blocks)))
+            for _ in self.levels
+        )
+
+    def trunk(self, taps: list[Tensor], strides: Strides, size: Size) -> Tensor:
+        above: Tensor | None = None
+        before = 0.0
+        for level, entry, block in zip(
+            self.levels, self.entries, self.blocks, strict=True
+        ):
+            step = float(self.stride * 2**level)
+            cells = -(-size[0] // 2**level), -(-size[1] // 2**level)
+            parts = [
+                resample(layer(tap), its, step, cells)
+                for layer, tap, its, own in zip(
+                    self.laterals, taps, strides, self.level_of, strict=True
+                )
+                if own == level
+            ]
+            if above is not None:
+                parts.append(resample(above, (before, before), step, cells))
+            joined = torch.stack(parts).sum(dim=0)
+            above, before = block(self.dropout(entry(joined))), step
+        assert above is not None
+        return above
+
+
+Strides = Sequence[tuple[float, float]]
+Size = tuple[int, int]
+_FAR = 10.0  # standard deviations; what is further away counts as that far
+
+
+def octave(ratio: float) -> int:
+    """Return the nearest power of two, as its exponent, at least 0."""
+    return max(0, round(torch.tensor(ratio).log2().item()))
+
+
+def resample(x: Tensor, stride: Sequence[float], target: float, size: Size) -> Tensor:
+    """Interpolate (n, C, h, w) from cells of one stride to those of another.
+
+    Cell i of stride s is centred on pixel s·i + (s − 1)/2, as in FeatureMaps, which
+    `torch.nn.functional.interpolate` cannot be told where a last cell reaches beyond
+    the image.
+    """
+    down, across = (s / target for s in stride)
+    if (down, across) == (1, 1) and x.shape[2:] == size:
+        return x
+    return torch.ops.aten.upsample_bilinear2d(x, list(size), False, down, across)

@@ -1,0 +1,75 @@
+"""Taps as a decoder reads them: no finer than its own stride, in tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mtsk.feature_maps import FeatureMaps
+
+__all__ = ["Pyramid", "stack_pyramids"]
+
+
+@dataclass
+class Pyramid:
+    """The taps of one image, or of a batch of images of one size.
+
+    Attributes
+    ----------
+    taps : list of Tensor of shape (n, C, h, w)
+    strides : list of (float, float)
+        Pixels per cell, down and across.
+    shape : (int, int)
+        Of the images, in pixels.
+    """
+
+    taps: list[Tensor]
+    strides: list[tuple[float, float]]
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(
+        cls,
+        outputs: Iterable[tuple[float, float, Tensor]],
+        shape: tuple[int, int],
+        finest: int,
+    ) -> Pyramid:
+        """Take outputs (strides, (n, h, w, C)); average what is finer than wanted."""
+        taps, strides = [], []
+        for down, across, out in outputs:
+            tap = out.permute(0, 3, 1, 2)
+            step = max(1, round(finest / down)), max(1, round(finest / across))
+            if step != (1, 1):
+                tap = functional.avg_pool2d(tap, step, ceil_mode=True)
+            taps.append(tap)
+            strides.append((down * step[0], across * step[1]))
+        return cls(taps, strides, shape)
+
+    @classmethod
+    def of_maps(cls, maps: FeatureMaps, finest: int) -> Pyramid:
+        """Take an image's FeatureMaps, keeping their precision."""
+        found = []
+        for tap, (down, across) in zip(maps.taps, maps.strides, strict=True):
+            found.append((down, across, torch.from_numpy(tap)[None].float()))
+        out = cls.of(found, maps.shape, finest)
+        dtype = torch.from_numpy(maps.taps[0][:0]).dtype
+        out.taps = [tap.to(dtype) for tap in out.taps]
+        return out
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the taps hold."""
+        return sum(tap.nbytes for tap in self.taps)
+
+
+def stack_pyramids(parts: Sequence[Pyramid], device: torch.device) -> Pyramid:
+    """Return one batch of images of one size, single precision."""
+    taps = [
+        torch.cat(own).to(device=device, dtype=torch.float32)
+        for own in zip(*(part.taps for part in parts), strict=True)
+    ]
+    return Pyramid(taps, parts[0].strides, parts[0].shape)
