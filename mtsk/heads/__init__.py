@@ -4,6 +4,7 @@ from mtsk.heads.base import JointHead, JointLinear
 from mtsk.heads.logistic import JointLogistic
 from mtsk.heads.network import SharedLayerNetwork
 from mtsk.heads.per_task import PerTaskHead
+from mtsk.heads.reduced_rank import ReducedRankRidge
 from mtsk.heads.related import RelatedRidge
 from mtsk.heads.ridge import JointRidge
 from mtsk.heads.statistics import Moments
@@ -16,6 +17,7 @@ __all__ = [
     "JointRidge",
     "Moments",
     "PerTaskHead",
+    "ReducedRankRidge",
     "RelatedRidge",
     "SharedLayerNetwork",
     "TaskWeighting",

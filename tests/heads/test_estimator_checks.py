@@ -5,6 +5,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from mtsk.heads import (
     JointLogistic,
     JointRidge,
+    ReducedRankRidge,
     RelatedRidge,
     SharedLayerNetwork,
 )
@@ -42,6 +43,8 @@ def expected_failures(estimator):
         JointLogistic(),
         JointRidge(),
         JointRidge(alpha=1e-3, calibrate=False),
+        ReducedRankRidge(),
+        ReducedRankRidge(alpha=1e-3, rank=1, calibrate=False),
         RelatedRidge(),
         SharedLayerNetwork((16,), random_state=0),
     ],
