@@ -7,6 +7,7 @@ from mtsk.heads.per_task import PerTaskHead
 from mtsk.heads.reduced_rank import ReducedRankRidge
 from mtsk.heads.related import RelatedRidge
 from mtsk.heads.ridge import JointRidge
+from mtsk.heads.selection import JointSelectionRidge
 from mtsk.heads.statistics import Moments
 from mtsk.heads.weighting import TaskWeighting
 
@@ -15,6 +16,7 @@ __all__ = [
     "JointLinear",
     "JointLogistic",
     "JointRidge",
+    "JointSelectionRidge",
     "Moments",
     "PerTaskHead",
     "ReducedRankRidge",
