@@ -125,6 +125,29 @@ def test_the_gap_bounds_what_is_left():
         assert left - 1e-9 <= gap <= 1e-9 + 100 * max(left, size)
 
 
+def test_the_gap_equals_that_of_the_rows():
+    """With the ridge penalty as more rows: ‖t − Zv‖² and the scaled residual's dual."""
+    rng = np.random.default_rng(0)
+    X, T = chosen(rng, 80, d=6, tasks=2)
+    moments = Moments.of(X, T, np.ones(80))
+    problem = selection._Problem(
+        [Equations.of(moments, np.arange(2))], np.array([0.1, 0.1])
+    )
+    Z = np.concatenate(
+        [StandardScaler().fit_transform(X.astype(float)), np.sqrt(8) * np.eye(6)]
+    )
+    t = np.concatenate([StandardScaler().fit_transform(T), np.zeros((6, 2))])
+    V, by = rng.normal(size=(6, 2)), 0.3
+    residual = (t - Z @ V) / np.sqrt(80)
+    pull = 2 * np.linalg.norm(Z.T @ residual, axis=1).max() / np.sqrt(80)
+    dual = 2 * residual * min(1, by / pull)
+    primal = (residual**2).sum() + by * np.linalg.norm(V, axis=1).sum()
+    expected = primal - (dual * t).sum() / np.sqrt(80) + (dual**2).sum() / 4
+    assert pull > by
+    gap = problem.gap(V, problem.gradient(V), by / 2)
+    assert gap == pytest.approx(expected, rel=1e-4)
+
+
 def test_power_iteration_bounds_the_curvature():
     equations, alphas = partly()
     most = max(

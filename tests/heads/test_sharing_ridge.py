@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from mtsk.heads import JointSelectionRidge, ReducedRankRidge, RelatedRidge
+from mtsk.heads import JointRidge, JointSelectionRidge, ReducedRankRidge, RelatedRidge
 from mtsk.heads.ridge import Block
 from mtsk.heads.sharing_ridge import Equations, separate_weights
 from mtsk.heads.statistics import Moments
@@ -87,6 +87,41 @@ def test_the_choice_is_that_of_refits_without_each_fold(head, name, values):
     )
     np.testing.assert_allclose(theirs, errors.sum(axis=1), rtol=2e-3)
     assert getattr(head, f"{name}_") == values[int(errors.sum(axis=1).argmin())]
+
+
+@pytest.mark.parametrize(("head", "name", "values"), HEADS, ids=NAMES)
+def test_where_nothing_is_shared_it_is_the_same_arithmetic(head, name, values):
+    """In float64, where another order of factors would show."""
+    X, Y = table()
+    parts = [
+        (Moments.of(X, Y[:, cols], 1.0 - np.isnan(Y[:, cols[0]])), np.array(cols))
+        for cols in ([0, 2], [1])
+    ]
+    alphas = np.array([0.1, 0.2, 0.3])
+    head = clone(head).set_params(**{name: values[0]})
+    head.n_features_in_ = 6
+    for own, alone in zip(
+        head._solve(parts, alphas), JointRidge()._solve(parts, alphas), strict=True
+    ):
+        np.testing.assert_array_equal(own, alone)
+
+
+@pytest.mark.parametrize(
+    ("errors", "chosen"),
+    [
+        ([1.0 + 1e-8, 1.0, 1.0], 0),
+        ([1.001, 1.0 + 1e-8, 1.0], 1),
+        ([1.001, 1.001, 1.0], 2),
+        ([0.0, 0.0, 0.0], 0),
+    ],
+)
+@pytest.mark.parametrize(("head", "name", "values"), HEADS, ids=NAMES)
+def test_of_equals_what_shares_least(head, name, values, errors, chosen, monkeypatch):
+    X, Y = table()
+    head = clone(head).set_params(**{name: values[::-1]}, calibrate=False, n_folds=2)
+    halves = np.array(errors) / 2
+    monkeypatch.setattr(head, "_held_out_errors", lambda *about: halves)
+    assert getattr(head.fit(X, Y), f"{name}_") == values[chosen]
 
 
 @pytest.mark.parametrize(("head", "name", "values"), HEADS, ids=NAMES)
