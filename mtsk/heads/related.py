@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Self
 
 import numpy as np
 
 from mtsk._resources import one_blas_thread
-from mtsk._validation import Interval, SequenceOf, StrOptions, parameter_error
+from mtsk._validation import Interval
 from mtsk.heads.base import ClassWeight
-from mtsk.heads.ridge import JointRidge, squared_error
-from mtsk.heads.statistics import Moments, inverse_std
+from mtsk.heads.sharing_ridge import Equations, SharingRidge
 from mtsk.tasks.columns import ColumnGroup
 
 __all__ = ["RelatedRidge", "System", "solve_related", "task_covariance"]
@@ -25,10 +23,7 @@ _MAX_TURNS, _MAX_SWEEPS = 30, 200
 
 @dataclass
 class System:
-    """The normal equations of the targets that are labelled on the same rows.
-
-    ``correlation @ v = cross`` is least squares without a penalty, for weights v on
-    standardised features, in units of each target's standard deviation.
+    """Equations in the axes that make their correlation matrix diagonal.
 
     Attributes
     ----------
@@ -48,24 +43,11 @@ class System:
     cols: np.ndarray
 
     @classmethod
-    def of(cls, moments: Moments, cols: np.ndarray) -> System:
-        """Return the equations behind the moments of some rows."""
-        covariance = moments.covariance()
-        scale = inverse_std(np.diag(covariance), moments.x_mean)
-        values, axes = np.linalg.eigh(covariance * scale[:, None] * scale[None, :])
-        cross = moments.cross_covariance() * scale[:, None] / _spread(moments)
-        return cls(values.clip(min=0), axes, axes.T @ cross, cols)
-
-    def weights(self, inner: np.ndarray, moments: Moments) -> np.ndarray:
-        """Return weights on x in the targets' units, (d, k)."""
-        scale = inverse_std(np.diag(moments.covariance()), moments.x_mean)
-        return (self.axes @ inner) * scale[:, None] * _spread(moments)
-
-
-def _spread(moments: Moments) -> np.ndarray:
-    """Return each target's standard deviation, 1 where it is constant."""
-    variance = moments.tt / moments.weight - moments.t_mean**2
-    return np.where(variance > 1e-12, np.sqrt(variance.clip(min=1e-12)), 1.0)
+    def of(cls, equations: Equations) -> System:
+        """Return equations turned into their axes."""
+        values, axes = np.linalg.eigh(equations.correlation)
+        cross = axes.T @ equations.cross
+        return cls(values.clip(min=0), axes, cross, equations.cols)
 
 
 def task_covariance(gram: np.ndarray) -> np.ndarray:
@@ -158,17 +140,25 @@ def _solve_weights(
     return weights
 
 
+def _turned_back(
+    systems: Sequence[System], weights: Sequence[np.ndarray], n_targets: int
+) -> np.ndarray:
+    """Return V, (d, T), from weights in the axes of each system."""
+    V = np.zeros((len(systems[0].values), n_targets))
+    for system, own in zip(systems, weights, strict=True):
+        V[:, system.cols] = system.axes @ own
+    return V
+
+
 def _gram(
     systems: Sequence[System], weights: Sequence[np.ndarray], n_targets: int
 ) -> np.ndarray:
     """Return VᵀV over all systems, whose axes differ."""
-    V = np.zeros((len(systems[0].values), n_targets))
-    for system, own in zip(systems, weights, strict=True):
-        V[:, system.cols] = system.axes @ own
+    V = _turned_back(systems, weights, n_targets)
     return V.T @ V
 
 
-class RelatedRidge(JointRidge):
+class RelatedRidge(SharingRidge):
     """Ridge regression that learns a covariance of tasks.
 
     Multi-task relationship learning (Zhang & Yeung, UAI 2010): with V the weights on
@@ -214,6 +204,9 @@ class RelatedRidge(JointRidge):
     True
     """
 
+    _SHARING, _NUMBERS = "share", ("alpha", "share")
+    _ONE_VALUE = Interval(Real, 0, None, closed="left")
+
     def __init__(
         self,
         alpha: float | Sequence[float] | str = "cv",
@@ -233,94 +226,21 @@ class RelatedRidge(JointRidge):
         )
         self.share = share
 
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        groups: Any = None,
-        memo: Any = None,
-    ) -> Self:
-        """Fit all groups; see `JointRidge.fit`."""
-        self._check_share()
-        return super().fit(X, y, sample_weight, groups, memo)
+    def _strengths(self, n_scores: int) -> list[float]:
+        shares = _SHARES if isinstance(self.share, str) else np.atleast_1d(self.share)
+        return sorted(float(share) for share in shares)
 
-    def _check_share(self) -> None:
-        good = Interval(Real, 0, None, closed="left")
-        options = [good, SequenceOf(good), StrOptions({"cv"})]
-        if not any(option.is_satisfied_by(self.share) for option in options):
-            allowed = "a number >= 0, a sequence of them, or 'cv'"
-            raise parameter_error("share", self, allowed, self.share)
+    def _shared_weights(
+        self, equations: Sequence[Equations], alphas: np.ndarray, strengths: list[float]
+    ) -> list[np.ndarray]:
+        systems = [System.of(each) for each in equations]
+        mean = float(np.exp(np.log(alphas).mean()))
+        out = []
+        for share in strengths:
+            with one_blas_thread():
+                weights, _ = solve_related(systems, alphas, share * mean)
+            out.append(_turned_back(systems, weights, len(alphas)))
+        return out
 
-    def _shares(self) -> list[float]:
-        if isinstance(self.share, str):
-            return list(_SHARES)
-        return [float(s) for s in np.atleast_1d(self.share)]
-
-    def _compares(self, alphas: list[float]) -> bool:
-        return super()._compares(alphas) or len(self._shares()) > 1
-
-    def _prepare_sharing(self, blocks: list[Any], alphas: np.ndarray) -> None:
-        """Choose the strength on held-out folds, of equals the weakest."""
-        shares = sorted(self._shares())
-        self.share_ = shares[0]
-        folds = np.unique(np.concatenate([block.folds for block in blocks]))
-        if len(shares) == 1 or len(folds) < 2:
-            return
-        errors = np.zeros(len(shares))
-        for fold in folds:
-            parts = [(block.without(fold), block.cols) for block in blocks]
-            systems = [System.of(*part) for part in parts]
-            for i, share in enumerate(shares):
-                coef, intercept = _fit_systems(systems, parts, alphas, share)[:2]
-                for block in blocks:
-                    for k, held in zip(block.folds, block.parts, strict=True):
-                        if k == fold and len(block.parts) > 1:
-                            cols = block.cols
-                            each = squared_error(held, coef[:, cols], intercept[cols])
-                            unit = block.whole.weight * _spread(block.whole) ** 2
-                            errors[i] += float((each / unit).sum())
-        self.share_ = shares[int(errors.argmin())]
-
-    def _solve(
-        self, parts: Sequence[tuple[Moments, np.ndarray]], alphas: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        self._check_share()
-        share = float(self.share) if isinstance(self.share, Real) else self.share_
-        if share == 0:
-            coef, intercept = super()._solve(parts, alphas)
-            self.covariance_ = task_covariance(_gram_of(coef, parts))
-            return coef, intercept
-        systems = [System.of(*part) for part in parts]
-        coef, intercept, self.covariance_ = _fit_systems(systems, parts, alphas, share)
-        return coef, intercept
-
-
-def _gram_of(
-    coef: np.ndarray, parts: Sequence[tuple[Moments, np.ndarray]]
-) -> np.ndarray:
-    """Return VᵀV for weights on x in the targets' units."""
-    V = np.zeros_like(coef)
-    for moments, cols in parts:
-        scale = inverse_std(np.diag(moments.covariance()), moments.x_mean)
-        std = np.where(scale > 0, 1 / np.where(scale > 0, scale, 1), 0.0)
-        V[:, cols] = coef[:, cols] * std[:, None] / _spread(moments)
-    return V.T @ V
-
-
-def _fit_systems(
-    systems: Sequence[System],
-    parts: Sequence[tuple[Moments, np.ndarray]],
-    alphas: np.ndarray,
-    share: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (coef, intercept) on x and in the targets' units, and the covariance."""
-    strength = share * float(np.exp(np.log(alphas).mean()))
-    with one_blas_thread():
-        weights, covariance = solve_related(systems, alphas, strength)
-    coef = np.empty((len(systems[0].values), len(alphas)))
-    intercept = np.empty(len(alphas))
-    for system, own, (moments, cols) in zip(systems, weights, parts, strict=True):
-        coef[:, cols] = system.weights(own, moments)
-        intercept[cols] = moments.t_mean - moments.x_mean @ coef[:, cols]
-    return coef, intercept, covariance
+    def _describe(self, V: np.ndarray) -> None:
+        self.covariance_ = task_covariance(V.T @ V)

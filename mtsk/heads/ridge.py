@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from numbers import Integral, Real
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
@@ -40,15 +40,13 @@ _Part = tuple[Moments, np.ndarray]  # and the scores that it is about
 
 def _sums_only(head: JointRidge) -> bool:
     """Tell whether a head needs nothing but sums, and so can learn in pieces."""
-    share = getattr(head, "share", 0.0)
-    if not isinstance(share, Real):
+    values = {name: getattr(head, name) for name in head._NUMBERS}
+    if head.calibrate or not all(isinstance(v, Real) for v in values.values()):
+        names = " and ".join(f"`{name}`" for name in values)
+        got = ", ".join(f"{name}={value!r}" for name, value in values.items())
         raise AttributeError(
-            f"partial_fit of RelatedRidge needs a number as `share`, got {share!r}"
-        )
-    if not isinstance(head.alpha, Real) or head.calibrate:
-        raise AttributeError(
-            f"partial_fit of {type(head).__name__} needs a number as `alpha` and "
-            f"calibrate=False, got alpha={head.alpha!r}, calibrate={head.calibrate!r}"
+            f"partial_fit of {type(head).__name__} needs a number as {names}, and "
+            f"calibrate=False, got {got}, calibrate={head.calibrate!r}"
         )
     return True
 
@@ -105,6 +103,8 @@ class JointRidge(JointLinear):
     array([21.], dtype=float32)
     """
 
+    _NUMBERS: ClassVar[tuple[str, ...]] = ("alpha",)  # what partial_fit cannot choose
+
     def __init__(
         self,
         alpha: float | Sequence[float] | str = "cv",
@@ -148,7 +148,7 @@ class JointRidge(JointLinear):
         ------
         InvalidParameterError, ValueError
         """
-        check_parameters(self, _CONSTRAINTS)
+        self._check_parameters()
         X, Y, weight = self._check_table(X, y, sample_weight)
         T, W = self._targets_and_weights(Y, weight)
         fold = self._folds(len(X), groups)
@@ -159,7 +159,7 @@ class JointRidge(JointLinear):
             recall(
                 memo,
                 [T[:, cols], W[:, cols[0]], fold, cols],
-                partial(_Block, X, T, W, fold, cols),
+                partial(Block, X, T, W, fold, cols),
             )
             for cols in _equal_columns(W)
         ]
@@ -180,12 +180,15 @@ class JointRidge(JointLinear):
         self.intercept_ = intercept.astype(np.float32)
         return self
 
+    def _check_parameters(self) -> None:
+        check_parameters(self, _CONSTRAINTS)
+
     def _compares(self, alphas: list[float]) -> bool:
         """Tell whether anything is chosen on held-out folds."""
         return len(alphas) > 1
 
-    def _prepare_sharing(self, blocks: list[_Block], alphas: np.ndarray) -> None:
-        """Choose what is shared: nothing here, see `RelatedRidge`."""
+    def _prepare_sharing(self, blocks: list[Block], alphas: np.ndarray) -> None:
+        """Choose what is shared: nothing here, see `SharingRidge`."""
 
     def _solve(
         self, parts: Sequence[_Part], alphas: np.ndarray
@@ -226,7 +229,7 @@ class JointRidge(JointLinear):
         ------
         InvalidParameterError, ValueError
         """
-        check_parameters(self, _CONSTRAINTS)
+        self._check_parameters()
         sums = getattr(self, "_sums", {})
         X, Y, weight = self._check_table(X, y, sample_weight, reset=not sums)
         for key, rows, targets in self._class_rows(Y, weight):
@@ -294,7 +297,7 @@ class JointRidge(JointLinear):
             targets.append(one_hot(group, Y[:, columns]))
         return np.concatenate(targets, axis=1), np.concatenate(weights, axis=1)
 
-    def _choose_alphas(self, blocks: list[_Block], alphas: list[float]) -> list[float]:
+    def _choose_alphas(self, blocks: list[Block], alphas: list[float]) -> list[float]:
         if len(alphas) == 1:
             return alphas * len(self.groups_)
         n_scores = sum(g.size for g in self.groups_)
@@ -389,14 +392,21 @@ def solve_ridge(
     correlation = covariance * scale[:, None] * scale[None, :]
     out = []
     for alpha in alphas:
-        system = correlation + alpha * np.eye(len(correlation))
-        try:
-            inner = cho_solve(cho_factor(system), cross * scale[:, None])
-        except LinAlgError:  # rounding made a tiny penalty's system indefinite
-            inner = np.linalg.lstsq(system, cross * scale[:, None], rcond=None)[0]
+        inner = solve_penalised(correlation, alpha, cross * scale[:, None])
         coef = inner * scale[:, None]
         out.append((coef, moments.t_mean - moments.x_mean @ coef))
     return out
+
+
+def solve_penalised(
+    correlation: np.ndarray, alpha: float, right: np.ndarray
+) -> np.ndarray:
+    """Return (correlation + alpha · 1)⁻¹ right, of shape (d, k)."""
+    system = correlation + alpha * np.eye(len(correlation))
+    try:
+        return cho_solve(cho_factor(system), right)
+    except LinAlgError:  # rounding made a tiny penalty's system indefinite
+        return np.linalg.lstsq(system, right, rcond=None)[0]
 
 
 def squared_error(
@@ -411,7 +421,7 @@ def squared_error(
     return total
 
 
-class _Block:
+class Block:
     """Scores whose rows weigh the same, so that one matrix serves them all."""
 
     def __init__(
@@ -440,6 +450,11 @@ class _Block:
         place = np.flatnonzero(self.folds == fold)
         leave = len(place) and len(self.parts) > 1
         return self.whole - self.parts[place[0]] if leave else self.whole
+
+    def held_out(self, fold: int) -> Moments | None:
+        """Return the moments of one fold; None where ``without`` leaves nothing out."""
+        place = np.flatnonzero(self.folds == fold)
+        return self.parts[place[0]] if len(place) and len(self.parts) > 1 else None
 
     def held_out_errors(self, alphas: list[float]) -> np.ndarray:
         """Return each score's squared error on folds left out, (alphas, scores)."""

@@ -96,6 +96,10 @@ class Moments:
         """Weighted mean of the targets."""
         return self.t_sum / self.weight
 
+    def variance(self) -> np.ndarray:
+        """Return the (d,) diagonal of the covariance."""
+        return np.diag(self.xx) / self.weight - (self.x_sum / self.weight) ** 2
+
     def covariance(self) -> np.ndarray:
         """Return the (d, d) weighted covariance (divisor: the weight)."""
         mean = self.x_sum / self.weight

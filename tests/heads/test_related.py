@@ -7,6 +7,7 @@ from sklearn.base import clone
 from mtsk import JointRidge, MultiTaskSegmenter
 from mtsk.heads import RelatedRidge
 from mtsk.heads.related import System, solve_related, task_covariance
+from mtsk.heads.sharing_ridge import Equations
 from mtsk.heads.statistics import Moments
 from mtsk.tasks.columns import ColumnGroup
 from mtsk.testing import toy_images
@@ -22,7 +23,9 @@ def views(rng, n, d=12, tasks=4, noise=1.0):
 
 def systems_of(X, T, rows):
     return [
-        System.of(Moments.of(X, T[:, cols], r.astype(float)), np.array(cols))
+        System.of(
+            Equations.of(Moments.of(X, T[:, cols], r.astype(float)), np.array(cols))
+        )
         for cols, r in rows
     ]
 
