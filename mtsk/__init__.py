@@ -22,6 +22,7 @@ _HOME = {
     "SharedLayerNetwork": "mtsk.heads",
     "Structure": "mtsk.structure",
     "SuperpixelCRF": "mtsk.crf",
+    "TaskRelatedness": "mtsk.relatedness",
     "superpixel_oracle": "mtsk.oracle",
     "task_scorer": "mtsk.metrics",
 }

@@ -25,6 +25,7 @@ LEVELS = [
     {"cache"},
     {"features"},
     {"heads"},
+    {"relatedness"},
     {"pictures", "tables", "task_scores", "weak_labels"},
     {"structure", "context"},
     {"nested"},
