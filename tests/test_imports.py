@@ -17,7 +17,9 @@ LEVELS = [
     {"_validation", "_resources"},
     {"images", "targets"},
     {"tasks"},
+    {"displays"},
     {"metrics", "datasets"},
+    {"sharing"},
     {"crf"},
     {"superpixels"},
     {"backbones"},
@@ -32,7 +34,7 @@ LEVELS = [
     {"learning"},
     {"predicting"},
     {"segmenter"},
-    {"oracle"},
+    {"oracle", "inspection"},
     {"testing"},
 ]
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
