@@ -8,6 +8,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mtsk import JointRidge, TaskRelatedness
 from mtsk.heads import RelatedRidge
+from mtsk.relatedness.methods import joint_correlation
 from mtsk.relatedness.sample import deal, leading_axes
 from mtsk.tasks import ColumnGroup
 
@@ -28,7 +29,7 @@ def related(method="weights", **keywords):
     return TaskRelatedness(method, **keywords)
 
 
-@parametrize_with_checks([TaskRelatedness(m, n_bootstrap=3) for m in METHODS[:1]])
+@parametrize_with_checks([TaskRelatedness(m, n_bootstrap=3) for m in METHODS])
 def test_conforms(estimator, check):
     check(estimator)
 
@@ -173,6 +174,26 @@ def test_two_classes_are_one_score_with_a_sign():
     assert found.relatedness_[0, 1] == pytest.approx(-1, abs=1e-4)
 
 
+def test_the_second_of_two_classes_is_the_one_that_counts():
+    _, X, groups = images(7)
+    Y = np.c_[X[:, 0] > 0, X[:, 0]].astype(float)
+    columns = [ColumnGroup("nominal", 2), REAL]
+    for method in ("weights", "covariance"):
+        found = related(method, columns=columns).fit(X, Y, groups)
+        assert found.relatedness_[0, 1] > 0.7
+
+
+def test_residuals_are_weighed_and_centred_on_the_joint_rows():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(5, 1, (2, 50, 1)) + rng.normal(size=(50, 1))
+    a[3], b[4] = np.nan, np.nan
+    weight = rng.integers(0, 3, 50)
+    both = np.repeat(np.c_[a, b], weight, axis=0)
+    both = both[~np.isnan(both).any(axis=1)]
+    found = joint_correlation(a, b, weight.astype(float))
+    assert found == pytest.approx(np.corrcoef(both.T)[0, 1])
+
+
 def test_a_task_that_does_not_vary_is_nan():
     _, X, groups = images(8)
     Y = np.c_[X[:, :2], np.full(len(X), 3.0)]
@@ -251,6 +272,16 @@ def test_more_images_narrow_the_interval():
         return found.upper_[0, 1] - found.lower_[0, 1]
 
     assert width(320) < 0.6 * width(20)
+
+
+def test_weights_are_fitted_anew_to_each_draw():
+    def width(noise):
+        rng, X, groups = images(12)
+        y = X[:, :2] + noise * rng.normal(size=(len(X), 2))
+        found = related(n_bootstrap=40).fit(X, y, groups)
+        return found.upper_[0, 1] - found.lower_[0, 1]
+
+    assert width(5) > 2 * width(0.1)
 
 
 def test_images_are_drawn_not_rows():

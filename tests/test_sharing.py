@@ -120,6 +120,11 @@ def test_without_tasks_more_is_better():
     assert by_task(report, "metric")["a"] is None
 
 
+def test_rounding_is_no_difference():
+    assert set(by_task(compare({("b", "a"): 1e-7}), "difference").values()) == {0.0}
+    assert by_task(compare({("b", "a"): 1e-5}), "verdict")["a"] == "gains"
+
+
 def test_all_tasks_that_pay_are_trained_alone():
     gives = {(i, j): -0.1 for i in "abc" for j in "abc" if i != j}
     report = compare(gives)
@@ -206,7 +211,7 @@ def test_larger_budgets_add_images_and_tasks_keep_their_own():
     joint = [f["Y"] for f in FITS if len(f["Y"].task_names) == 3][:3]
     kept = [[{e for e in Y[n] if e is not None} for n in "abc"] for Y in joint]
     assert [len(k[0]) for k in kept] == [2, 5, 12]
-    assert kept[0][0] < kept[1][0] < kept[2][0]
+    assert all(kept[0][t] < kept[1][t] < kept[2][t] for t in range(3))
     assert kept[1][0] != kept[1][1]
 
 
@@ -306,6 +311,17 @@ def test_a_group_of_three_gains_the_mean_of_its_pairs():
     pairs[3, :3] = -0.3
     parts = best_partition(pairs, np.full(4, -1.0))
     assert sorted(map(sorted, parts)) in ([[0, 1, 2], [3]],)
+
+
+def test_a_third_task_that_adds_little_is_left_out():
+    # Together they gain 0.6 over 3 pairs, which is 0.3 for 3 tasks; 0 and 1 gain 0.4.
+    pairs = np.zeros((4, 4))
+    pairs[:3, :3] = 0.05
+    pairs[0, 1] = pairs[1, 0] = 0.2
+    pairs[3, :3] = -0.3
+    np.fill_diagonal(pairs, 0)
+    parts = best_partition(pairs, np.full(4, -1.0))
+    assert sorted(map(sorted, parts)) == [[0, 1], [2], [3]]
 
 
 def test_many_tasks_are_merged_greedily():

@@ -14,7 +14,7 @@ from mtsk.heads.ridge import one_hot, penalties, solve_ridge
 from mtsk.relatedness.sample import Sample
 from mtsk.tasks.columns import ColumnGroup
 
-__all__ = ["STATISTICS", "Fits", "Statistic"]
+__all__ = ["STATISTICS", "Fits", "Statistic", "joint_correlation"]
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 """From weights of rows to a matrix (T, T)."""
@@ -140,13 +140,13 @@ def _by_residual(sample: Sample, fits: Fits) -> Statistic:
         out = np.ones((len(left), len(left)))
         for i, a in enumerate(left):
             for j, b in enumerate(left[:i]):
-                out[i, j] = out[j, i] = _joint_correlation(a, b, weight)
+                out[i, j] = out[j, i] = joint_correlation(a, b, weight)
         return out
 
     return statistic
 
 
-def _joint_correlation(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> float:
+def joint_correlation(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> float:
     """Return the root of RV, or r, of two tables over the rows that are whole."""
     both = np.c_[a, b]
     rows = ~np.isnan(both).any(axis=1) & (weight > 0)

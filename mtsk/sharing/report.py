@@ -15,6 +15,7 @@ from mtsk.sharing.grouping import best_partition
 
 __all__ = ["Budget", "Group", "Job", "SharingReport"]
 
+_ROUNDING = 1e-6  # of a score: scores are made in float32
 Group = tuple[str, ...]
 Budget = int | None
 
@@ -41,6 +42,8 @@ class SharingReport:
     confidence : float, default=0.95
     overlap : float, default=0
         n_test / n_train where repeats are folds; 0 where the test part is given.
+
+    Differences of less than a millionth of a score are rounding, and count as 0.
 
     Attributes
     ----------
@@ -113,7 +116,9 @@ class SharingReport:
         """Return what a task gained in each repeat; more is better."""
         name = self.metrics.get(task)
         error = name is not None and less_is_better(name)
-        better = self._of(task, group, budget) - self._of(task, (task,), budget)
+        alone = self._of(task, (task,), budget)
+        better = self._of(task, group, budget) - alone
+        better[np.abs(better) <= _ROUNDING * np.abs(alone)] = 0
         return -better if error else better
 
     def _scale(self, task: str, budget: Budget) -> float:
@@ -125,8 +130,6 @@ class SharingReport:
         n = len(values)
         mean, spread = float(values.mean()), float(values.std(ddof=1))
         reach = float(student.ppf(0.5 + self.confidence / 2, n - 1))
-        # Rounding alone is no spread, and no difference either.
-        mean = 0.0 if np.allclose(values, 0, atol=1e-12) else mean
         reach *= spread * np.sqrt(1 / n + self._overlap)
         return mean, mean - reach, mean + reach
 
@@ -237,10 +240,10 @@ class SharingReport:
     def _summary(self, budget: Budget) -> str:
         labels = "all labels" if budget is None else f"{budget} labelled images a task"
         m, advice = self.delta_m[budget], self.recommendation[budget]
-        ends = f"[{m['lower']:+.1f}, {m['upper']:+.1f}]"
+        ends = f"[{m['lower']:+z.1f}, {m['upper']:+z.1f}]"
         words = [f"train together: {', '.join(g)}" for g in advice["together"]]
         words += [f"alone: {', '.join(advice['alone'])}"] * bool(advice["alone"])
-        return f"{labels}: Δm {m['value']:+.1f} % {ends}; {'; '.join(words)}"
+        return f"{labels}: Δm {m['value']:+z.1f} % {ends}; {'; '.join(words)}"
 
     def _cells(self, budget: Budget) -> Iterator[list[str]]:
         for row in self.rows:
@@ -250,8 +253,8 @@ class SharingReport:
                     row["metric"] or "",
                     f"{row['separate']:.4f}",
                     f"{row['joint']:.4f}",
-                    f"{100 * row['gain']:+.1f}",
-                    f"[{100 * row['lower']:+.1f}, {100 * row['upper']:+.1f}]",
+                    f"{100 * row['gain']:+z.1f}",
+                    f"[{100 * row['lower']:+z.1f}, {100 * row['upper']:+z.1f}]",
                     row["verdict"],
                 ]
 
