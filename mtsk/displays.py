@@ -142,7 +142,7 @@ class TaskRelatednessDisplay:
             ``z`` writes 0.00 for −0.00.
         tree : bool, default=True
             Whether tasks are put in the order of a tree, drawn above: average linkage
-            of 1 − |r|, of directed gains 1 − the mean of both ways, those below 0
+            of ``1 − |r|``, of directed gains 1 − the mean of both ways, those below 0
             and NaN taken as 0.
         colorbar : bool, default=True
         im_kw, text_kw : dict, default=None
