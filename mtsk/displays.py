@@ -261,12 +261,9 @@ class TaskRelatednessDisplay:
             self.ax_.set(xlabel="to task", ylabel="from task")
 
     def _plot_beside(self, links: np.ndarray | None, colorbar: bool) -> None:
-        from mpl_toolkits.axes_grid1 import make_axes_locatable
-
-        beside = make_axes_locatable(self.ax_)
         self.dendrogram_ax_ = None
         if links is not None:
-            above = beside.append_axes("top", size=0.6, pad=0.08)
+            above = self.ax_.inset_axes((0, 1.02, 1, 0.25))
             dendrogram(
                 links,
                 ax=above,
@@ -277,7 +274,7 @@ class TaskRelatednessDisplay:
             above.set_axis_off()
             self.dendrogram_ax_ = above
         if colorbar:
-            side = beside.append_axes("right", size=0.15, pad=0.12)
+            side = self.ax_.inset_axes((1.03, 0, 0.05, 1))
             bar = self.figure_.colorbar(self.im_, cax=side)
             bar.set_label("relative fall of loss" if self.directed else "relatedness")
             bar.outline.set_visible(False)

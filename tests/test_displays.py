@@ -77,8 +77,8 @@ def test_without_a_tree_the_order_is_as_given():
     drawn = display().plot(tree=False, colorbar=False)
     assert drawn.order_.tolist() == [0, 1, 2]
     assert drawn.dendrogram_ax_ is None
-    assert len(drawn.figure_.axes) == 1
-    assert len(display().plot().figure_.axes) == 3
+    assert len(drawn.ax_.child_axes) == 0
+    assert len(display().plot().ax_.child_axes) == 2
 
 
 def test_cells_whose_interval_covers_0_are_marked():
