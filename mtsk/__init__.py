@@ -22,9 +22,15 @@ _HOME = {
     "PerTaskHead": "mtsk.heads",
     "PixelCRF": "mtsk.crf",
     "SharedLayerNetwork": "mtsk.heads",
+    "SharingDisplay": "mtsk.displays",
+    "SharingReport": "mtsk.sharing",
     "Structure": "mtsk.structure",
     "SuperpixelCRF": "mtsk.crf",
+    "TaskRelatedness": "mtsk.relatedness",
+    "TaskRelatednessDisplay": "mtsk.displays",
+    "compare_sharing": "mtsk.sharing",
     "superpixel_oracle": "mtsk.oracle",
+    "task_table": "mtsk.inspection",
     "task_scorer": "mtsk.metrics",
 }
 _MODULES = (

@@ -23,6 +23,7 @@ __all__ = [
     "class_table",
     "confusion",
     "iou_per_class",
+    "less_is_better",
     "mean_iou",
     "metric_names",
     "task_metric",
@@ -343,6 +344,28 @@ _LESS_IS_BETTER = ("rmse", "mae")
 def metric_names() -> list[str]:
     """Return the names that `task_metric` knows."""
     return list(_METRICS)
+
+
+def less_is_better(name: str) -> bool:
+    """Tell whether a metric is an error, of which less is better.
+
+    Parameters
+    ----------
+    name : str
+        One of `metric_names`.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    ValueError
+        Where there is no such metric.
+    """
+    if name not in _METRICS:
+        raise ValueError(f"no metric {name!r}; the metrics are {list(_METRICS)}")
+    return name in _LESS_IS_BETTER
 
 
 def task_metric(task: Task, name: str | None = None) -> Any:

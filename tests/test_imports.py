@@ -17,7 +17,9 @@ LEVELS = [
     {"_validation", "_resources"},
     {"images", "targets", "augmentation"},
     {"tasks"},
+    {"displays"},
     {"metrics", "datasets"},
+    {"sharing"},
     {"crf"},
     {"superpixels"},
     {"backbones"},
@@ -26,6 +28,7 @@ LEVELS = [
     {"features"},
     {"heads"},
     {"decoders"},
+    {"relatedness"},
     {"pictures", "tables", "task_scores", "weak_labels"},
     {"decoder_learning"},
     {"structure", "context"},
@@ -33,7 +36,7 @@ LEVELS = [
     {"learning"},
     {"predicting"},
     {"segmenter"},
-    {"oracle"},
+    {"oracle", "inspection"},
     {"testing"},
 ]
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

@@ -27,6 +27,7 @@ __all__ = [
     "ClassWeight",
     "JointHead",
     "JointLinear",
+    "JointTable",
     "Memo",
     "check_codes",
     "class_weights",
@@ -83,8 +84,8 @@ def recall(
     return entry
 
 
-class JointHead(BaseEstimator):
-    """Base of the heads that give all column groups' scores at once.
+class JointTable(BaseEstimator):
+    """Base of what learns from a coded table of targets, NaN where missing.
 
     Attributes
     ----------
@@ -97,53 +98,6 @@ class JointHead(BaseEstimator):
     groups_: list[ColumnGroup]
     classes_: list[Any]
     _flat: bool
-
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Return the scores of every group, side by side, (n_samples, n_scores)."""
-        raise NotImplementedError
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Return probabilities of classes and labels (and the numbers of real columns).
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_scores)
-        """
-        scores = self.decision_function(X)
-        squash = {"nominal": softmax, "binary": lambda s, axis: expit(s)}
-        for group, part in zip(self.groups_, score_slices(self.groups_), strict=True):
-            if group.kind in squash:
-                scores[:, part] = squash[group.kind](scores[:, part], axis=1)
-        return scores
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Return a table like the ``y`` of ``fit``.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,) or (n_samples, n_columns)
-        """
-        scores = self.decision_function(X)
-        parts = []
-        for group, part, classes in zip(
-            self.groups_, score_slices(self.groups_), self.classes_, strict=True
-        ):
-            score = scores[:, part]
-            if group.kind == "nominal":
-                code = score.argmax(axis=1)[:, None]
-                parts.append(code.astype(float) if classes is None else classes[code])
-            else:
-                parts.append((score > 0) * 1.0 if group.kind == "binary" else score)
-        table = np.concatenate(parts, axis=1)
-        return table[:, 0] if self._flat else table
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -229,6 +183,57 @@ class JointHead(BaseEstimator):
                 raise ValueError("y has labels that the first call did not have")
             codes[:, j] = place
         return codes
+
+
+class JointHead(JointTable):
+    """Base of the heads that give all column groups' scores at once."""
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return the scores of every group, side by side, (n_samples, n_scores)."""
+        raise NotImplementedError
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return probabilities of classes and labels (and the numbers of real columns).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_scores)
+        """
+        scores = self.decision_function(X)
+        squash = {"nominal": softmax, "binary": lambda s, axis: expit(s)}
+        for group, part in zip(self.groups_, score_slices(self.groups_), strict=True):
+            if group.kind in squash:
+                scores[:, part] = squash[group.kind](scores[:, part], axis=1)
+        return scores
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return a table like the ``y`` of ``fit``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_columns)
+        """
+        scores = self.decision_function(X)
+        parts = []
+        for group, part, classes in zip(
+            self.groups_, score_slices(self.groups_), self.classes_, strict=True
+        ):
+            score = scores[:, part]
+            if group.kind == "nominal":
+                code = score.argmax(axis=1)[:, None]
+                parts.append(code.astype(float) if classes is None else classes[code])
+            else:
+                parts.append((score > 0) * 1.0 if group.kind == "binary" else score)
+        table = np.concatenate(parts, axis=1)
+        return table[:, 0] if self._flat else table
 
 
 class JointLinear(JointHead):

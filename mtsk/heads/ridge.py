@@ -337,9 +337,7 @@ class JointRidge(JointLinear):
         return coef, intercept
 
     def _alphas(self) -> list[float]:
-        if isinstance(self.alpha, str):
-            return [10.0**p for p in range(-5, 1)]
-        return [float(a) for a in np.atleast_1d(self.alpha)]
+        return penalties(self.alpha)
 
     def _folds(self, n_rows: int, groups: Any) -> np.ndarray:
         """Return the fold of each row; groups are dealt out in order of appearance."""
@@ -363,6 +361,13 @@ _CONSTRAINTS: dict[str, list] = {
     "columns": COLUMNS,
     "n_folds": [Interval(Integral, 2, None, closed="left")],
 }
+
+
+def penalties(alpha: float | Sequence[float] | str) -> list[float]:
+    """Return the penalties to choose from, 1e-5 … 1 for ``"cv"``."""
+    if isinstance(alpha, str):
+        return [10.0**p for p in range(-5, 1)]
+    return [float(a) for a in np.atleast_1d(alpha)]
 
 
 def one_hot(group: ColumnGroup, Y: np.ndarray) -> np.ndarray:

@@ -1,0 +1,442 @@
+"""Pictures of what was found: how tasks are related, and what sharing bought.
+
+Importing this file does not load matplotlib (the optional extra ``[plot]``); ``plot``
+does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from scipy.cluster.hierarchy import dendrogram, leaves_list, linkage
+from scipy.spatial.distance import squareform
+from sklearn.utils.validation import check_is_fitted
+
+from mtsk._validation import parameter_error
+
+__all__ = ["SharingDisplay", "TaskRelatednessDisplay"]
+
+_GREY = "0.45"
+_MARKERS = "osD^vPX"
+
+
+def _axes(ax: Any, owner: object) -> Any:
+    """Return axes to draw on, new ones for None."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            f"{type(owner).__name__}.plot needs matplotlib: "
+            'python -m pip install "mtsk[plot]"'
+        ) from error
+    return plt.subplots(layout="constrained")[1] if ax is None else ax
+
+
+class TaskRelatednessDisplay:
+    """A matrix of related tasks, as a heat map under a tree of the tasks.
+
+    Hatched cells with grey numbers are those whose interval covers 0: no relation was
+    shown. Orange is below 0 and purple above, which colour-blind readers tell apart;
+    in grey the shade is the size and the number has the sign.
+
+    Parameters
+    ----------
+    relatedness : ndarray of shape (T, T)
+        Row i, column j: from task i to task j.
+    lower, upper : ndarray of shape (T, T), default=None
+        Intervals. None marks nothing.
+    task_names : sequence of str, default=None
+        None is ``"task 0"`` and so on.
+    directed : bool, default=False
+        Whether entries are gains from a row's task to a column's, not correlations.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    im_ : matplotlib AxesImage
+    text_ : ndarray of matplotlib Text, shape (T, T)
+        In the order drawn.
+    marks_ : list of matplotlib Rectangle
+        Of the cells whose interval covers 0.
+    dendrogram_ax_ : matplotlib Axes or None
+    order_ : ndarray of int, shape (T,)
+        Which task stands at each place.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mtsk import TaskRelatednessDisplay
+    >>> matrix = np.array([[1, 0.1, 0.8], [0.1, 1, 0.2], [0.8, 0.2, 1]])
+    >>> display = TaskRelatednessDisplay(matrix, task_names=["ink", "sky", "edges"])
+    >>> display.plot().order_  # doctest: +SKIP
+    array([1, 0, 2])
+    """
+
+    def __init__(
+        self,
+        relatedness: np.ndarray,
+        *,
+        lower: np.ndarray | None = None,
+        upper: np.ndarray | None = None,
+        task_names: Sequence[str] | None = None,
+        directed: bool = False,
+    ) -> None:
+        self.relatedness = relatedness
+        self.lower = lower
+        self.upper = upper
+        self.task_names = task_names
+        self.directed = directed
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, *, ax: Any = None, **style: Any) -> Self:
+        """Draw what a `TaskRelatedness` found.
+
+        Parameters
+        ----------
+        estimator : TaskRelatedness
+            Fitted.
+        ax : matplotlib Axes, default=None
+        **style
+            As for `plot`.
+
+        Returns
+        -------
+        TaskRelatednessDisplay
+
+        Raises
+        ------
+        NotFittedError, ImportError
+        """
+        check_is_fitted(estimator, "relatedness_")
+        return cls(
+            estimator.relatedness_,
+            lower=estimator.lower_,
+            upper=estimator.upper_,
+            task_names=estimator.task_names_,
+            directed=estimator.method == "transfer",
+        ).plot(ax=ax, **style)
+
+    def plot(
+        self,
+        *,
+        ax: Any = None,
+        cmap: Any = "PuOr",
+        values_format: str = "z.2f",
+        tree: bool = True,
+        colorbar: bool = True,
+        im_kw: Mapping[str, Any] | None = None,
+        text_kw: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None makes a figure.
+        cmap : str or matplotlib Colormap, default="PuOr"
+            Diverging; 0 is at its middle.
+        values_format : str, default="z.2f"
+            ``z`` writes 0.00 for −0.00.
+        tree : bool, default=True
+            Whether tasks are put in the order of a tree, drawn above: average linkage
+            of ``1 − |r|``, of directed gains 1 − the mean of both ways, those below 0
+            and NaN taken as 0.
+        colorbar : bool, default=True
+        im_kw, text_kw : dict, default=None
+            For ``imshow`` and the numbers' ``text``.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        ValueError
+            Where shapes do not fit.
+        """
+        matrix, names = self._checked()
+        self.ax_ = _axes(ax, self)
+        self.figure_ = self.ax_.figure
+        links = _links(matrix, self.directed) if tree and len(matrix) > 1 else None
+        self.order_ = np.arange(len(matrix)) if links is None else leaves_list(links)
+        self._plot_cells(matrix, cmap, values_format, im_kw or {}, text_kw or {})
+        self._plot_marks()
+        self._name_axes([names[i] for i in self.order_])
+        self._plot_beside(links, colorbar)
+        return self
+
+    def _checked(self) -> tuple[np.ndarray, list[str]]:
+        matrix = np.asarray(self.relatedness, float)
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
+            raise parameter_error("relatedness", self, "of shape (T, T)", matrix.shape)
+        for name in ("lower", "upper"):
+            value = getattr(self, name)
+            if value is not None and np.shape(value) != matrix.shape:
+                allowed = f"of shape {matrix.shape}, or None"
+                raise parameter_error(name, self, allowed, np.shape(value))
+        names = self.task_names
+        names = [f"task {i}" for i in range(len(matrix))] if names is None else names
+        if len(names) != len(matrix):
+            raise parameter_error("task_names", self, f"{len(matrix)} names", names)
+        return matrix, [str(name) for name in names]
+
+    def _ordered(self, matrix: Any) -> np.ndarray:
+        return np.asarray(matrix, float)[np.ix_(self.order_, self.order_)]
+
+    def _plot_cells(
+        self,
+        matrix: np.ndarray,
+        cmap: Any,
+        values_format: str,
+        im_kw: Mapping[str, Any],
+        text_kw: Mapping[str, Any],
+    ) -> None:
+        shown = self._ordered(matrix)
+        largest = np.nanmax(np.abs(shown), initial=1e-12) if self.directed else 1.0
+        style = {"cmap": cmap, "vmin": -largest, "vmax": largest, **im_kw}
+        self.ax_.set_facecolor("0.92")  # what NaN leaves to be seen
+        self.im_ = self.ax_.imshow(shown, **style)
+        self.text_ = np.empty(shown.shape, object)
+        for (i, j), value in np.ndenumerate(shown):
+            self.text_[i, j] = self.ax_.text(
+                j,
+                i,
+                "–" if np.isnan(value) else format(value, values_format),
+                **{
+                    "ha": "center",
+                    "va": "center",
+                    "color": self._ink(value),
+                    **text_kw,
+                },
+            )
+
+    def _ink(self, value: float) -> str:
+        """Return black or white, whichever is read better on a value's colour."""
+        if np.isnan(value):
+            return _GREY
+        red, green, blue, _ = self.im_.cmap(self.im_.norm(value))
+        light = 0.299 * red + 0.587 * green + 0.114 * blue
+        return "black" if light > 0.5 else "white"
+
+    def _plot_marks(self) -> None:
+        """Hatch the cells whose interval covers 0, and grey their numbers."""
+        from matplotlib.patches import Rectangle
+
+        self.marks_ = []
+        if self.lower is None or self.upper is None:
+            return
+        covers = (self._ordered(self.lower) <= 0) & (self._ordered(self.upper) >= 0)
+        if self.directed:  # a task tells itself nothing, which needs no mark
+            np.fill_diagonal(covers, False)
+        for i, j in np.argwhere(covers):
+            mark = Rectangle(
+                (j - 0.5, i - 0.5),
+                1,
+                1,
+                fill=False,
+                hatch="///",
+                edgecolor="0.75",
+                linewidth=0,
+            )
+            self.marks_.append(self.ax_.add_patch(mark))
+            self.text_[i, j].set(
+                color=_GREY,
+                bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none"},
+            )
+
+    def _name_axes(self, names: list[str]) -> None:
+        places = range(len(names))
+        self.ax_.set_xticks(
+            places, names, rotation=45, ha="right", rotation_mode="anchor"
+        )
+        self.ax_.set_yticks(places, names)
+        self.ax_.tick_params(length=0)
+        self.ax_.spines[:].set_visible(False)
+        if self.directed:
+            self.ax_.set(xlabel="to task", ylabel="from task")
+
+    def _plot_beside(self, links: np.ndarray | None, colorbar: bool) -> None:
+        self.dendrogram_ax_ = None
+        if links is not None:
+            above = self.ax_.inset_axes((0, 1.02, 1, 0.25))
+            dendrogram(
+                links,
+                ax=above,
+                no_labels=True,
+                color_threshold=0,
+                above_threshold_color="0.3",
+            )
+            above.set_axis_off()
+            self.dendrogram_ax_ = above
+        if colorbar:
+            side = self.ax_.inset_axes((1.03, 0, 0.05, 1))
+            bar = self.figure_.colorbar(self.im_, cax=side)
+            bar.set_label("relative fall of loss" if self.directed else "relatedness")
+            bar.outline.set_visible(False)
+
+
+def _links(matrix: np.ndarray, directed: bool) -> np.ndarray:
+    """Return the average linkage of tasks, by how far they are from related."""
+    near = np.nan_to_num(matrix)
+    near = near.clip(0, 1) if directed else np.abs(near).clip(max=1)
+    far = 1 - (near + near.T) / 2
+    np.fill_diagonal(far, 0)
+    return linkage(squareform(far, checks=False), "average", optimal_ordering=True)
+
+
+class SharingDisplay:
+    """What each task gains from training with the others: a dot and its interval.
+
+    Filled dots are differences that were shown, hollow ones are not. Budgets of labels
+    differ in marker as well as in colour.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        With ``task``, ``budget``, ``gain``, ``lower``, ``upper`` (fractions) and
+        ``verdict``, as ``SharingReport.rows``.
+    delta_m : mapping of budget to dict, default=None
+        With ``value``, ``lower``, ``upper`` (percent), as ``SharingReport.delta_m``.
+        None draws none.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    lines_ : list of matplotlib ErrorbarContainer
+        One a budget.
+    legend_ : matplotlib Legend or None
+
+    Examples
+    --------
+    >>> from mtsk import SharingDisplay
+    >>> row = {"task": "edges", "budget": None, "gain": 0.04, "lower": 0.01}
+    >>> display = SharingDisplay([row | {"upper": 0.07, "verdict": "gains"}])
+    >>> display.plot().ax_.get_xlabel()  # doctest: +SKIP
+    'gain of training together, %'
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        delta_m: Mapping[Any, Mapping[str, float]] | None = None,
+    ) -> None:
+        self.rows = rows
+        self.delta_m = delta_m
+
+    @classmethod
+    def from_report(cls, report: Any, *, ax: Any = None, **style: Any) -> Self:
+        """Draw what `compare_sharing` returned.
+
+        Parameters
+        ----------
+        report : SharingReport
+        ax : matplotlib Axes, default=None
+        **style
+            As for `plot`.
+
+        Returns
+        -------
+        SharingDisplay
+
+        Raises
+        ------
+        ImportError
+        """
+        return cls(report.rows, report.delta_m).plot(ax=ax, **style)
+
+    def plot(self, *, ax: Any = None, line_kw: Mapping[str, Any] | None = None) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            None makes a figure.
+        line_kw : dict, default=None
+            For ``errorbar``.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        ValueError
+            Without rows.
+        """
+        if not len(self.rows):
+            raise parameter_error("rows", self, "at least one row", self.rows)
+        self.ax_ = _axes(ax, self)
+        self.figure_ = self.ax_.figure
+        tasks = list(dict.fromkeys(row["task"] for row in self.rows))
+        budgets = list(dict.fromkeys(row["budget"] for row in self.rows))
+        shift = (np.arange(len(budgets)) - (len(budgets) - 1) / 2) * 0.6 / len(budgets)
+        self.lines_ = [
+            self._plot_budget(budget, i, tasks, shift[i], line_kw or {})
+            for i, budget in enumerate(budgets)
+        ]
+        self._dress(tasks, budgets)
+        return self
+
+    def _plot_budget(
+        self,
+        budget: Any,
+        place: int,
+        tasks: list[str],
+        shift: float,
+        line_kw: Mapping[str, Any],
+    ) -> Any:
+        """Draw a budget's intervals, and its dots by whether they were shown."""
+        rows = [row for row in self.rows if row["budget"] == budget]
+        found = [
+            (tasks.index(r["task"]), r["gain"], r["lower"], r["upper"]) for r in rows
+        ]
+        if self.delta_m is not None:
+            mean = self.delta_m[budget]
+            value, lower, upper = (mean[k] / 100 for k in ("value", "lower", "upper"))
+            found.append((len(tasks), value, lower, upper))
+        y, *ends = np.array(found, float).T
+        y += shift
+        gain, low, high = 100 * np.stack(ends)
+        shown = (low > 0) | (high < 0)
+        style = {
+            "fmt": _MARKERS[place % len(_MARKERS)],
+            "color": _colour(place),
+            "capsize": 2,
+            "markerfacecolor": "none",
+            "label": "all labels" if budget is None else f"{budget} images a task",
+            **line_kw,
+        }
+        spread = np.abs(np.stack([gain - low, high - gain]))
+        line = self.ax_.errorbar(gain, y, xerr=spread, **style)
+        self.ax_.plot(gain[shown], y[shown], style["fmt"], color=style["color"])
+        return line
+
+    def _dress(self, tasks: list[str], budgets: list[Any]) -> None:
+        names = list(tasks)
+        if self.delta_m is not None:
+            names.append("mean (Δm)")
+            self.ax_.axhline(len(tasks) - 0.5, color="0.8", linewidth=0.8, zorder=0)
+        self.ax_.axvline(0, color="0.3", linewidth=0.8, zorder=0)
+        self.ax_.set_yticks(range(len(names)), names)
+        self.ax_.set_ylim(len(names) - 0.5, -0.5)
+        self.ax_.set_xlabel("gain of training together, %")
+        self.ax_.spines[["top", "right"]].set_visible(False)
+        self.legend_ = None
+        if len(budgets) > 1:
+            self.legend_ = self.ax_.legend(
+                title="labels", frameon=False, loc="upper left", bbox_to_anchor=(1, 1)
+            )
+
+
+def _colour(place: int) -> str:
+    """Return a colour that colour-blind readers tell from the others (Okabe & Ito)."""
+    colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+    return colours[place % len(colours)]

@@ -1,0 +1,100 @@
+"""The table that a model learns from, for whoever wants to look at its tasks."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from sklearn.base import clone
+
+from mtsk._validation import parameter_error
+from mtsk.exceptions import TargetError
+from mtsk.segmenter import MultiTaskSegmenter
+from mtsk.tasks.columns import ColumnGroup
+
+__all__ = ["TaskTable", "task_table"]
+
+
+class TaskTable(NamedTuple):
+    """Features and coded targets of the rows that a model learns from.
+
+    Attributes
+    ----------
+    X : ndarray of float32, shape (n_rows, n_features)
+    y : ndarray of float32, shape (n_rows, n_columns)
+        NaN missing.
+    groups : ndarray of int, shape (n_rows,)
+        The image of each row.
+    columns : list of ColumnGroup
+        What the columns are, one group a task.
+    task_names : list of str
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    groups: np.ndarray
+    columns: list[ColumnGroup]
+    task_names: list[str]
+
+
+def task_table(
+    model: MultiTaskSegmenter,
+    X: Any,
+    Y: Any,
+    granularity: Literal["pixel", "image"] = "pixel",
+) -> TaskTable:
+    """Return the table that ``model.fit(X, Y)`` would learn from.
+
+    Parameters
+    ----------
+    model : MultiTaskSegmenter
+        Its ``tasks``, ``features``, ``n_pixels`` and ``random_state`` are used; it is
+        neither fitted nor changed.
+    X : images
+    Y : targets, as for ``fit``
+    granularity : {"pixel", "image"}, default="pixel"
+        Which tasks.
+
+    Returns
+    -------
+    TaskTable
+
+    Raises
+    ------
+    InvalidParameterError, ImageError, UnknownTaskError
+    TargetError
+        Also where there is no such task.
+
+    Examples
+    --------
+    >>> from mtsk import DeepFeatures, MultiTaskSegmenter, TaskRelatedness, task_table
+    >>> from mtsk.testing import toy_images
+    >>> X, Y = toy_images()
+    >>> model = MultiTaskSegmenter(features=DeepFeatures(scales=[1]), n_pixels=30)
+    >>> table = task_table(model, X, {"labels": Y, "disc": list(Y == 7)})
+    >>> table.task_names, table.y.shape
+    (['labels', 'disc'], (180, 2))
+    >>> relatedness = TaskRelatedness(
+    ...     columns=table.columns, task_names=table.task_names, n_bootstrap=20
+    ... ).fit(table.X, table.y, table.groups)
+    >>> bool(relatedness.relatedness_[0, 1] > 0.9)
+    True
+    """
+    if granularity not in ("pixel", "image"):
+        allowed = "'pixel' or 'image'"
+        raise parameter_error("granularity", "task_table", allowed, granularity)
+    model = clone(model)
+    model._check()
+    images, targets = model._prepare(X, Y)
+    model._resolve_tasks(targets)
+    names = model._names(granularity)
+    if not names:
+        raise TargetError(
+            f"Y has no {granularity} task, its tasks are {targets.task_names}"
+        )
+    tables = dict(
+        zip(("pixel", "image"), model._read_tables(images, targets), strict=True)
+    )
+    table = tables[granularity]
+    columns = [model.tasks_[name].group_ for name in names]
+    return TaskTable(table.X, table.Y, table.images, columns, names)
