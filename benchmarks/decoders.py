@@ -1,7 +1,7 @@
 """CamVid or MSRC-21 with a shared decoder: accuracy at full resolution, training time.
 
 python benchmarks/decoders.py
-python benchmarks/decoders.py --finetune none --scales 0.5 1 2 --crop 0 0 --epochs 15
+python benchmarks/decoders.py --finetune all --augment views --scales 1 2 --epochs 16
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ def main() -> None:
         __doc__ or "",
         dataset={"choices": ["camvid", "msrc21"], "default": "camvid"},
         architecture={"choices": ["fcn", "unet"], "default": "fcn"},
-        finetune={"choices": ["none", "last", "all"], "default": "all"},
-        scales={"type": float, "nargs": "+", "default": [2.0]},
+        finetune={"choices": ["none", "last", "all"], "default": "none"},
+        scales={"type": float, "nargs": "+", "default": [0.5, 1, 2]},
+        augment={"choices": ["none", "flip", "views"], "default": "flip"},
         crop={"type": int, "nargs": 2, "default": [192, 256]},
         zoom={"type": float, "nargs": 2, "default": [0.75, 1.5]},
-        epochs={"type": int, "default": 20},
+        stride={"type": int, "default": 2},
+        dropout={"type": float, "default": 0.2},
+        epochs={"type": int, "default": 15},
         width={"type": int, "default": 128},
         rate={"type": float, "default": 2e-3},
         backbone_rate={"type": float, "default": 2e-4},
@@ -42,7 +45,9 @@ def main() -> None:
     print(vars(chosen))
     X, Y = load_masks(chosen.data, chosen.dataset, "train")
     X_val, Y_val = load_masks(chosen.data, chosen.dataset, "val")
-    live = chosen.crop != [0, 0]
+    augment = {"none": False, "flip": "flip"}.get(
+        chosen.augment, Augmentation(zoom=chosen.zoom, crop=chosen.crop)
+    )
     found: dict[str, list[float]] = {}
     for seed in range(chosen.seeds):
         times: dict[str, float] = {}
@@ -56,9 +61,9 @@ def main() -> None:
                 learning_rate=chosen.rate,
                 finetune=None if chosen.finetune == "none" else chosen.finetune,
                 backbone_learning_rate=chosen.backbone_rate,
-                augment=Augmentation(zoom=chosen.zoom, crop=chosen.crop)
-                if live
-                else False,
+                augment=augment,
+                stride=chosen.stride,
+                dropout=chosen.dropout,
             ),
             random_state=seed,
             verbose=1,

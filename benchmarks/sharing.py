@@ -7,6 +7,8 @@ settings were chosen for the separate ones (see CHANGELOG).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from common import options, report_machine, row
 from skimage.io import imread
@@ -35,14 +37,7 @@ def main() -> None:
         epochs={"type": int, "default": 15},
     )
     report_machine()
-    X, Y = {}, {}
-    for split in ("train", "val"):
-        folder = chosen.data / "epfl6" / split
-        X[split] = sorted((folder / "images").iterdir())
-        Y[split] = {
-            task: [imread(p) for p in sorted((folder / task).iterdir())]
-            for task in TASKS
-        }
+    X, Y = load_epfl6(chosen.data)
     features = DeepFeatures(cache=MemoryCache())
 
     def average_precision(names: tuple[str, ...], Y_some: dict, seed: int) -> list:
@@ -85,6 +80,20 @@ def main() -> None:
         row(
             f"{label}: PSD, joint", f"{joint[4]:.3f}", ">= 0.5" if not n_slices else "-"
         )
+
+
+def load_epfl6(data: Path) -> tuple[dict[str, list[Path]], dict[str, dict]]:
+    """Return the images' paths and the tasks' masks of both splits."""
+    X: dict[str, list[Path]] = {}
+    Y: dict[str, dict] = {}
+    for split in ("train", "val"):
+        folder = data / "epfl6" / split
+        X[split] = sorted((folder / "images").iterdir())
+        Y[split] = {
+            task: [imread(p) for p in sorted((folder / task).iterdir())]
+            for task in TASKS
+        }
+    return X, Y
 
 
 def labelled_on(Y: dict, n_slices: int, seed: int) -> dict:

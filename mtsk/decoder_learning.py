@@ -76,6 +76,7 @@ def fit_decoder(
         encoded,
         [tasks[name].group_ for name in pixel],
         [tasks[name].group_ for name in image],
+        names,
         weight,
     )
     return head.fit(lessons, features)

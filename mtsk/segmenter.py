@@ -47,9 +47,11 @@ class MultiTaskSegmenter(Predicting):
         vector or set of str, ``MultiLabel``.
     features : DeepFeatures, default=None
         None is ``DeepFeatures()``. Its parameters can be set as ``features__scales``.
-    head : {"logistic", "ridge", "network"}, estimator, or mapping, default=None
+    head : {"logistic", "ridge", "network", "fcn", "unet"}, estimator, mapping, or None
         What maps features to scores. None is ``"logistic"``, a `JointLogistic`;
-        ``"ridge"`` a `JointRidge`; ``"network"`` a `SharedLayerNetwork`. Any
+        ``"ridge"`` a `JointRidge`; ``"network"`` a `SharedLayerNetwork`; ``"fcn"`` and
+        ``"unet"`` a `SharedDecoder`, which sees places side by side, and learns from
+        all labelled pixels without ``tag_rounds`` and ``structure``. Any other
         scikit-learn classifier or regressor will do, fitted to each task on its own
         labelled rows; a mapping of tasks to estimators leaves tasks that it does not
         name the default. Its parameters can be set as ``head__alpha``.
@@ -89,8 +91,9 @@ class MultiTaskSegmenter(Predicting):
     tasks_ : dict of str to Task
         The fitted tasks.
     features_ : DeepFeatures
+        With the backbone as a `SharedDecoder` tuned it, where one did.
     pixel_head_, image_head_ : estimator or None
-        The fitted heads of the pixel and the image tasks.
+        The fitted heads of the pixel and the image tasks; one `SharedDecoder` is both.
     structures_ : dict of str to TaskStructure
         Of each task that has structure: its fitted ``regions`` and ``pixels``.
     couplings_ : list of Coupling

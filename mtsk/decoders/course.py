@@ -41,6 +41,8 @@ class Lessons:
         pixels (H, W, columns) and of the whole image (columns,), NaN missing.
     pixel, image : list of ColumnGroup
         What the columns of either are.
+    names : list of str
+        What the groups are called in messages, those of pixels first.
     weights : ndarray of shape (n_images,)
     """
 
@@ -48,6 +50,7 @@ class Lessons:
     targets: Callable[[int, tuple[int, int]], tuple[np.ndarray, np.ndarray]]
     pixel: list[ColumnGroup]
     image: list[ColumnGroup]
+    names: list[str]
     weights: np.ndarray
 
 
@@ -59,6 +62,7 @@ class Plan:
     batch_size: int
     n_points: int
     augment: Augmentation | None
+    mirror: bool
     finetune: str | None
     class_weight: ClassWeight
     device: torch.device
@@ -124,18 +128,27 @@ class Course:
         live = self.plan.augment is not None or self.plan.finetune is not None
         spread = _Spread()
         for index, pyramid in self._live_tour() if live else self._kept_tour():
-            if pyramid is not None:
-                spread.add(pyramid)
             pixels, whole = self.lessons.targets(index, self.shapes[index])
             flat = pixels.reshape(-1, pixels.shape[-1])
+            if np.isnan(flat).all() and np.isnan(whole).all():  # it teaches nothing
+                del self.shapes[index]
+                self._kept.pop(index, None)
+                continue
+            if pyramid is not None:
+                spread.add(pyramid)
             for t, loss in enumerate(self.group_losses):
                 own = flat if t < len(self.lessons.pixel) else whole[None]
                 loss.count(own, self.lessons.weights[index])
         self.lessons.images.warn_of_skipped()
         if not self.shapes:
-            raise TargetError("every image was skipped: nothing to learn from")
+            raise TargetError("no image with a label was read: nothing to learn from")
+        if not spread.taps:  # those that were passed through had no label
+            views = self.lessons.images[next(iter(self.shapes))]
+            spread.add(self._through(views[None]))
         total = sum(float(self.lessons.weights[i]) for i in self.shapes)
-        for loss in self.group_losses:
+        for name, loss in zip(self.lessons.names, self.group_losses, strict=True):
+            if not loss.labelled:
+                raise TargetError(f"task {name!r}: no pixel of any image is labelled")
             loss.settle(total)
         self.taps = spread.taps
         self.mean, self.scale = spread.standards()
@@ -174,23 +187,27 @@ class Course:
         waiting: dict[Any, list[int]] = {}
         batches = []
         for index in order.tolist():
-            alike = waiting.setdefault(crop or self.shapes[index], [])
-            alike.append(index)
-            if len(alike) == plan.batch_size:
-                batches.append(waiting.pop(crop or self.shapes[index]))
+            shape = self.shapes[index] if crop is None else "cropped"
+            waiting.setdefault(shape, []).append(index)
+            if len(waiting[shape]) == plan.batch_size:
+                batches.append(waiting.pop(shape))
         for batch in [*batches, *waiting.values()]:
             yield [self._example(index, epoch) for index in batch]
 
     def _example(self, index: int, epoch: int) -> _Example:
         pixels, whole = self.lessons.targets(index, self.shapes[index])
-        views = None
-        if index not in self._kept:
+        rng = np.random.default_rng([self.plan.seed, epoch, index])
+        views, pyramid = None, self._kept.get(index)
+        if pyramid is None:
             views = self.lessons.images[index]
-            if self.plan.augment is not None:
-                rng = np.random.default_rng([self.plan.seed, epoch, index])
-                views, pixels = self.plan.augment(views, pixels, rng)
+        if self.plan.augment is not None and views is not None:
+            views, pixels = self.plan.augment(views, pixels, rng)
+        elif self.plan.mirror and rng.random() < 0.5:
+            pixels = np.ascontiguousarray(pixels[:, ::-1])
+            views = None if views is None else np.ascontiguousarray(views[:, :, ::-1])
+            pyramid = None if pyramid is None else pyramid.mirrored()
         return _Example(
-            self._kept.get(index),
+            pyramid,
             views,
             torch.from_numpy(pixels),
             torch.from_numpy(whole),

@@ -41,13 +41,14 @@ class SharedDecoder(BaseEstimator):
     Parameters
     ----------
     architecture : {"fcn", "unet"}, default="fcn"
-        ``"fcn"``: all taps brought to one grid, then dilated convolutions. ``"unet"``:
-        from the coarsest taps to the finest.
+        ``"fcn"``: all taps brought to one grid of twice the stride, dilated
+        convolutions, then the finer taps once more. ``"unet"``: from the coarsest taps
+        to the finest, stride by stride.
     width : int, default=128
-        Channels that the tasks share.
+        Channels of the convolutions that the tasks share.
     n_blocks : int, default=3
         Residual blocks; of ``"unet"``, at each stride.
-    stride : int, default=4
+    stride : int, default=2
         Pixels per cell of the score maps, which are then interpolated.
     dropout : float in [0, 1), default=0.2
         Share of channels left out in training.
@@ -60,9 +61,11 @@ class SharedDecoder(BaseEstimator):
         Images of one size that make a step.
     n_points : int, default=8192
         Labelled pixels of an image that a task's loss is taken over, in each step.
-    augment : Augmentation, bool, default=False
+    augment : Augmentation, bool or "flip", default=False
         Random views of the images; True is ``Augmentation()``. The images then go
-        through the backbone anew each time, not once.
+        through the backbone anew each time, not once. ``"flip"`` mirrors what came out
+        of the backbone instead, half the time, which costs nothing and is nearly the
+        same: networks are trained on images and their mirror images.
     finetune : {None, "last", "all"}, default=None
         What of the backbone is trained too: nothing; what only its coarsest taps come
         from; or everything. Normalisation keeps its statistics. The images go through
@@ -119,14 +122,14 @@ class SharedDecoder(BaseEstimator):
         *,
         width: int = 128,
         n_blocks: int = 3,
-        stride: int = 4,
+        stride: int = 2,
         dropout: float = 0.2,
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-2,
         n_epochs: int = 15,
         batch_size: int = 4,
         n_points: int = 8192,
-        augment: Augmentation | bool = False,
+        augment: Augmentation | bool | str = False,
         finetune: str | None = None,
         backbone_learning_rate: float = 2e-4,
         task_weights: str | TaskWeighting | Sequence[float] | Mapping[int, float] = (
@@ -240,12 +243,15 @@ class SharedDecoder(BaseEstimator):
         return grid.scores(np.eye(coarse.shape[2], dtype=np.float32)), whole
 
     def _plan(self, seed: int) -> Plan:
-        augment = Augmentation() if self.augment is True else self.augment or None
+        augment = self.augment if isinstance(self.augment, Augmentation) else None
+        if self.augment is True:
+            augment = Augmentation()
         return Plan(
             self.stride,
             self.batch_size,
             self.n_points,
             augment,
+            self.augment == "flip",
             self.finetune,
             self.class_weight,
             choose_device(self.device),
@@ -253,7 +259,7 @@ class SharedDecoder(BaseEstimator):
         )
 
     def _network(self) -> Decoder:
-        return _ARCHITECTURES[self.architecture](
+        network = _ARCHITECTURES[self.architecture](
             self.taps_,
             self.stride,
             self.width,
@@ -262,6 +268,7 @@ class SharedDecoder(BaseEstimator):
             self.groups_[: self.n_maps_],
             self.groups_[self.n_maps_ :],
         )
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _train(
         self, network: Decoder, course: Course, weighting: TaskWeighting, seed: int
@@ -330,7 +337,7 @@ _CONSTRAINTS: dict[str, list] = {
     "n_epochs": [_COUNT],
     "batch_size": [_COUNT],
     "n_points": [_COUNT],
-    "augment": [Augmentation, "boolean"],
+    "augment": [Augmentation, "boolean", StrOptions({"flip"})],
     "finetune": [StrOptions({"last", "all"}), None],
     "backbone_learning_rate": [_POSITIVE],
     "task_weights": [str, TaskWeighting, "array-like", Mapping],

@@ -59,7 +59,8 @@ class Decoder(nn.Module):
         Of whole channels (Tompson et al., CVPR 2015).
     pixel, image : sequence of ColumnGroup
         Each gets an output layer: a 1 × 1 convolution, or a layer over the means of
-        the shared channels and of the taps.
+        the taps, of the shared channels, and of these over what each class of the
+        pixel tasks covers.
     """
 
     mean: Tensor
@@ -75,7 +76,7 @@ class Decoder(nn.Module):
         image: Sequence[ColumnGroup],
     ) -> None:
         super().__init__()
-        self.stride = stride
+        self.stride, self.width = stride, width
         n_channels = sum(tap.channels for tap in taps)
         self.register_buffer("mean", torch.zeros(n_channels))
         self.register_buffer("scale", torch.ones(n_channels))
@@ -85,7 +86,19 @@ class Decoder(nn.Module):
         self.summary = nn.Sequential(
             nn.Linear(n_channels, width), nn.ReLU(), nn.Dropout(dropout)
         )
-        self.labels = nn.ModuleList(nn.Linear(2 * width, group.size) for group in image)
+        self.kinds = [group.kind for group in pixel]
+        n_classes = sum(group.size for group in pixel if group.kind != "real")
+        self.by_class = None
+        if n_classes and image:
+            self.by_class = nn.Sequential(
+                nn.Linear(n_classes * (width + 1), width),
+                nn.ReLU(),
+                nn.Dropout(dropout),
+            )
+        n_summaries = 2 if self.by_class is None else 3
+        self.labels = nn.ModuleList(
+            nn.Linear(n_summaries * width, group.size) for group in image
+        )
 
     def trunk(self, taps: list[Tensor], strides: Strides, size: Size) -> Tensor:
         """Return the shared channels (n, width, h, w) at the decoder's stride."""
@@ -124,8 +137,31 @@ class Decoder(nn.Module):
         if not len(self.labels):
             return maps, []
         means = torch.cat([tap.mean(dim=(2, 3)) for tap in taps], dim=1)
-        whole = torch.cat([self.summary(means), shared.mean(dim=(2, 3))], dim=1)
-        return maps, [layer(whole).float() for layer in self.labels]
+        whole = [self.summary(means), shared.mean(dim=(2, 3))]
+        if self.by_class is not None:
+            whole.append(self.by_class(self._over_classes(shared, maps)))
+        joined = torch.cat(whole, dim=1)
+        return maps, [layer(joined).float() for layer in self.labels]
+
+    def _over_classes(self, shared: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        """Return each class's area and the mean of what it covers, (n, numbers).
+
+        What a class covers is taken as given: labels of whole images do not move it.
+        """
+        squash = {"nominal": lambda m: m.softmax(dim=1), "binary": torch.sigmoid}
+        cover = torch.cat(
+            [
+                squash[kind](plane.detach())
+                for kind, plane in zip(self.kinds, maps, strict=True)
+                if kind != "real"
+            ],
+            dim=1,
+        )
+        area = cover.mean(dim=(2, 3))
+        covered = torch.einsum("nkhw,nchw->nkc", cover, shared.to(cover))
+        cells = cover.shape[2] * cover.shape[3]
+        means = covered / (area * cells + 1)[..., None]
+        return torch.cat([area, means.flatten(1)], dim=1)
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that all tasks share."""
@@ -136,9 +172,11 @@ class Decoder(nn.Module):
 class FCN(Decoder):
     """A fully convolutional decoder (Long, Shelhamer & Darrell, CVPR 2015).
 
-    A 1 × 1 convolution of each tap at its own grid; their sum, interpolated to the
-    decoder's stride, which is a hidden layer over hypercolumns (Hariharan et al., CVPR
-    2015); then residual blocks with dilations 1, 2, 4, … (Yu & Koltun, ICLR 2016).
+    At twice the decoder's stride: a 1 × 1 convolution of each tap, their sum a hidden
+    layer over hypercolumns (Hariharan et al., CVPR 2015), then residual blocks with
+    dilations 1, 2, 4, … (Yu & Koltun, ICLR 2016). At the decoder's stride: the finer
+    taps are joined to that, as in FCN-8s and DeepLabv3+ (Chen et al., ECCV 2018), for
+    what is thin.
     """
 
     def __init__(
@@ -151,7 +189,8 @@ class FCN(Decoder):
         pixel: Sequence[ColumnGroup],
         image: Sequence[ColumnGroup],
     ) -> None:
-        super().__init__(taps, stride, width, dropout, pixel, image)
+        super().__init__(taps, stride, max(8, width // 4), dropout, pixel, image)
+        narrow = self.width
         self.laterals = nn.ModuleList(
             nn.Conv2d(tap.channels, 2 * width, 1, bias=False) for tap in taps
         )
@@ -164,17 +203,33 @@ class FCN(Decoder):
             nn.ReLU(),
         )
         self.blocks = nn.Sequential(*(Residual(width, 2**i) for i in range(n_blocks)))
+        self.bridge = nn.Conv2d(width, narrow, 1, bias=False)
+        self.is_fine = [octave(tap.stride / stride) == 0 for tap in taps]
+        self.skips = nn.ModuleList(
+            nn.Conv2d(tap.channels, narrow, 1, bias=False)
+            for tap, fine in zip(taps, self.is_fine, strict=True)
+            if fine
+        )
+        self.refine = nn.Sequential(nn.BatchNorm2d(narrow), nn.ReLU(), Residual(narrow))
 
     def trunk(self, taps: list[Tensor], strides: Strides, size: Size) -> Tensor:
+        step = 2 * self.stride
+        half = -(-size[0] // 2), -(-size[1] // 2)
         grids: dict[tuple, Tensor] = {}
         for layer, tap, stride in zip(self.laterals, taps, strides, strict=True):
+            if stride[0] < step:  # before it is made wide
+                tap, stride = resample(tap, stride, step, half), (float(step),) * 2
             grid = (*tap.shape[2:], *stride)
             grids[grid] = grids[grid] + layer(tap) if grid in grids else layer(tap)
-        parts = [
-            resample(plane, grid[2:], self.stride, size)
-            for grid, plane in grids.items()
-        ]
-        return self.blocks(self.squeeze(torch.stack(parts).sum(dim=0)))
+        parts = [resample(plane, grid[2:], step, half) for grid, plane in grids.items()]
+        coarse = self.dropout(self.blocks(self.squeeze(_sum(parts))))
+        fine = [resample(self.bridge(coarse), (step, step), self.stride, size)]
+        own = zip(taps, strides, self.is_fine, strict=True)
+        for layer, (tap, stride) in zip(
+            self.skips, [(t, s) for t, s, is_fine in own if is_fine], strict=True
+        ):
+            fine.append(resample(layer(tap), stride, self.stride, size))
+        return self.refine(_sum(fine))
 
 
 class UNet(Decoder):
@@ -226,7 +281,7 @@ class UNet(Decoder):
             ]
             if above is not None:
                 parts.append(resample(above, (before, before), step, cells))
-            joined = torch.stack(parts).sum(dim=0)
+            joined = _sum(parts)
             above, before = block(self.dropout(entry(joined))), step
         assert above is not None
         return above
@@ -240,6 +295,14 @@ _FAR = 10.0  # standard deviations; what is further away counts as that far
 def octave(ratio: float) -> int:
     """Return the nearest power of two, as its exponent, at least 0."""
     return max(0, round(torch.tensor(ratio).log2().item()))
+
+
+def _sum(parts: Sequence[Tensor]) -> Tensor:
+    """Add planes one by one: stacking them first would copy them all."""
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
 
 
 def resample(x: Tensor, stride: Sequence[float], target: float, size: Size) -> Tensor:

@@ -60,6 +60,14 @@ class Pyramid:
         out.taps = [tap.to(dtype) for tap in out.taps]
         return out
 
+    def mirrored(self) -> Pyramid:
+        """Return the taps with left and right changed."""
+        taps = [
+            _mirrored(tap, across, self.shape[1])
+            for tap, (_, across) in zip(self.taps, self.strides, strict=True)
+        ]
+        return Pyramid(taps, self.strides, self.shape)
+
     @property
     def nbytes(self) -> int:
         """Bytes that the taps hold."""
@@ -73,3 +81,16 @@ def stack_pyramids(parts: Sequence[Pyramid], device: torch.device) -> Pyramid:
         for own in zip(*(part.taps for part in parts), strict=True)
     ]
     return Pyramid(taps, parts[0].strides, parts[0].shape)
+
+
+def _mirrored(tap: Tensor, stride: float, width: int) -> Tensor:
+    """Return what lies at the mirrored centres: a last cell may be partly outside."""
+    n = tap.shape[3]
+    place = (width / stride - 1 - torch.arange(n, dtype=torch.float64)).clamp(0, n - 1)
+    low = place.floor().long()
+    share = (place - low).float()
+    if not share.any():
+        return tap[..., low]
+    high = (low + 1).clamp(max=n - 1)
+    blend = torch.lerp(tap[..., low].float(), tap[..., high].float(), share)
+    return blend.to(tap.dtype)
