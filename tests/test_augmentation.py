@@ -66,7 +66,7 @@ def test_the_middle_of_a_disc_is_where_its_label_is():
         for axis in (y, x):
             a = (axis * light).sum() / light.sum()
             b = (axis * label).sum() / label.sum()
-            assert abs(a - b) < 0.25
+            assert abs(a - b) < 0.4  # labels are those of whole pixels
 
 
 def test_nothing_asked_for_is_nothing_done():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -97,7 +98,7 @@ class Course:
         Of the backbone, to be trained as well.
     group_losses : list of GroupLoss
     n_steps : int
-        Batches of an epoch, about.
+        Batches of an epoch.
     """
 
     def __init__(self, lessons: Lessons, features: DeepFeatures, plan: Plan) -> None:
@@ -152,7 +153,8 @@ class Course:
             loss.settle(total)
         self.taps = spread.taps
         self.mean, self.scale = spread.standards()
-        self.n_steps = -(-len(self.shapes) // self.plan.batch_size)
+        alike = Counter(self._size(index) for index in self.shapes)
+        self.n_steps = sum(-(-n // self.plan.batch_size) for n in alike.values())
 
     def _kept_tour(self) -> Iterator[tuple[int, Pyramid]]:
         """Pass every image through the backbone; keep what there is room for."""
@@ -183,16 +185,20 @@ class Course:
         """Yield the examples of an epoch, those of one size together."""
         plan = self.plan
         order = np.random.default_rng([plan.seed, epoch]).permutation(list(self.shapes))
-        crop = plan.augment.crop if plan.augment is not None else None
-        waiting: dict[Any, list[int]] = {}
+        waiting: dict[tuple[int, int], list[int]] = {}
         batches = []
         for index in order.tolist():
-            shape = self.shapes[index] if crop is None else "cropped"
-            waiting.setdefault(shape, []).append(index)
-            if len(waiting[shape]) == plan.batch_size:
-                batches.append(waiting.pop(shape))
+            size = self._size(index)
+            waiting.setdefault(size, []).append(index)
+            if len(waiting[size]) == plan.batch_size:
+                batches.append(waiting.pop(size))
         for batch in [*batches, *waiting.values()]:
             yield [self._example(index, epoch) for index in batch]
+
+    def _size(self, index: int) -> tuple[int, int]:
+        """Return the size that an image has in a batch."""
+        crop = self.plan.augment.crop if self.plan.augment is not None else None
+        return self.shapes[index] if crop is None else (int(crop[0]), int(crop[1]))
 
     def _example(self, index: int, epoch: int) -> _Example:
         pixels, whole = self.lessons.targets(index, self.shapes[index])

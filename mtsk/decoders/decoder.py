@@ -268,7 +268,7 @@ class SharedDecoder(BaseEstimator):
             self.groups_[: self.n_maps_],
             self.groups_[self.n_maps_ :],
         )
-        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network.to(memory_format=torch.channels_last)
 
     def _train(
         self, network: Decoder, course: Course, weighting: TaskWeighting, seed: int
@@ -277,7 +277,7 @@ class SharedDecoder(BaseEstimator):
         own = weighting.start(len(self.groups_), seed)
         rates = [self.learning_rate, self.backbone_learning_rate, self.learning_rate]
         decay = self.weight_decay
-        shared = network.shared_parameters() + course.tuned
+        shared = course.tuned + network.shared_parameters()
         optimiser = torch.optim.AdamW(
             [
                 {"params": list(network.parameters()), "weight_decay": decay},

@@ -83,12 +83,13 @@ class Decoder(nn.Module):
         self.sizes = [tap.channels for tap in taps]
         self.dropout = nn.Dropout2d(dropout)
         self.maps = nn.ModuleList(nn.Conv2d(width, group.size, 1) for group in pixel)
-        self.summary = nn.Sequential(
-            nn.Linear(n_channels, width), nn.ReLU(), nn.Dropout(dropout)
-        )
+        self.summary = self.by_class = None
+        if image:
+            self.summary = nn.Sequential(
+                nn.Linear(n_channels, width), nn.ReLU(), nn.Dropout(dropout)
+            )
         self.kinds = [group.kind for group in pixel]
         n_classes = sum(group.size for group in pixel if group.kind != "real")
-        self.by_class = None
         if n_classes and image:
             self.by_class = nn.Sequential(
                 nn.Linear(n_classes * (width + 1), width),
@@ -134,7 +135,7 @@ class Decoder(nn.Module):
         size = -(-shape[0] // self.stride), -(-shape[1] // self.stride)
         shared = self.trunk(taps, strides, size)
         maps = [layer(self.dropout(shared)).float() for layer in self.maps]
-        if not len(self.labels):
+        if self.summary is None:
             return maps, []
         means = torch.cat([tap.mean(dim=(2, 3)) for tap in taps], dim=1)
         whole = [self.summary(means), shared.mean(dim=(2, 3))]
@@ -164,8 +165,9 @@ class Decoder(nn.Module):
         return torch.cat([area, means.flatten(1)], dim=1)
 
     def shared_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that all tasks share."""
-        own = {id(p) for part in (self.maps, self.labels) for p in part.parameters()}
+        """Return the parameters that all tasks share, those of the last layer last."""
+        parts = (self.maps, self.labels, self.summary, self.by_class)
+        own = {id(p) for part in parts if part is not None for p in part.parameters()}
         return [p for p in self.parameters() if id(p) not in own]
 
 

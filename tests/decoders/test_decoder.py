@@ -80,6 +80,7 @@ def every_kind(X, Y):
         {},
         {"architecture": "unet"},
         {"augment": Augmentation(crop=(24, 32))},
+        {"augment": "flip"},
         {"finetune": "last"},
         {"finetune": "all", "augment": True},
     ],
@@ -87,7 +88,8 @@ def every_kind(X, Y):
 )
 def test_all_kinds_of_tasks(parameters):
     X, Y = scenes(8)
-    fitted = model(n_epochs=60, **parameters).fit(X, every_kind(X, Y))
+    fitted = model(n_epochs=60, **parameters).set_params(random_state=2)
+    fitted.fit(X, every_kind(X, Y))
     scores = fitted.score_tasks(X, every_kind(X, Y))
     assert scores["parts"] > 0.85
     assert scores["square"] > 0.9
@@ -151,7 +153,9 @@ def test_unlabelled_images_and_pixels_change_nothing_for_a_task():
                     retain_graph=True,
                     allow_unused=True,
                 )
-                lessons_seen.append((t, [s is not None for s in slopes]))
+                lessons_seen.append(
+                    (t, [s is not None and bool(s.any()) for s in slopes])
+                )
             return losses, tasks
 
     original, decoder.Course = decoder.Course, Spy
@@ -244,7 +248,8 @@ def test_model_selection():
 )
 def test_every_weighting_trains(name):
     X, Y = scenes(4)
-    fitted = model(task_weights=name).fit(X, Targets(a=list(Y), b=list(Y == 1)))
+    targets = Targets(a=list(Y), b=list(Y == 1), c=list(np.arange(4) % 2))
+    fitted = model(task_weights=name, finetune="last").fit(X, targets)
     assert np.isfinite(fitted.pixel_head_.losses_).all()
 
 
@@ -278,7 +283,7 @@ def test_image_weights_count():
         ({"n_epochs": 0}, "`n_epochs` of SharedDecoder"),
         ({"batch_size": None}, "`batch_size` of SharedDecoder"),
         ({"n_points": 0}, "`n_points` of SharedDecoder"),
-        ({"augment": "flip"}, "`augment` of SharedDecoder"),
+        ({"augment": "turn"}, "`augment` of SharedDecoder"),
         ({"augment": Augmentation(flip=3)}, "`flip` of Augmentation"),
         ({"finetune": "first"}, "`finetune` of SharedDecoder"),
         ({"task_weights": "best"}, "`task_weights` of SharedDecoder"),
