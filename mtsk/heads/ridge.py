@@ -68,7 +68,7 @@ class JointRidge(JointLinear):
     ----------
     alpha : float, sequence of float, or "cv", default="cv"
         Strength of the penalty, relative to standardised features. From several
-        (``"cv"``: 1e-5 … 1), each group gets the one with the least squared error on
+        (``"cv"``: 1e-5 … 10), each group gets the one with the least squared error on
         held-out folds.
     class_weight : {"sqrt", "balanced", None}, default="sqrt"
         Classes and labels of frequency f weigh ∝ 1/√f, 1/f or 1.
@@ -136,7 +136,8 @@ class JointRidge(JointLinear):
         y : array-like of shape (n_samples,) or (n_samples, n_columns)
         sample_weight : array-like of shape (n_samples,), default=None
         groups : array-like of shape (n_samples,), default=None
-            Rows of one group, such as the pixels of one image, share a fold.
+            Rows of one group, such as the pixels of one image, share a fold. Where all
+            the labelled rows of a column are of one group, its folds are of rows.
         memo : object with ``get`` and ``put``, default=None
             Keeps the sums between fits. One memo for each ``X``.
 
@@ -153,32 +154,37 @@ class JointRidge(JointLinear):
         T, W = self._targets_and_weights(Y, weight)
         fold = self._folds(len(X), groups)
         alphas = self._alphas()
-        if not self._compares(alphas) and not self.calibrate:
-            fold = np.zeros_like(fold)
-        blocks = [
-            recall(
-                memo,
-                [T[:, cols], W[:, cols[0]], fold, cols],
-                partial(Block, X, T, W, fold, cols),
-            )
-            for cols in _equal_columns(W)
-        ]
+        chooses = self._compares(alphas) or self.calibrate
+        blocks = []
+        for cols in _equal_columns(W):
+            own = self._dealt(fold, W[:, cols[0]] > 0) if chooses else 0 * fold
+            about = [T[:, cols], W[:, cols[0]], own, cols]
+            blocks.append(recall(memo, about, partial(Block, X, T, W, own, cols)))
         self.alpha_ = self._choose_alphas(blocks, alphas)
         chosen = np.repeat(self.alpha_, [g.size for g in self.groups_])
         self._prepare_sharing(blocks, chosen)
-        calibrate = self.calibrate and fold.any()
-        held_out = np.empty(T.shape if calibrate else (0, 0), np.float32)
-        for k in np.unique(fold) if calibrate else ():
-            rows = fold == k
-            c, b = self._solve([(x.without(k), x.cols) for x in blocks], chosen)
-            held_out[rows] = X[rows] @ c.astype(np.float32) + b
         coef, intercept = self._solve([(x.whole, x.cols) for x in blocks], chosen)
-        if calibrate:
+        if self.calibrate and any(len(x.folds) > 1 for x in blocks):
+            held_out = self._held_out_scores(X, blocks, chosen)
             coef, intercept = self._calibrated(coef, intercept, held_out, T, W)
         self._sums: dict[_Key, Moments] = {}
         self.coef_ = coef.astype(np.float32)
         self.intercept_ = intercept.astype(np.float32)
         return self
+
+    def _held_out_scores(
+        self, X: np.ndarray, blocks: list[Block], alphas: np.ndarray
+    ) -> np.ndarray:
+        """Return the scores of every row by fits without its fold."""
+        scores = np.zeros((len(X), len(alphas)), np.float32)
+        for k in np.unique(np.concatenate([x.folds for x in blocks])):
+            c, b = self._solve([(x.without(k), x.cols) for x in blocks], alphas)
+            rows = np.logical_or.reduce([x.fold == k for x in blocks])
+            found = X[rows] @ c.astype(np.float32) + b
+            for x in blocks:
+                own = x.fold[rows] == k
+                scores[np.ix_(x.fold == k, x.cols)] = found[np.ix_(own, x.cols)]
+        return scores
 
     def _check_parameters(self) -> None:
         check_parameters(self, _CONSTRAINTS)
@@ -353,6 +359,15 @@ class JointRidge(JointLinear):
         order[np.argsort(first)] = np.arange(len(names))
         return order[inverse] % min(self.n_folds, len(names))
 
+    def _dealt(self, fold: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Deal out single rows where all are of one fold: what else to hold out?"""
+        n_rows = np.count_nonzero(rows)
+        if n_rows < 2 or len(np.unique(fold[rows])) > 1:
+            return fold
+        own = fold.copy()
+        own[rows] = np.arange(n_rows) % min(self.n_folds, n_rows)
+        return own
+
 
 _CONSTRAINTS: dict[str, list] = {
     "alpha": [_POSITIVE, SequenceOf(_POSITIVE), StrOptions({"cv"})],
@@ -364,9 +379,9 @@ _CONSTRAINTS: dict[str, list] = {
 
 
 def penalties(alpha: float | Sequence[float] | str) -> list[float]:
-    """Return the penalties to choose from, 1e-5 … 1 for ``"cv"``."""
+    """Return the penalties to choose from, 1e-5 … 10 for ``"cv"``."""
     if isinstance(alpha, str):
-        return [10.0**p for p in range(-5, 1)]
+        return [10.0**p for p in range(-5, 2)]
     return [float(a) for a in np.atleast_1d(alpha)]
 
 
@@ -437,7 +452,7 @@ class Block:
         fold: np.ndarray,
         cols: np.ndarray,
     ) -> None:
-        self.cols = cols
+        self.cols, self.fold = cols, fold.astype(np.int16)
         weight = W[:, cols[0]]
         self.folds = np.unique(fold[weight > 0])
         self.parts = [
@@ -448,7 +463,8 @@ class Block:
 
     @property
     def nbytes(self) -> int:
-        return sum(moments.xx.nbytes for moments in [self.whole, *self.parts])
+        sums = sum(moments.xx.nbytes for moments in [self.whole, *self.parts])
+        return sums + self.fold.nbytes
 
     def without(self, fold: int) -> Moments:
         """Return the moments of the other folds; of all where there are no others."""

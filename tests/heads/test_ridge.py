@@ -153,6 +153,23 @@ def test_calibration_leaves_numbers_alone():
     assert np.abs(calibrated[:, :5] - raw[:, :5]).max() > 0.1
 
 
+def test_labels_of_one_image_are_folded_by_rows():
+    """The first of the penalties, taken for want of a choice, would overfit."""
+    random = np.random.default_rng(0)
+    X = random.normal(size=(120, 60))
+    y = np.full((120, 2), np.nan)
+    y[:40, 0] = X[:40, 0] + random.normal(size=40)  # all on image 0
+    y[:, 1] = X[:, 1] + random.normal(size=120)
+    images = np.repeat([0, 1, 2], 40)
+    head = JointRidge([1e-6, 1e-1, 10]).fit(X, y, groups=images)
+    alone = JointRidge([1e-6, 1e-1, 10]).fit(X[:40], y[:40, 0])
+    assert head.alpha_[0] == alone.alpha_[0] > 1e-6
+    others = JointRidge([1e-6, 1e-1, 10]).fit(X, y[:, 1], groups=images)
+    assert head.alpha_[1] == others.alpha_[0]
+    np.testing.assert_allclose(head.coef_[:, [0]], alone.coef_, atol=1e-5)
+    np.testing.assert_allclose(head.coef_[:, [1]], others.coef_, atol=1e-5)
+
+
 def test_groups_stay_in_one_fold():
     """Rows that are copies of one another must not vouch for each other."""
     random = np.random.default_rng(0)
