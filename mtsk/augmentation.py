@@ -46,7 +46,8 @@ class Augmentation(BaseEstimator):
     --------
     >>> import numpy as np
     >>> from mtsk import Augmentation
-    >>> views, columns = np.zeros((1, 40, 60, 3), np.float32), np.zeros((40, 60, 1))
+    >>> views = np.zeros((1, 40, 60, 3), np.float32)  # one image, as (1, H, W, 3)
+    >>> columns = np.zeros((40, 60, 1))  # coded targets
     >>> augment = Augmentation(crop=(32, 32))
     >>> views, columns = augment(views, columns, np.random.default_rng(0))
     >>> views.shape, columns.shape
@@ -102,12 +103,25 @@ class Augmentation(BaseEstimator):
         -------
         views : ndarray of float32, shape (n_views, h, w, 3)
         columns : ndarray of float32, shape (h, w, n_columns)
+
+        Raises
+        ------
+        InvalidParameterError, ValueError, TypeError
         """
-        if columns.shape[:2] != views.shape[1:3]:
+        self.check_parameters()
+        views, columns = np.asarray(views), np.asarray(columns)
+        if views.ndim != 4 or views.shape[3] != 3 or views.dtype != np.float32:
             raise ValueError(
-                f"targets of shape {columns.shape[:2]} for an image of shape "
-                f"{views.shape[1:3]}"
+                "views must be float32 of shape (n_views, H, W, 3), got dtype "
+                f"{views.dtype}, shape {views.shape}"
             )
+        if columns.ndim != 3 or columns.shape[:2] != views.shape[1:3]:
+            raise ValueError(
+                f"columns must have shape (H, W, n_columns) with (H, W) = "
+                f"{views.shape[1:3]}, got {columns.shape}"
+            )
+        if not isinstance(rng, np.random.Generator):
+            raise TypeError(f"rng must be a numpy.random.Generator, got {rng!r}")
         places = self._places(views.shape[1:3], rng)
         return self._lit(_images_at(views, places), rng), _nearest(columns, places)
 
@@ -176,7 +190,7 @@ def _images_at(views: np.ndarray, places: np.ndarray) -> np.ndarray:
     x = (places[1] + 0.5) * (2 / width) - 1
     y = (places[0] + 0.5) * (2 / height) - 1
     grid = torch.from_numpy(np.stack([x, y], axis=-1, dtype=np.float32))
-    planes = torch.from_numpy(views).permute(0, 3, 1, 2)
+    planes = torch.from_numpy(np.ascontiguousarray(views)).permute(0, 3, 1, 2)
     seen = functional.grid_sample(
         planes,
         grid.expand(len(planes), *grid.shape),

@@ -62,6 +62,8 @@ def task_table(
     Raises
     ------
     InvalidParameterError, ImageError, UnknownTaskError
+    TypeError
+        Where the model is of another kind.
     TargetError
         Also where there is no such task.
 
@@ -80,6 +82,8 @@ def task_table(
     >>> bool(relatedness.relatedness_[0, 1] > 0.9)
     True
     """
+    if not isinstance(model, MultiTaskSegmenter):
+        raise TypeError(f"task_table needs a MultiTaskSegmenter, got {model!r}")
     if granularity not in ("pixel", "image"):
         allowed = "'pixel' or 'image'"
         raise parameter_error("granularity", "task_table", allowed, granularity)

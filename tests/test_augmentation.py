@@ -161,13 +161,36 @@ def test_a_seed_gives_the_same_view():
 )
 def test_bad_parameters(parameters, message):
     with pytest.raises(InvalidParameterError, match=message):
-        Augmentation(**parameters).check_parameters()
+        Augmentation(**parameters)(*scene(), rng())
 
 
-def test_targets_of_another_size_are_refused():
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        (lambda v, c, r: (v, c[:-1], r), ValueError, "columns must have shape"),
+        (lambda v, c, r: (v, c[..., 0], r), ValueError, "columns must have shape"),
+        (lambda v, c, r: (v[0], c, r), ValueError, "views must be float32 of shape"),
+        (
+            lambda v, c, r: (v[..., :2], c, r),
+            ValueError,
+            r"got dtype.*\(1, 40, 60, 2\)",
+        ),
+        (lambda v, c, r: (v.astype(float), c, r), ValueError, "dtype float64"),
+        (lambda v, c, r: (v.astype(np.uint8), c, r), ValueError, "dtype uint8"),
+        (lambda v, c, r: (v, c, 0), TypeError, r"rng must be a numpy\.random\.Gen"),
+    ],
+)
+def test_bad_input(change, kind, message):
+    with pytest.raises(kind, match=message):
+        Augmentation()(*change(*scene(), rng()))
+
+
+def test_views_need_not_be_contiguous():
     views, columns = scene()
-    with pytest.raises(ValueError, match="targets of shape"):
-        Augmentation()(views, columns[:-1], rng())
+    back = np.ascontiguousarray(views[:, ::-1])
+    for augment in (Augmentation(rotate=20), Augmentation(**PLAIN)):
+        a, b = (augment(v, columns, rng(1))[0] for v in (views, back[:, ::-1]))
+        np.testing.assert_array_equal(a, b)
 
 
 def test_it_is_an_estimator_by_its_parameters():

@@ -130,7 +130,7 @@ class Course:
         spread = _Spread()
         for index, pyramid in self._live_tour() if live else self._kept_tour():
             pixels, whole = self.lessons.targets(index, self.shapes[index])
-            flat = pixels.reshape(-1, pixels.shape[-1])
+            flat = pixels.reshape(pixels.shape[0] * pixels.shape[1], pixels.shape[2])
             if np.isnan(flat).all() and np.isnan(whole).all():  # it teaches nothing
                 del self.shapes[index]
                 self._kept.pop(index, None)

@@ -60,7 +60,8 @@ class SharedDecoder(BaseEstimator):
     batch_size : int, default=4
         Images of one size that make a step.
     n_points : int, default=8192
-        Labelled pixels of an image that a task's loss is taken over, in each step.
+        Labelled pixels of an image that a task's loss is taken over in each step, drawn
+        with replacement; at most as many as there are.
     augment : Augmentation, bool or "flip", default=False
         Random views of the images; True is ``Augmentation()``. The images then go
         through the backbone anew each time, not once. ``"flip"`` mirrors what came out
@@ -316,7 +317,8 @@ class SharedDecoder(BaseEstimator):
         if not np.isfinite(means[sums[1] > 0]).all():
             raise ValueError(
                 f"training diverged in epoch {epoch + 1}; lower `learning_rate` "
-                f"(now {self.learning_rate})"
+                f"(now {self.learning_rate}), or bring the targets' numbers to a "
+                "common scale"
             )
         self.losses_.append(means)
         weighting.after_epoch(means)

@@ -86,18 +86,19 @@ class GroupLoss:
         ----------
         targets : tensor of shape (H, W, all columns)
         n_points : int
-            Drawn with replacement.
+            How many, at most as many as are labelled; drawn with replacement.
 
         Returns
         -------
-        places : tensor of int, shape (n_points, 2)
-        targets : tensor of shape (n_points, n_columns)
+        places : tensor of int, shape (n, 2)
+        targets : tensor of shape (n, n_columns)
         """
         own = targets[..., self.columns]
         known = torch.nonzero(~own.isnan().all(dim=-1))
         if not len(known):
             return None
-        places = known[torch.randint(len(known), (n_points,))]
+        n = min(n_points, len(known))
+        places = known[torch.randint(len(known), (n,))]
         return places, own[places[:, 0], places[:, 1]]
 
     def of(self, scores: Tensor, targets: Tensor) -> Tensor:

@@ -361,7 +361,7 @@ class JointRidge(JointLinear):
 
     def _dealt(self, fold: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Deal out single rows where all are of one fold: what else to hold out?"""
-        n_rows = np.count_nonzero(rows)
+        n_rows = int(np.count_nonzero(rows))
         if n_rows < 2 or len(np.unique(fold[rows])) > 1:
             return fold
         own = fold.copy()

@@ -101,6 +101,22 @@ def test_all_kinds_of_tasks(parameters):
     assert found["size"].shape == (8,)
 
 
+def test_tasks_of_whole_images_alone():
+    X, _ = scenes(6)
+    X[::2] //= 3
+    kinds = ["dark", "light"] * 3
+    targets = Targets(kind=kinds, tags=[{k} for k in kinds], light=[0.1, 0.9] * 3)
+    for parameters in ({}, {"architecture": "unet", "augment": "flip"}):
+        fitted = model(n_epochs=60, **parameters).fit(X, targets)
+        assert list(fitted.predict(X)["kind"]) == kinds
+        assert fitted.pixel_head_ is None
+
+
+def test_few_pixels_are_not_drawn_a_billion_times():
+    X, Y = scenes(2)
+    model(n_points=10**9, n_epochs=1).fit(X, Y)
+
+
 def test_it_sees_what_lies_beside():
     """Equal pixels, told apart by a dot ten pixels away, which no pixel shows."""
     rng = np.random.default_rng(0)
