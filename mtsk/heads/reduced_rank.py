@@ -184,8 +184,9 @@ class ReducedRankRidge(SharingRidge):
     ----------
     rank_ : int
         At most the number of scores and that of features.
-    components_ : ndarray of shape (rank_, n_features)
-        The shared layer: orthonormal directions of standardised features, the one
+    components_ : ndarray of shape (n_components, n_features)
+        The shared layer, of ``rank_`` rows: orthonormal directions of standardised
+        features, the one
         that scores rely on most first.
     coef_, intercept_, groups_, alpha_
         As for `JointRidge`. Calibration (of classes) mixes scores within a group.
