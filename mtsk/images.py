@@ -18,7 +18,7 @@ import numpy as np
 from mtsk._validation import check_image, parameter_error
 from mtsk.exceptions import ImageError, SkippedImageWarning
 
-__all__ = ["Images", "ImageFolder", "read_image"]
+__all__ = ["Images", "ImageFolder", "read_image", "image_weights"]
 
 Channels = Sequence[int] | Sequence[Sequence[int]] | None
 
@@ -213,6 +213,38 @@ class Images:
                 f"{where} has {count} channels, but `channels` asks for channel {used}"
             )
         return np.stack([image[:, :, list(triple)] for triple in self.channels])
+
+
+def image_weights(sample_weight: Any, n_images: int) -> np.ndarray:
+    """Return the weight of each image, checked; None is 1 for all.
+
+    Parameters
+    ----------
+    sample_weight : array-like of shape (n_images,), or None
+    n_images : int
+
+    Returns
+    -------
+    ndarray of float64, shape (n_images,)
+
+    Raises
+    ------
+    ValueError
+    """
+    if sample_weight is None:
+        return np.ones(n_images)
+    weight = np.asarray(sample_weight, float)
+    if weight.shape != (n_images,):
+        raise ValueError(
+            f"sample_weight must hold {n_images} numbers, one an image, got shape "
+            f"{weight.shape}"
+        )
+    if not (weight >= 0).all() or not np.isfinite(weight).all() or not weight.any():
+        raise ValueError(
+            "sample_weight must be finite, >= 0 and not 0 everywhere, got values from "
+            f"{weight.min()} to {weight.max()}"
+        )
+    return weight
 
 
 def _remedy(count: int) -> str:

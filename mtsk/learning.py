@@ -50,7 +50,7 @@ from mtsk.tasks import Boundary, Task, infer_task
 from mtsk.tasks.columns import ColumnGroup, column_slices, score_slices
 from mtsk.weak_labels import TagLink, claim_pixels, find_links
 
-__all__ = ["Learning", "image_weights"]
+__all__ = ["Learning"]
 
 
 class Learning(NestedDefaults):
@@ -471,35 +471,3 @@ def _with_image(name: str, message: str, labelled: np.ndarray) -> str:
     if not found:
         return f"task {name!r}: {message}"
     return f"task {name!r}, image {labelled[int(found[1])]}{message[found.end() :]}"
-
-
-def image_weights(sample_weight: Any, n_images: int) -> np.ndarray:
-    """Return the weight of each image, checked; None is 1 for all.
-
-    Parameters
-    ----------
-    sample_weight : array-like of shape (n_images,), or None
-    n_images : int
-
-    Returns
-    -------
-    ndarray of float64, shape (n_images,)
-
-    Raises
-    ------
-    ValueError
-    """
-    if sample_weight is None:
-        return np.ones(n_images)
-    weight = np.asarray(sample_weight, float)
-    if weight.shape != (n_images,):
-        raise ValueError(
-            f"sample_weight must hold {n_images} numbers, one an image, got shape "
-            f"{weight.shape}"
-        )
-    if not (weight >= 0).all() or not np.isfinite(weight).all() or not weight.any():
-        raise ValueError(
-            "sample_weight must be finite, >= 0 and not 0 everywhere, got values from "
-            f"{weight.min()} to {weight.max()}"
-        )
-    return weight

@@ -16,8 +16,7 @@ from mtsk._validation import (
 from mtsk.crf import PixelCRF, SuperpixelCRF
 from mtsk.exceptions import TargetError, UnknownTaskError
 from mtsk.features import DeepFeatures
-from mtsk.images import Images
-from mtsk.learning import image_weights
+from mtsk.images import Images, image_weights
 from mtsk.metrics import task_metric
 from mtsk.predicting import Predicting
 from mtsk.structure import Structure

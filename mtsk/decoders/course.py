@@ -238,8 +238,7 @@ class Course:
 
     def losses(self, network: Decoder, batch: list[_Example]) -> tuple[Tensor, Tensor]:
         """Return the losses of the groups labelled in a batch, and which these are."""
-        batch = sorted(batch, key=lambda e: e.views is None)  # as `_pyramid` stacks
-        batch = [e for e in batch if e.pyramid] + [e for e in batch if not e.pyramid]
+        batch = sorted(batch, key=lambda e: e.pyramid is None)  # as `_pyramid` stacks
         pyramid = self._pyramid(batch)
         device = self.plan.device
         with torch.autocast(device.type, torch.bfloat16, enabled=self._half):
