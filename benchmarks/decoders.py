@@ -33,12 +33,13 @@ def main() -> None:
         augment={"choices": ["none", "flip", "views"], "default": "flip"},
         crop={"type": int, "nargs": 2, "default": [192, 256]},
         zoom={"type": float, "nargs": 2, "default": [0.75, 1.5]},
-        stride={"type": int, "default": 2},
+        stride={"type": int, "default": 4},
         dropout={"type": float, "default": 0.2},
-        epochs={"type": int, "default": 15},
+        epochs={"type": int, "default": 12},
         width={"type": int, "default": 128},
         rate={"type": float, "default": 2e-3},
         backbone_rate={"type": float, "default": 2e-4},
+        class_weight={"type": float, "default": 0.25},
         seeds={"type": int, "default": 3},
     )
     report_machine()
@@ -64,6 +65,7 @@ def main() -> None:
                 augment=augment,
                 stride=chosen.stride,
                 dropout=chosen.dropout,
+                class_weight=chosen.class_weight,
             ),
             random_state=seed,
             verbose=1,

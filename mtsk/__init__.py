@@ -41,6 +41,7 @@ _MODULES = (
     "exceptions",
     "heads",
     "metrics",
+    "postprocess",
     "superpixels",
     "tasks",
     "testing",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 
 import numpy as np
@@ -87,7 +87,11 @@ class Augmentation(BaseEstimator):
             raise parameter_error("crop", self, "(height, width) or None", self.crop)
 
     def __call__(
-        self, views: np.ndarray, columns: np.ndarray, rng: np.random.Generator
+        self,
+        views: np.ndarray,
+        columns: np.ndarray,
+        rng: np.random.Generator,
+        move: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return one random view.
 
@@ -98,6 +102,10 @@ class Augmentation(BaseEstimator):
         columns : ndarray of float, shape (H, W, n_columns)
             Coded targets, NaN missing.
         rng : numpy.random.Generator
+        move : callable, optional
+            Takes columns and the (2, 2) matrix that says where steps down and across
+            go; returns the columns with what has a direction turned, as
+            `mtsk.tasks.PixelTask.move` does.
 
         Returns
         -------
@@ -122,11 +130,19 @@ class Augmentation(BaseEstimator):
             )
         if not isinstance(rng, np.random.Generator):
             raise TypeError(f"rng must be a numpy.random.Generator, got {rng!r}")
-        places = self._places(views.shape[1:3], rng)
-        return self._lit(_images_at(views, places), rng), _nearest(columns, places)
+        places, back = self._places(views.shape[1:3], rng)
+        seen = _nearest(columns, places)
+        if move is not None:
+            seen = move(seen, np.linalg.inv(back))
+        return self._lit(_images_at(views, places), rng), seen
 
-    def _places(self, shape: Sequence[int], rng: np.random.Generator) -> np.ndarray:
-        """Return where in the image each pixel of the view lies, (2, h, w)."""
+    def _places(
+        self, shape: Sequence[int], rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return where in the image pixels of the view lie, (2, h, w), and its steps.
+
+        The steps, (2, 2): where a step down and a step across the view go in the image.
+        """
         size = np.array(self.crop if self.crop is not None else shape)
         zoom = float(np.exp(rng.uniform(*np.log(np.asarray(self.zoom, float)))))
         angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate))
@@ -139,16 +155,14 @@ class Augmentation(BaseEstimator):
         turn = np.array(
             [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
         )
-        rows, cols = (
-            (np.arange(n) - (n - 1) / 2) * m for n, m in zip(size, mirror, strict=True)
+        back = turn / zoom * mirror
+        rows, cols = (np.arange(n) - (n - 1) / 2 for n in size)
+        places = (
+            back[:, 0, None, None] * rows[:, None]
+            + back[:, 1, None, None] * cols
+            + centre[:, None, None]
         )
-        of_row, of_col = turn / zoom
-        return np.stack(
-            [
-                of_row[0] * rows[:, None] + of_row[1] * cols + centre[0],
-                of_col[0] * rows[:, None] + of_col[1] * cols + centre[1],
-            ]
-        )
+        return places, back
 
     def _lit(self, views: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         from torchvision.transforms.v2 import functional as adjust

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 
@@ -11,7 +12,8 @@ from mtsk.features import DeepFeatures
 from mtsk.images import Images
 from mtsk.tables import encode_entry
 from mtsk.targets import Targets
-from mtsk.tasks import Task
+from mtsk.tasks import PixelTask, Task
+from mtsk.tasks.columns import joined_slices
 
 __all__ = ["decoder_order", "fit_decoder"]
 
@@ -71,12 +73,21 @@ def fit_decoder(
         )
         return maps, labels
 
+    def moved(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        slices = joined_slices([tasks[name].groups_ for name in pixel])
+        parts = [
+            cast(PixelTask, tasks[name]).move(pixels[..., part], matrix)
+            for name, part in zip(pixel, slices, strict=True)
+        ]
+        return np.concatenate(parts, axis=-1) if parts else pixels
+
     lessons = Lessons(
         images,
         encoded,
-        [tasks[name].group_ for name in pixel],
-        [tasks[name].group_ for name in image],
-        names,
+        [group for name in pixel for group in tasks[name].groups_],
+        [group for name in image for group in tasks[name].groups_],
+        [name for name in names for _ in tasks[name].groups_],
         weight,
+        moved,
     )
     return head.fit(lessons, features)

@@ -26,8 +26,9 @@ class TaskTable(NamedTuple):
     groups : ndarray of int, shape (n_rows,)
         The image of each row.
     columns : list of ColumnGroup
-        What the columns are, one group a task.
+        What the columns are, one group a task, or several.
     task_names : list of str
+        One a group; those of a task with several end in ``[0]``, ``[1]``, …
     """
 
     X: np.ndarray
@@ -100,5 +101,11 @@ def task_table(
         zip(("pixel", "image"), model._read_tables(images, targets), strict=True)
     )
     table = tables[granularity]
-    columns = [model.tasks_[name].group_ for name in names]
-    return TaskTable(table.X, table.Y, table.images, columns, names)
+    columns: list[ColumnGroup] = []
+    labels: list[str] = []
+    for name in names:
+        groups = model.tasks_[name].groups_
+        columns += groups
+        several = len(groups) > 1
+        labels += [f"{name}[{i}]" if several else name for i in range(len(groups))]
+    return TaskTable(table.X, table.Y, table.images, columns, labels)

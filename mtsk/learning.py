@@ -32,6 +32,7 @@ from mtsk.heads import (
     PerTaskHead,
     SharedLayerNetwork,
 )
+from mtsk.heads.sharing_ridge import SharingRidge
 from mtsk.images import Images
 from mtsk.nested import HEADS, NestedDefaults
 from mtsk.pictures import Picture
@@ -47,7 +48,7 @@ from mtsk.tables import Table, TableBuilder, encode_entry
 from mtsk.targets import Targets, as_targets
 from mtsk.task_scores import task_scores
 from mtsk.tasks import Boundary, Task, infer_task
-from mtsk.tasks.columns import ColumnGroup, column_slices, score_slices
+from mtsk.tasks.columns import ColumnGroup, joined_score_slices, joined_slices
 from mtsk.weak_labels import TagLink, claim_pixels, find_links
 
 __all__ = ["Learning"]
@@ -194,8 +195,7 @@ class Learning(NestedDefaults):
     ) -> None:
         """Teach one decoder all tasks; it may bring a backbone of its own."""
         names = decoder_order(self.tasks_)
-        groups = [self.tasks_[name].group_ for name in names]
-        head = self._head_for(groups, names)
+        head = self._new_head(names)
         fit_decoder(head, images, targets, self.tasks_, self.features_, weight)
         self.features_ = head.features_
         self.pixel_head_ = head if self._names("pixel") else None
@@ -219,11 +219,19 @@ class Learning(NestedDefaults):
                     "labelled on"
                 )
 
-    def _fit_head(self, granularity: str, table: Table, weight: np.ndarray) -> Any:
+    def _fit_head(
+        self,
+        granularity: str,
+        table: Table,
+        weight: np.ndarray,
+        settled: Mapping[str, Any] | None = None,
+    ) -> Any:
         names = self._names(granularity)
         if not names:
             return None
-        head = self._head_for([self.tasks_[n].group_ for n in names], names)
+        head = self._new_head(names)
+        if settled:
+            head.set_params(**settled)
         extra: dict[str, Any] = {}
         if isinstance(head, JointRidge | PerTaskHead | SharedLayerNetwork):
             extra["groups"] = table.images
@@ -249,9 +257,12 @@ class Learning(NestedDefaults):
         """Let pixels of tagged images take classes, and fit the pixel head anew."""
         links = [link for link in self.links_ if link.pixels in table.weak]
         names = self._names("pixel")
-        groups = [self.tasks_[name].group_ for name in names]
-        parts = dict(zip(names, score_slices(groups), strict=True))
-        columns = dict(zip(names, column_slices(groups), strict=True))
+        owners = [self.tasks_[name].groups_ for name in names]
+        parts = dict(zip(names, joined_score_slices(owners), strict=True))
+        columns = dict(zip(names, joined_slices(owners), strict=True))
+        # How much tasks share is for labels to say, not for guesses made from tags.
+        head = self.pixel_head_
+        settled = head.settled() if isinstance(head, SharingRidge) else None
         for _ in range(self.tag_rounds if links else 0):
             Y = table.Y.copy()
             for link in links:
@@ -272,7 +283,7 @@ class Learning(NestedDefaults):
                     table.images[rows],
                 )
             table = table._replace(Y=Y)
-            self.pixel_head_ = self._fit_head("pixel", table, weight)
+            self.pixel_head_ = self._fit_head("pixel", table, weight, settled)
         return table
 
     def _images_for_structure(self, targets: Targets) -> list[int]:
@@ -375,8 +386,8 @@ class Learning(NestedDefaults):
         """Return a table in which some images have no label."""
         Y = table.Y.copy()
         rows = np.isin(table.images, list(held))
-        groups = [self.tasks_[n].group_ for n in self._names(kind)]
-        for columns in column_slices(groups):
+        owners = [self.tasks_[n].groups_ for n in self._names(kind)]
+        for columns in joined_slices(owners):
             known = ~np.isnan(Y[:, columns]).all(axis=1)
             if (known & ~rows).any():  # else the task would have no label left
                 Y[rows, columns] = np.nan
@@ -401,8 +412,13 @@ class Learning(NestedDefaults):
                 return scores[name][..., 0]
         return None
 
+    def _new_head(self, names: list[str]) -> Any:
+        """Return an unfitted head for some tasks."""
+        owners = [(name, g) for name in names for g in self.tasks_[name].groups_]
+        return self._head_for([g for _, g in owners], [name for name, _ in owners])
+
     def _head_for(self, groups: list[ColumnGroup], names: list[str]) -> Any:
-        """Return an unfitted head for some column groups."""
+        """Return an unfitted head for some column groups of named tasks."""
         default = self.default_parts().get("head")
         head = self.head if default is None else default
         if isinstance(head, Mapping):

@@ -257,7 +257,7 @@ class MultiTaskSegmenter(Predicting):
                 continue
             head = getattr(self, f"{granularity}_head_")
             if head is None:
-                head = self._head_for([self.tasks_[n].group_ for n in names], names)
+                head = self._new_head(names)
             head.partial_fit(table.X, table.Y, sample_weight=weight[table.images])
             setattr(self, f"{granularity}_head_", head)
         return self
@@ -373,22 +373,17 @@ class MultiTaskSegmenter(Predicting):
         for index, views, maps in self.features_.iter_views_and_maps(
             images, desc="score"
         ):
+            given = {n: c[index] for n, c in columns.items() if c[index] is not None}
             truths = {
                 name: encode_entry(
-                    name,
-                    self.tasks_[name],
-                    column[index],
-                    index,
-                    maps.shape,
-                    unseen=True,
+                    name, self.tasks_[name], entry, index, maps.shape, unseen=True
                 )
-                for name, column in columns.items()
-                if column[index] is not None
+                for name, entry in given.items()
             }
             for name, truth, scores in self._truths_and_scores(
                 views, maps, truths, n_pixels
             ):
-                meters[name].update(truth, scores)
+                _judge(meters[name], name, index, given[name], truth, scores)
         images.warn_of_skipped()
         return {name: meter.result() for name, meter in meters.items()}
 
@@ -405,10 +400,25 @@ def _check_n_pixels(
             )
 
 
+def _judge(
+    meter: Any,
+    name: str,
+    index: int,
+    entry: Any,
+    truth: np.ndarray,
+    scores: np.ndarray,
+) -> None:
+    """Show a meter an image; errors name the task and the image."""
+    try:
+        meter.update(entry if getattr(meter, "from_targets", False) else truth, scores)
+    except ValueError as error:
+        raise TargetError(f"task {name!r}, image {index}: {error}") from error
+
+
 def _probabilities(task: Task, scores: np.ndarray) -> np.ndarray:
-    if task.group_.kind == "real":
+    if all(group.kind == "real" for group in task.groups_):
         return task.decode(scores)
     probabilities = task.probabilities(scores)
-    if task.granularity == "pixel" and task.group_.kind == "binary":
+    if task.granularity == "pixel" and task.groups_ == (ColumnGroup("binary", 1),):
         return probabilities[..., 0]
     return probabilities

@@ -79,7 +79,7 @@ def encode_entry(
     ------
     TargetError
     """
-    width = task.group_.n_columns
+    width = task.n_columns_
     if entry is None:
         return np.full(
             (*shape, width) if task.granularity == "pixel" else width,
@@ -186,7 +186,7 @@ class TableBuilder:
                 self._labelled_at[name] += 1
             elif entries[name] is not None:
                 self.blank.append((name, index))
-            columns.append(encoded.reshape(-1, task.group_.n_columns))
+            columns.append(encoded.reshape(-1, task.n_columns_))
         if next(iter(self.tasks.values())).granularity == "pixel":
             self._add_pixels(index, maps, columns, [n in weak for n in self.tasks])
         elif not all(np.isnan(c).all() for c in columns):

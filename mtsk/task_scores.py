@@ -11,7 +11,7 @@ from mtsk.decoders import SharedDecoder
 from mtsk.feature_maps import FeatureMaps
 from mtsk.heads import JointLinear
 from mtsk.tasks import Task
-from mtsk.tasks.columns import score_slices
+from mtsk.tasks.columns import joined_score_slices
 
 __all__ = ["task_scores"]
 
@@ -55,7 +55,7 @@ def task_scores(
         wanted = [name for name in every if name in names]
         if not wanted:
             continue
-        parts = score_slices([tasks[name].group_ for name in every])
+        parts = joined_score_slices([tasks[name].groups_ for name in every])
         of_name = dict(zip(every, parts, strict=True))
         if granularity == "image":
             scores = head.decision_function(maps.vector()[None])[0]
@@ -83,7 +83,7 @@ def _decoder_scores(
     out: dict[str, np.ndarray] = {}
     for granularity, scores in (("pixel", planes), ("image", labels)):
         every = [n for n, t in tasks.items() if t.granularity == granularity]
-        parts = score_slices([tasks[name].group_ for name in every])
+        parts = joined_score_slices([tasks[name].groups_ for name in every])
         for name, part in zip(every, parts, strict=True):
             out[name] = scores[..., part]
     return {name: out[name] for name in tasks if name in names}

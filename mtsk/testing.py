@@ -1,16 +1,16 @@
-"""The contract of an image estimator, as checks that run on anybody's.
+"""The contracts of image estimators and of tasks, as checks that run on anybody's.
 
 `check_image_estimator` does for estimators over images what scikit-learn's
 ``check_estimator`` does for estimators over tables. An image estimator has
 ``fit(X, Y)``, ``predict(X)`` and ``score(X, Y)``, where X is what `mtsk.images` takes
-and Y an integer label map an image (or Targets).
+and Y an integer label map an image (or Targets). `check_task` does it for tasks.
 """
 
 from __future__ import annotations
 
 import pickle
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,18 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 
+from mtsk.metrics import less_is_better, task_metric
 from mtsk.targets import Targets
+from mtsk.tasks import PixelTask, Task
+from mtsk.tasks.columns import column_slices
 
-__all__ = ["check_image_estimator", "image_estimator_checks", "toy_images"]
+__all__ = [
+    "check_image_estimator",
+    "check_task",
+    "image_estimator_checks",
+    "perfect_scores",
+    "toy_images",
+]
 
 
 def toy_images(
@@ -51,6 +60,141 @@ def toy_images(
         image[disc] += 130
         label[disc] = 7
     return images, labels
+
+
+def perfect_scores(task: Task, columns: np.ndarray) -> np.ndarray:
+    """Return the scores of a head that makes no mistake.
+
+    Parameters
+    ----------
+    task : Task
+        Fitted.
+    columns : ndarray of shape (..., n_columns_)
+        As ``encode`` gives them.
+
+    Returns
+    -------
+    ndarray of float32, shape (..., n_scores_)
+        Logits of ±20, and numbers as they are; "no" and 0 where unlabelled.
+    """
+    parts = []
+    for group, part in zip(task.groups_, column_slices(task.groups_), strict=True):
+        own = columns[..., part]
+        if group.kind == "nominal":
+            own = own == np.arange(group.size)
+        parts.append(np.nan_to_num(own) if group.kind == "real" else own == 1)
+    kinds = [group.kind for group in task.groups_]
+    scores = [
+        part if kind == "real" else np.where(part, 20.0, -20.0)
+        for part, kind in zip(parts, kinds, strict=True)
+    ]
+    return np.concatenate(scores, axis=-1).astype(np.float32)
+
+
+def check_task(
+    task: Task,
+    targets: Sequence[Any],
+    shapes: Sequence[tuple[int, int]],
+    *,
+    same: Callable[[Any, Any], bool] | None = None,
+    mirrored: Callable[[Any], Any] | None = None,
+) -> None:
+    """Check that a task keeps the contract of `mtsk.tasks.Task`.
+
+    What it encodes it decodes again, mirrored or not; its metrics find nothing better
+    than the truth; it pickles; it refuses maps that do not fit.
+
+    Parameters
+    ----------
+    task : Task
+        Not fitted.
+    targets : sequence
+        Entries, fully labelled, with which ``decode`` can be compared.
+    shapes : sequence of (int, int)
+        The height and width of the image of each.
+    same : callable, optional
+        Tells whether a decoded entry is as good as the one given. None compares arrays.
+    mirrored : callable, optional
+        Returns an entry of the mirror image. None reverses the second axis of pixel
+        tasks' entries, and leaves those of image tasks.
+
+    Raises
+    ------
+    AssertionError
+        The message says what the contract asks for.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mtsk.tasks import BinaryMask
+    >>> from mtsk.testing import check_task
+    >>> check_task(BinaryMask(), [np.eye(9, dtype=bool)], [(9, 9)])
+    """
+    is_same = same or _alike
+    given = task.get_params()
+    task = clone(task)
+    assert task.fit(list(targets)) is task, "fit must return self"
+    assert task.get_params().keys() == given.keys()
+    assert task.groups_, "a task has at least one group of columns"
+    task = pickle.loads(pickle.dumps(task))
+    for entry, shape in zip(targets, shapes, strict=True):
+        columns = task.encode(entry, shape)
+        front = shape if task.granularity == "pixel" else ()
+        assert columns.dtype == np.float32, "columns must be float32"
+        assert columns.shape == (*front, task.n_columns_), "one place a column"
+        scores = perfect_scores(task, columns)
+        assert is_same(task.decode(scores), entry), "decode must undo encode"
+        told = task.probabilities(scores)
+        assert told.shape == scores.shape, "a probability a score"
+        _check_mirror(task, entry, shape, is_same, mirrored)
+    _check_metrics(task, targets, shapes)
+    first, shape = targets[0], tuple(shapes[0])
+    if isinstance(first, np.ndarray) and first.shape[:2] == shape:
+        _refused(lambda: task.encode(first[:-1], shape), str(shape[0]))
+
+
+def _alike(a: Any, b: Any) -> bool:
+    a, b = np.asarray(a), np.asarray(b)
+    if a.shape != b.shape:
+        return False
+    if a.dtype.kind == "f" or b.dtype.kind == "f":
+        return bool(np.allclose(a, b, rtol=1e-4, atol=1e-4, equal_nan=True))
+    return bool(np.array_equal(a, b))
+
+
+def _check_mirror(
+    task: Task,
+    entry: Any,
+    shape: tuple[int, int],
+    is_same: Callable[[Any, Any], bool],
+    mirrored: Callable[[Any], Any] | None,
+) -> None:
+    columns = task.encode(entry, shape)
+    turned = entry if mirrored is None else mirrored(entry)
+    if isinstance(task, PixelTask):
+        matrix = np.array([[1.0, 0.0], [0.0, -1.0]])
+        columns = task.move(np.ascontiguousarray(columns[:, ::-1]), matrix)
+        turned = np.asarray(entry)[:, ::-1] if mirrored is None else turned
+    found = task.decode(perfect_scores(task, columns))
+    assert is_same(found, turned), "columns must turn with the image; see `move`"
+
+
+def _check_metrics(
+    task: Task, targets: Sequence[Any], shapes: Sequence[tuple[int, int]]
+) -> None:
+    assert not less_is_better(task.metrics[0]), "of the first metric more is better"
+    for name in task.metrics:
+        best, other = task_metric(task, name), task_metric(task, name)
+        for entry, shape in zip(targets, shapes, strict=True):
+            columns = task.encode(entry, shape)
+            truth = entry if getattr(best, "from_targets", False) else columns
+            scores = perfect_scores(task, columns)
+            best.update(truth, scores)
+            other.update(truth, np.zeros_like(scores))
+        sign = -1 if less_is_better(name) else 1
+        a, b = best.result(), other.result()
+        if not np.isnan(a) and not np.isnan(b):
+            assert sign * a >= sign * b - 1e-9, f"{name}: the truth must score best"
 
 
 def check_image_estimator(estimator: Any) -> None:

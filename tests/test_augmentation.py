@@ -193,3 +193,19 @@ def test_views_need_not_be_contiguous():
 def test_it_is_an_estimator_by_its_parameters():
     augment = Augmentation(rotate=5).set_params(flip=0.25)
     assert clone(augment).get_params() == augment.get_params()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_vectors_turn_with_the_view(seed):
+    # Every pixel says which way the image's first pixel is. Turned with the view, what
+    # neighbours say differs by how far apart they are in the view.
+    shape = (40, 50)
+    columns = -np.stack(np.indices(shape), axis=-1).astype(np.float32)
+    views = np.zeros((1, *shape, 3), np.float32)
+    augment = Augmentation(zoom=(0.7, 1.6), rotate=90, vertical_flip=0.5, crop=(20, 24))
+    rng = np.random.default_rng(seed)
+    _, seen = augment(views, columns, rng, lambda c, matrix: c @ matrix.T)
+    origin = seen + np.stack(np.indices((20, 24)), axis=-1)
+    assert np.isfinite(origin).any()
+    spread = np.nanmax(origin, axis=(0, 1)) - np.nanmin(origin, axis=(0, 1))
+    assert (spread < 2.5).all()  # of nearest pixels, enlarged by at most 1.6

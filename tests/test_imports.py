@@ -15,7 +15,7 @@ ROOT = Path(mtsk.__file__).parent
 LEVELS = [
     {"exceptions"},
     {"_validation", "_resources"},
-    {"images", "targets", "augmentation"},
+    {"images", "targets", "augmentation", "postprocess"},
     {"tasks"},
     {"displays"},
     {"metrics", "datasets"},

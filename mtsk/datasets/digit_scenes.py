@@ -71,9 +71,9 @@ def make_digit_scenes(
         - ``semantic``: int map, 0–9 the digit, 10 the background;
         - ``instances``: int map, 0 the background, 1 … n a digit each, bottom first;
         - ``depth``: float map, 1 the background, towards 0 the digits on top;
-        - ``boxes``: (n, 4) int array of x0, y0, x1, y1 around what is visible of each
-          instance, x1 and y1 exclusive;
-        - ``box_labels``: (n,) int array, the digit in each box;
+        - ``boxes``: a dict with ``"boxes"``, (n, 4) int array of x0, y0, x1, y1 around
+          what is visible of each instance, x1 and y1 exclusive, and ``"labels"``, (n,)
+          int array, the digit in each;
         - ``tags``: (10,) bool, the digits that occur;
         - ``count``: float, the number of digits.
 
@@ -155,8 +155,7 @@ def _labels(instances: np.ndarray, digits: Sequence[int]) -> dict[str, Any]:
         "semantic": digit_of[instances],
         "instances": instances,
         "depth": (1 - instances / (len(digits) + 1)).astype(np.float32),
-        "boxes": boxes,
-        "box_labels": np.array(digits, int),
+        "boxes": {"boxes": boxes, "labels": np.array(digits, int)},
         "tags": np.isin(np.arange(10), digits),
         "count": float(len(digits)),
     }

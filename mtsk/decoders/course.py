@@ -27,6 +27,7 @@ from mtsk.tasks.columns import ColumnGroup, column_slices
 __all__ = ["Course", "Lessons", "Plan"]
 
 _KEPT_BYTES = 4 * 2**30  # of taps that are computed once; the rest are each time
+_MIRROR = np.array([[1.0, 0.0], [0.0, -1.0]])
 _SURVEYED = 64  # images by which taps are standardised, where they are not all kept
 
 
@@ -45,6 +46,9 @@ class Lessons:
     names : list of str
         What the groups are called in messages, those of pixels first.
     weights : ndarray of shape (n_images,)
+    move : callable
+        Takes coded targets of pixels and a (2, 2) matrix; gives what they become when
+        the image is moved so, as `mtsk.tasks.PixelTask.move` does.
     """
 
     images: Images
@@ -53,6 +57,7 @@ class Lessons:
     image: list[ColumnGroup]
     names: list[str]
     weights: np.ndarray
+    move: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass
@@ -207,9 +212,11 @@ class Course:
         if pyramid is None:
             views = self.lessons.images[index]
         if self.plan.augment is not None and views is not None:
-            views, pixels = self.plan.augment(views, pixels, rng)
+            move = self.lessons.move
+            views, pixels = self.plan.augment(views, pixels, rng, move)
         elif self.plan.mirror and rng.random() < 0.5:
             pixels = np.ascontiguousarray(pixels[:, ::-1])
+            pixels = self.lessons.move(pixels, _MIRROR)
             views = None if views is None else np.ascontiguousarray(views[:, :, ::-1])
             pyramid = None if pyramid is None else pyramid.mirrored()
         return _Example(

@@ -24,7 +24,7 @@ from mtsk.decoders.pyramid import Pyramid, stack_pyramids
 from mtsk.feature_maps import FeatureMaps
 from mtsk.features import DeepFeatures
 from mtsk.heads import TaskWeighting
-from mtsk.heads.base import ClassWeight
+from mtsk.heads.base import CLASS_WEIGHT, ClassWeight
 from mtsk.heads.weighting import make_weighting
 
 __all__ = ["SharedDecoder"]
@@ -41,21 +41,20 @@ class SharedDecoder(BaseEstimator):
     Parameters
     ----------
     architecture : {"fcn", "unet"}, default="fcn"
-        ``"fcn"``: all taps brought to one grid of twice the stride, dilated
-        convolutions, then the finer taps once more. ``"unet"``: from the coarsest taps
-        to the finest, stride by stride.
+        ``"fcn"``: all taps brought to one grid, then dilated convolutions. ``"unet"``:
+        from the coarsest taps to the finest, stride by stride.
     width : int, default=128
         Channels of the convolutions that the tasks share.
     n_blocks : int, default=3
         Residual blocks; of ``"unet"``, at each stride.
-    stride : int, default=2
+    stride : int, default=4
         Pixels per cell of the score maps, which are then interpolated.
     dropout : float in [0, 1), default=0.2
         Share of channels left out in training.
     learning_rate : float, default=2e-3
         The highest of the cycle.
     weight_decay : float, default=1e-2
-    n_epochs : int, default=15
+    n_epochs : int, default=12
         Passes over the images. At least 300 steps are made, however few the images.
     batch_size : int, default=4
         Images of one size that make a step.
@@ -76,8 +75,9 @@ class SharedDecoder(BaseEstimator):
         The highest of the cycle, for what is fine-tuned.
     task_weights : str, TaskWeighting, sequence or mapping of float, default="equal"
         As for `SharedLayerNetwork`: pixel tasks come before tasks of whole images.
-    class_weight : {"sqrt", "balanced", None}, default="sqrt"
-        Classes and labels of frequency f weigh ∝ 1/√f, 1/f or 1.
+    class_weight : {"sqrt", "balanced"}, float in [0, 1] or None, default="sqrt"
+        Classes and labels of frequency f weigh ∝ 1/√f, 1/f, f to the power of minus
+        this number, or 1.
     device : str, default="auto"
         ``"auto"`` takes cuda, then mps, then cpu.
     random_state : int, RandomState or None, default=None
@@ -123,11 +123,11 @@ class SharedDecoder(BaseEstimator):
         *,
         width: int = 128,
         n_blocks: int = 3,
-        stride: int = 2,
+        stride: int = 4,
         dropout: float = 0.2,
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-2,
-        n_epochs: int = 15,
+        n_epochs: int = 12,
         batch_size: int = 4,
         n_points: int = 8192,
         augment: Augmentation | bool | str = False,
@@ -343,7 +343,7 @@ _CONSTRAINTS: dict[str, list] = {
     "finetune": [StrOptions({"last", "all"}), None],
     "backbone_learning_rate": [_POSITIVE],
     "task_weights": [str, TaskWeighting, "array-like", Mapping],
-    "class_weight": [StrOptions({"sqrt", "balanced"}), None],
+    "class_weight": CLASS_WEIGHT,
     "device": [str],
     "random_state": ["random_state"],
     "verbose": ["verbose"],

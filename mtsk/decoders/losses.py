@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mtsk.heads.base import POWER, ClassWeight
+from mtsk.heads.base import ClassWeight, class_power
 from mtsk.heads.losses import each_loss, null_loss
 from mtsk.tasks.columns import ColumnGroup
 
@@ -31,7 +31,7 @@ class GroupLoss:
         self, group: ColumnGroup, columns: slice, class_weight: ClassWeight
     ) -> None:
         self.group, self.columns = group, columns
-        self.power = POWER[class_weight]
+        self.power = class_power(class_weight)
         n_classes = {"nominal": group.size, "binary": 2, "real": 1}[group.kind]
         self.counts = np.zeros((group.n_columns, n_classes))
         self.sums = np.zeros((2, group.n_columns))

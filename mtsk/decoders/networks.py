@@ -174,11 +174,9 @@ class Decoder(nn.Module):
 class FCN(Decoder):
     """A fully convolutional decoder (Long, Shelhamer & Darrell, CVPR 2015).
 
-    At twice the decoder's stride: a 1 × 1 convolution of each tap, their sum a hidden
-    layer over hypercolumns (Hariharan et al., CVPR 2015), then residual blocks with
-    dilations 1, 2, 4, … (Yu & Koltun, ICLR 2016). At the decoder's stride: the finer
-    taps are joined to that, as in FCN-8s and DeepLabv3+ (Chen et al., ECCV 2018), for
-    what is thin.
+    A 1 × 1 convolution of each tap, their sum at one grid a hidden layer over
+    hypercolumns (Hariharan et al., CVPR 2015), then residual blocks with dilations 1,
+    2, 4, … (Yu & Koltun, ICLR 2016).
     """
 
     def __init__(
@@ -191,8 +189,7 @@ class FCN(Decoder):
         pixel: Sequence[ColumnGroup],
         image: Sequence[ColumnGroup],
     ) -> None:
-        super().__init__(taps, stride, max(8, width // 4), dropout, pixel, image)
-        narrow = self.width
+        super().__init__(taps, stride, width, dropout, pixel, image)
         self.laterals = nn.ModuleList(
             nn.Conv2d(tap.channels, 2 * width, 1, bias=False) for tap in taps
         )
@@ -205,33 +202,17 @@ class FCN(Decoder):
             nn.ReLU(),
         )
         self.blocks = nn.Sequential(*(Residual(width, 2**i) for i in range(n_blocks)))
-        self.bridge = nn.Conv2d(width, narrow, 1, bias=False)
-        self.is_fine = [octave(tap.stride / stride) == 0 for tap in taps]
-        self.skips = nn.ModuleList(
-            nn.Conv2d(tap.channels, narrow, 1, bias=False)
-            for tap, fine in zip(taps, self.is_fine, strict=True)
-            if fine
-        )
-        self.refine = nn.Sequential(nn.BatchNorm2d(narrow), nn.ReLU(), Residual(narrow))
 
     def trunk(self, taps: list[Tensor], strides: Strides, size: Size) -> Tensor:
-        step = 2 * self.stride
-        half = -(-size[0] // 2), -(-size[1] // 2)
         grids: dict[tuple, Tensor] = {}
         for layer, tap, stride in zip(self.laterals, taps, strides, strict=True):
-            if stride[0] < step:  # before it is made wide
-                tap, stride = resample(tap, stride, step, half), (float(step),) * 2
             grid = (*tap.shape[2:], *stride)
             grids[grid] = grids[grid] + layer(tap) if grid in grids else layer(tap)
-        parts = [resample(plane, grid[2:], step, half) for grid, plane in grids.items()]
-        coarse = self.dropout(self.blocks(self.squeeze(_sum(parts))))
-        fine = [resample(self.bridge(coarse), (step, step), self.stride, size)]
-        own = zip(taps, strides, self.is_fine, strict=True)
-        for layer, (tap, stride) in zip(
-            self.skips, [(t, s) for t, s, is_fine in own if is_fine], strict=True
-        ):
-            fine.append(resample(layer(tap), stride, self.stride, size))
-        return self.refine(_sum(fine))
+        parts = [
+            resample(plane, grid[2:], self.stride, size)
+            for grid, plane in grids.items()
+        ]
+        return self.blocks(self.squeeze(_sum(parts)))
 
 
 class UNet(Decoder):

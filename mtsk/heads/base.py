@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -18,26 +19,37 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from mtsk._validation import SequenceOf, check_sample_weight
+from mtsk._validation import (
+    Interval,
+    SequenceOf,
+    StrOptions,
+    check_sample_weight,
+)
 from mtsk.tasks.columns import ColumnGroup, column_slices, score_slices
 
 __all__ = [
     "COLUMNS",
-    "POWER",
+    "CLASS_WEIGHT",
     "ClassWeight",
     "JointHead",
     "JointLinear",
     "JointTable",
     "Memo",
     "check_codes",
+    "class_power",
     "class_weights",
     "labelled_columns",
     "recall",
 ]
 
-ClassWeight = Literal["sqrt", "balanced"] | None
+ClassWeight = Literal["sqrt", "balanced"] | float | None
 COLUMNS = [SequenceOf(ColumnGroup), None]
-POWER = {None: 0.0, "sqrt": 0.5, "balanced": 1.0}
+CLASS_WEIGHT: list = [
+    StrOptions({"sqrt", "balanced"}),
+    Interval(Real, 0, 1, closed="both"),
+    None,
+]
+"""What `class_weight` of a head may be."""
 
 
 class Memo(Protocol):
@@ -282,13 +294,20 @@ def check_codes(groups: Sequence[ColumnGroup], Y: np.ndarray) -> None:
             )
 
 
+def class_power(class_weight: ClassWeight) -> float:
+    """Return p, where classes of frequency f weigh ∝ f ** −p."""
+    if isinstance(class_weight, str):
+        return {"sqrt": 0.5, "balanced": 1.0}[class_weight]
+    return 0.0 if class_weight is None else float(class_weight)
+
+
 def class_weights(
     group: ColumnGroup, Y: np.ndarray, weight: np.ndarray, power: ClassWeight
 ) -> np.ndarray:
     """Return the weight of each entry, of mean 1 over the labelled ones, 0 elsewhere.
 
-    An entry of a class with frequency f weighs ∝ f^−p with p = 0 (None), ½ ("sqrt")
-    or 1 ("balanced"), times the row's own weight.
+    An entry of a class with frequency f weighs ∝ f^−p, with p as `class_power` has it,
+    times the row's own weight.
 
     Parameters
     ----------
@@ -297,7 +316,7 @@ def class_weights(
         Coded, NaN where missing.
     weight : ndarray of shape (n,)
         Row weights.
-    power : {"sqrt", "balanced", None}
+    power : {"sqrt", "balanced"}, float in [0, 1] or None
 
     Returns
     -------
@@ -311,7 +330,7 @@ def class_weights(
             code = np.where(valid[:, j], Y[:, j], 0).astype(np.intp)
             mass = np.bincount(code, out[:, j], minlength=size)
             share = np.where(mass > 0, mass / max(mass.sum(), 1e-300), 1.0)
-            out[:, j] *= share[code] ** -POWER[power]
+            out[:, j] *= share[code] ** -class_power(power)
     total = out.sum(axis=0)
     return out * np.where(
         total > 0, valid.sum(axis=0) / np.where(total > 0, total, 1), 0

@@ -12,8 +12,9 @@ import torch
 from tqdm.auto import tqdm
 
 from mtsk._resources import keep_freed_memory, one_blas_thread
-from mtsk._validation import Interval, StrOptions, check_parameters
+from mtsk._validation import Interval, check_parameters
 from mtsk.heads.base import (
+    CLASS_WEIGHT,
     COLUMNS,
     ClassWeight,
     JointLinear,
@@ -52,8 +53,9 @@ class JointLogistic(JointLinear):
     alpha_real : float, default=0.3
         The same for numbers. The squared loss bends everywhere alike, the others
         hardly at all where they are sure, so it takes more to hold it.
-    class_weight : {"sqrt", "balanced", None}, default="sqrt"
-        Classes and labels of frequency f weigh ∝ 1/√f, 1/f or 1. Probabilities are
+    class_weight : {"sqrt", "balanced"}, float in [0, 1] or None, default="sqrt"
+        Classes and labels of frequency f weigh ∝ 1/√f, 1/f, f to the power of minus
+        this number, or 1. Probabilities are
         those of the weighted frequencies, as everywhere in scikit-learn.
     columns : list of ColumnGroup, default=None
         What the columns of ``y`` are (then coded, NaN missing). None reads integer,
@@ -153,7 +155,7 @@ _CONSTRAINTS: dict[str, list] = {
     "alpha": [Interval(Real, 0, None, closed="neither")],
     "alpha_real": [Interval(Real, 0, None, closed="neither")],
     "columns": COLUMNS,
-    "class_weight": [StrOptions({"sqrt", "balanced"}), None],
+    "class_weight": CLASS_WEIGHT,
     "max_iter": [Interval(Integral, 1, None, closed="left")],
     "tol": [Interval(Real, 0, None, closed="left")],
     "verbose": ["verbose"],

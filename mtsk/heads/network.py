@@ -15,8 +15,9 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from mtsk._resources import fast_bfloat16, keep_freed_memory, one_blas_thread
-from mtsk._validation import Interval, StrOptions, check_parameters, parameter_error
+from mtsk._validation import Interval, check_parameters, parameter_error
 from mtsk.heads.base import (
+    CLASS_WEIGHT,
     COLUMNS,
     ClassWeight,
     JointHead,
@@ -59,8 +60,9 @@ class SharedLayerNetwork(JointHead):
         "equal", "uncertainty", "geometric", "gradnorm", "dwa", "famo", "pcgrad", a
         `TaskWeighting`, or numbers >= 0: one a column group, or by its place; in a
         segmenter, by the task's name.
-    class_weight : {"sqrt", "balanced", None}, default="sqrt"
-        Classes and labels of frequency f weigh ∝ 1/√f, 1/f or 1.
+    class_weight : {"sqrt", "balanced"}, float in [0, 1] or None, default="sqrt"
+        Classes and labels of frequency f weigh ∝ 1/√f, 1/f, f to the power of minus
+        this number, or 1.
     early_stopping : bool, default=False
         Whether a tenth of the groups of rows is held out and the epoch kept whose loss
         on it was the least.
@@ -298,7 +300,7 @@ _CONSTRAINTS: dict[str, list] = {
     "n_epochs": [Interval(Integral, 1, None, closed="left")],
     "batch_size": [Interval(Integral, 1, None, closed="left"), None],
     "task_weights": [str, TaskWeighting, "array-like", Mapping],
-    "class_weight": [StrOptions({"sqrt", "balanced"}), None],
+    "class_weight": CLASS_WEIGHT,
     "early_stopping": ["boolean"],
     "columns": COLUMNS,
     "device": [str, None],

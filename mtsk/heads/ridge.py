@@ -18,11 +18,12 @@ from mtsk._validation import (
     check_parameters,
 )
 from mtsk.heads.base import (
+    CLASS_WEIGHT,
     COLUMNS,
-    POWER,
     ClassWeight,
     JointLinear,
     Memo,
+    class_power,
     class_weights,
     labelled_columns,
     recall,
@@ -70,8 +71,9 @@ class JointRidge(JointLinear):
         Strength of the penalty, relative to standardised features. From several
         (``"cv"``: 1e-5 … 10), each group gets the one with the least squared error on
         held-out folds.
-    class_weight : {"sqrt", "balanced", None}, default="sqrt"
-        Classes and labels of frequency f weigh ∝ 1/√f, 1/f or 1.
+    class_weight : {"sqrt", "balanced"}, float in [0, 1] or None, default="sqrt"
+        Classes and labels of frequency f weigh ∝ 1/√f, 1/f, f to the power of minus
+        this number, or 1.
     calibrate : bool, default=True
         Whether scores of classes and labels become logits, by a multinomial or
         Bernoulli model of the scores that rows get from fits on the other folds.
@@ -270,7 +272,7 @@ class JointRidge(JointLinear):
         coef, intercept = np.zeros((n_features, n_scores)), np.zeros(n_scores)
         parts: list[_Part] = []
         for group, _, scores in labelled_columns(self.groups_):
-            power = 0.0 if group.kind == "real" else POWER[self.class_weight]
+            power = 0.0 if group.kind == "real" else class_power(self.class_weight)
             for start in range(scores.start, scores.start + group.n_columns):
                 classes = [m for key, m in sorted(sums.items()) if key[0] == start]
                 if not classes:  # no label yet: scores are 0 until one comes
@@ -371,7 +373,7 @@ class JointRidge(JointLinear):
 
 _CONSTRAINTS: dict[str, list] = {
     "alpha": [_POSITIVE, SequenceOf(_POSITIVE), StrOptions({"cv"})],
-    "class_weight": [StrOptions({"sqrt", "balanced"}), None],
+    "class_weight": CLASS_WEIGHT,
     "calibrate": ["boolean"],
     "columns": COLUMNS,
     "n_folds": [Interval(Integral, 2, None, closed="left")],

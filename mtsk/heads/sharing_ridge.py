@@ -120,6 +120,15 @@ class SharingRidge(JointRidge):
         """Set the attributes that tell what is shared."""
         raise NotImplementedError
 
+    def settled(self) -> dict[str, Any]:
+        """Return the parameters by which another fit would share as much as this one.
+
+        Returns
+        -------
+        dict
+        """
+        return {self._SHARING: getattr(self, f"{self._SHARING}_")}
+
     def _check_parameters(self) -> None:
         super()._check_parameters()
         allowed = [self._ONE_VALUE, SequenceOf(self._ONE_VALUE), StrOptions({"cv"})]

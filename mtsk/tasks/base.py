@@ -11,28 +11,55 @@ from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator
 
 from mtsk.exceptions import TargetError
-from mtsk.tasks.columns import ColumnGroup
+from mtsk.tasks.columns import ColumnGroup, Kind, score_slices
 
 __all__ = ["ImageTask", "PixelTask", "Task"]
 
 
 class Task(BaseEstimator, ABC):
-    """A codec: encodes targets into one group of columns, decodes scores back.
+    """A codec: encodes targets into groups of columns, decodes scores back.
 
     A subclass sets ``granularity`` and ``metrics``, and defines ``_learn``,
     ``encode`` and ``decode``. Heads never see tasks, only columns.
 
     Attributes
     ----------
-    group_ : ColumnGroup
-        Kind and number of scores, known after ``fit``.
+    groups_ : tuple of ColumnGroup
+        Kinds and numbers of scores, known after ``fit``. Columns and scores of the
+        groups stand side by side, in this order.
     """
 
     granularity: ClassVar[Literal["pixel", "image"]]
     metrics: ClassVar[tuple[str, ...]]
     """Names of the metrics that apply; the first is the default."""
 
-    group_: ColumnGroup
+    groups_: tuple[ColumnGroup, ...]
+
+    @property
+    def group_(self) -> ColumnGroup:
+        """The group of a task that has only one.
+
+        Raises
+        ------
+        AttributeError
+            Where there are several, or before ``fit``.
+        """
+        if len(self.groups_) != 1:
+            raise AttributeError(
+                f"{type(self).__name__} has {len(self.groups_)} groups of columns; "
+                "see `groups_`"
+            )
+        return self.groups_[0]
+
+    @property
+    def n_columns_(self) -> int:
+        """Number of columns of all groups."""
+        return sum(group.n_columns for group in self.groups_)
+
+    @property
+    def n_scores_(self) -> int:
+        """Number of scores of all groups."""
+        return sum(group.size for group in self.groups_)
 
     def fit(self, targets: Sequence[Any]) -> Self:
         """Learn what there is to decode, such as the classes.
@@ -53,15 +80,16 @@ class Task(BaseEstimator, ABC):
             in ``targets``.
         """
         self._check()
-        self.group_ = self._learn(targets)
+        learnt = self._learn(targets)
+        self.groups_ = (learnt,) if isinstance(learnt, ColumnGroup) else tuple(learnt)
         return self
 
     def _check(self) -> None:
         """Check the parameters; the base has none."""
 
     @abstractmethod
-    def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
-        """Set fitted attributes and return the column group."""
+    def _learn(self, targets: Sequence[Any]) -> ColumnGroup | Sequence[ColumnGroup]:
+        """Set fitted attributes and return the column group, or several."""
 
     @abstractmethod
     def encode(
@@ -76,7 +104,7 @@ class Task(BaseEstimator, ABC):
         shape : (int, int)
             Height and width of its image, in pixels.
         unseen : bool, default=False
-            Whether a class that ``fit`` did not see gets the code ``group_.size``
+            Whether a class that ``fit`` did not see gets the code ``size`` of its group
             (so that metrics count it as missed) or raises.
 
         Returns
@@ -87,28 +115,71 @@ class Task(BaseEstimator, ABC):
 
     @abstractmethod
     def decode(self, scores: np.ndarray) -> Any:
-        """Return scores, (..., size), in the form that targets have."""
+        """Return scores, (..., n_scores_), in the form that targets have."""
+
+    def values(self, scores: np.ndarray) -> np.ndarray:
+        """Return columns or scores of numbers in the units of the targets.
+
+        Parameters
+        ----------
+        scores : ndarray of shape (..., n_scores_)
+
+        Returns
+        -------
+        ndarray of the same shape
+        """
+        return scores
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
         """Return probabilities of the same shape (real columns: the scores).
 
         Parameters
         ----------
-        scores : ndarray of shape (..., size)
+        scores : ndarray of shape (..., n_scores_)
 
         Returns
         -------
-        ndarray of shape (..., size)
+        ndarray of shape (..., n_scores_)
         """
-        if self.group_.kind == "nominal":
-            return softmax(scores, axis=-1)
-        return expit(scores) if self.group_.kind == "binary" else scores
+        parts = [
+            _squash(group.kind, scores[..., part])
+            for group, part in zip(
+                self.groups_, score_slices(self.groups_), strict=True
+            )
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+
+def _squash(kind: Kind, scores: np.ndarray) -> np.ndarray:
+    if kind == "nominal":
+        return softmax(scores, axis=-1)
+    return expit(scores) if kind == "binary" else scores
 
 
 class PixelTask(Task):
     """A task with a target at every pixel."""
 
     granularity = "pixel"
+
+    def move(self, columns: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        """Return what columns become when an image is turned, mirrored or enlarged.
+
+        Where a pixel goes is not this method's business: only what its numbers then
+        are, where they have a direction or a length. By default they have none.
+
+        Parameters
+        ----------
+        columns : ndarray of float32, shape (..., n_columns_)
+            As ``encode`` gives them, NaN missing.
+        matrix : ndarray of shape (2, 2)
+            Where the image's steps down and across go, in pixels: a mirror image has
+            ``[[1, 0], [0, -1]]``.
+
+        Returns
+        -------
+        ndarray of float32, of the same shape
+        """
+        return columns
 
 
 class ImageTask(Task):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -40,14 +41,24 @@ class ColumnGroup:
         return 1 if self.kind == "nominal" else self.size
 
 
-def column_slices(groups: list[ColumnGroup]) -> list[slice]:
+def column_slices(groups: Sequence[ColumnGroup]) -> list[slice]:
     """Return where each group's columns lie in the table of targets."""
     return _slices([g.n_columns for g in groups])
 
 
-def score_slices(groups: list[ColumnGroup]) -> list[slice]:
+def score_slices(groups: Sequence[ColumnGroup]) -> list[slice]:
     """Return where each group's scores lie in the table of scores."""
     return _slices([g.size for g in groups])
+
+
+def joined_slices(owners: Sequence[Sequence[ColumnGroup]]) -> list[slice]:
+    """Return where the columns of each owner of several groups lie."""
+    return _slices([sum(g.n_columns for g in groups) for groups in owners])
+
+
+def joined_score_slices(owners: Sequence[Sequence[ColumnGroup]]) -> list[slice]:
+    """Return where the scores of each owner of several groups lie."""
+    return _slices([sum(g.size for g in groups) for groups in owners])
 
 
 def _slices(widths: list[int]) -> list[slice]:

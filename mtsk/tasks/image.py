@@ -13,7 +13,7 @@ from mtsk.tasks.base import ImageTask
 from mtsk.tasks.columns import ColumnGroup
 from mtsk.tasks.labels import UNLABELLED, as_list, codes_of, learn_classes
 
-__all__ = ["Classification", "MultiLabel", "Regression"]
+__all__ = ["Classification", "Count", "MultiLabel", "Ordinal", "Regression"]
 
 
 class Classification(ImageTask):
@@ -196,6 +196,138 @@ class Regression(ImageTask):
 
     def decode(self, scores: np.ndarray) -> Any:
         return float(scores[0]) if self.scalar_ else scores
+
+
+class Count(ImageTask):
+    """A number of things in an image, at least 0; NaN is unlabelled.
+
+    Its square root is learnt, whose spread hardly depends on the number (Bartlett, JRSS
+    Supplement 1936). ``predict`` gives ints where all targets are whole numbers.
+
+    Attributes
+    ----------
+    whole_ : bool
+        Whether all targets are whole numbers.
+
+    Examples
+    --------
+    >>> from mtsk.tasks import Count
+    >>> task = Count().fit([3, 7])
+    >>> task.decode(task.encode(7, (10, 10)))
+    7
+    """
+
+    metrics = ("r2", "mae", "rmse")
+
+    def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
+        numbers = []
+        for i, target in enumerate(targets):
+            try:
+                numbers.append(_as_count(target))
+            except TargetError as error:
+                raise TargetError(f"entry {i}: {error}") from None
+        known = np.array(numbers)[~np.isnan(numbers)]
+        self.whole_ = bool((known == np.rint(known)).all())
+        return ColumnGroup("real", 1)
+
+    def encode(
+        self, target: Any, shape: tuple[int, int], *, unseen: bool = False
+    ) -> np.ndarray:
+        return np.sqrt(np.array([_as_count(target)], np.float32))
+
+    def values(self, scores: np.ndarray) -> np.ndarray:
+        return np.maximum(scores, 0) ** 2
+
+    def decode(self, scores: np.ndarray) -> Any:
+        number = float(self.values(scores)[0])
+        return round(number) if self.whole_ else number
+
+
+class Ordinal(ImageTask):
+    """One of several classes that have an order, such as grades.
+
+    For each class but the last, whether the truth is above it: K − 1 binary columns
+    (Frank & Hall, ECML 2001). The prediction is how many of these are more likely than
+    not, so that it is near the truth where it is wrong.
+
+    Parameters
+    ----------
+    classes : sequence of labels, default=None
+        All the classes, lowest first. None takes those that occur, sorted.
+    void : label or sequence of labels, default=()
+        Labels that mean "unlabelled"; −1 always does.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Lowest first.
+
+    Examples
+    --------
+    >>> from mtsk.tasks import Ordinal
+    >>> task = Ordinal(classes=["low", "middle", "high"]).fit(["low", "high"])
+    >>> task.encode("middle", (10, 10))
+    array([1., 0.], dtype=float32)
+    """
+
+    metrics = ("kappa", "accuracy", "rank_mae")
+
+    def __init__(self, classes: Sequence[Any] | None = None, void: Any = ()) -> None:
+        self.classes = classes
+        self.void = void
+
+    def _check(self) -> None:
+        if self.classes is not None and len(set(self.classes)) != len(self.classes):
+            raise parameter_error("classes", self, "different labels", self.classes)
+
+    def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
+        for i, target in enumerate(targets):
+            _check_scalar(target, f"entry {i}: ")
+        found = learn_classes(targets, as_list(self.void), self.classes)
+        self.classes_ = found if self.classes is None else np.asarray(self.classes)
+        if len(self.classes_) < 2:
+            raise TargetError(
+                f"an order needs two classes at least, got {self.classes_.tolist()}"
+            )
+        return ColumnGroup("binary", len(self.classes_) - 1)
+
+    def encode(
+        self, target: Any, shape: tuple[int, int], *, unseen: bool = False
+    ) -> np.ndarray:
+        _check_scalar(target)
+        order = np.argsort(self.classes_)
+        code = codes_of(
+            [target], self.classes_[order], as_list(self.void), unseen=unseen
+        )
+        n = len(self.classes_)
+        if np.isnan(code[0]) or code[0] == n:
+            return np.full(n - 1, np.nan, np.float32)
+        return (order[int(code[0])] > np.arange(n - 1)).astype(np.float32)
+
+    def codes(self, scores: np.ndarray) -> np.ndarray:
+        """Return the places in ``classes_`` of the predicted classes.
+
+        Parameters
+        ----------
+        scores : ndarray of shape (..., n_classes - 1)
+
+        Returns
+        -------
+        ndarray of int, shape (...)
+        """
+        return (scores > 0).sum(axis=-1)
+
+    def decode(self, scores: np.ndarray) -> Any:
+        return self.classes_[self.codes(scores)]
+
+
+def _as_count(target: Any) -> float:
+    if np.ndim(target) != 0 or np.asarray(target).dtype.kind not in "iuf":
+        raise TargetError(f"a count must be a number, got {target!r}"[:200])
+    number = float(target)
+    if number < 0 or np.isinf(number):
+        raise TargetError(f"a count must be finite and >= 0, got {number:g}")
+    return number
 
 
 def _check_scalar(target: Any, where: str = "") -> None:

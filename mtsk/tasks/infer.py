@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,10 @@ import numpy as np
 from mtsk.exceptions import TargetError
 from mtsk.images import SUFFIXES
 from mtsk.tasks.base import Task
+from mtsk.tasks.boxes import Detection
+from mtsk.tasks.dense import DenseRegression
 from mtsk.tasks.image import Classification, MultiLabel, Regression
-from mtsk.tasks.pixel import BinaryMask, DenseRegression, SemanticSegmentation
+from mtsk.tasks.pixel import BinaryMask, SemanticSegmentation
 
 __all__ = ["infer_task"]
 
@@ -76,6 +78,8 @@ def infer_task(name: str, entries: Sequence[Any]) -> Task:
         )
     if kind == (1, "set"):
         return MultiLabel()
+    if kind == (1, "mapping") and all("boxes" in e for e in entries if e is not None):
+        return Detection()
     if kind not in _TASK_OF:
         raise TargetError(
             f"cannot tell the task of {name!r} from a {kind[0]}-D {kind[1]} target "
@@ -87,6 +91,8 @@ def infer_task(name: str, entries: Sequence[Any]) -> Task:
 def _kind(entry: Any) -> tuple[int, str]:
     if isinstance(entry, set | frozenset):
         return 1, "set"
+    if isinstance(entry, Mapping):
+        return 1, "mapping"
     try:
         array = np.asarray(entry)
     except ValueError:

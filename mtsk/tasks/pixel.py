@@ -11,7 +11,8 @@ from skimage.segmentation import find_boundaries
 
 from mtsk._validation import Interval, check_parameters
 from mtsk.exceptions import TargetError
-from mtsk.tasks.base import PixelTask, as_flat_map, as_map
+from mtsk.postprocess import Step, Steps, check_step, thin_ridges
+from mtsk.tasks.base import PixelTask, as_flat_map
 from mtsk.tasks.columns import ColumnGroup
 from mtsk.tasks.labels import (
     UNLABELLED,
@@ -21,7 +22,7 @@ from mtsk.tasks.labels import (
     learn_classes,
 )
 
-__all__ = ["BinaryMask", "Boundary", "DenseRegression", "SemanticSegmentation"]
+__all__ = ["BinaryMask", "Boundary", "SemanticSegmentation"]
 
 
 _SHARE = Interval(Real, 0, 1, closed="both")
@@ -41,6 +42,9 @@ class SemanticSegmentation(PixelTask):
         Labels that mean "unlabelled", such as 255.
     classes : sequence of labels, default=None
         All the classes there are. None takes those that occur.
+    postprocess : Step or Steps, default=None
+        What is done to predicted maps, and before they are scored; see
+        `mtsk.postprocess`.
 
     Attributes
     ----------
@@ -62,9 +66,18 @@ class SemanticSegmentation(PixelTask):
 
     metrics = ("miou", "accuracy", "class_accuracy", "boundary_f1")
 
-    def __init__(self, void: Any = (), classes: Sequence[Any] | None = None) -> None:
+    def __init__(
+        self,
+        void: Any = (),
+        classes: Sequence[Any] | None = None,
+        postprocess: Step | Steps | None = None,
+    ) -> None:
         self.void = void
         self.classes = classes
+        self.postprocess = postprocess
+
+    def _check(self) -> None:
+        _check_postprocess(self)
 
     def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
         maps = [as_flat_map(t, entry=i) for i, t in enumerate(targets)]
@@ -79,8 +92,22 @@ class SemanticSegmentation(PixelTask):
             ..., None
         ]
 
+    def codes(self, scores: np.ndarray) -> np.ndarray:
+        """Return the places in ``classes_`` of the predicted classes.
+
+        Parameters
+        ----------
+        scores : ndarray of shape (H, W, n_classes)
+
+        Returns
+        -------
+        ndarray of int, shape (H, W)
+        """
+        best = scores.argmax(axis=-1)
+        return best if self.postprocess is None else self.postprocess(best)
+
     def decode(self, scores: np.ndarray) -> np.ndarray:
-        return self.classes_[scores.argmax(axis=-1)]
+        return self.classes_[self.codes(scores)]
 
 
 class BinaryMask(PixelTask):
@@ -98,6 +125,10 @@ class BinaryMask(PixelTask):
         Values that mean "unlabelled".
     threshold : float, default=0.5
         ``predict`` says yes where the probability exceeds it.
+    postprocess : Step or Steps, default=None
+        What is done to predicted masks, and before they are scored but for average
+        precision; see `mtsk.postprocess`. With `mtsk.postprocess.ConnectedComponents`
+        ``predict`` gives ids.
 
     Attributes
     ----------
@@ -107,12 +138,20 @@ class BinaryMask(PixelTask):
 
     metrics = ("average_precision", "iou", "accuracy", "boundary_f1")
 
-    def __init__(self, positive: int = 1, void: Any = (), threshold: float = 0.5):
+    def __init__(
+        self,
+        positive: int = 1,
+        void: Any = (),
+        threshold: float = 0.5,
+        postprocess: Step | Steps | None = None,
+    ) -> None:
         self.positive = positive
         self.void = void
         self.threshold = threshold
+        self.postprocess = postprocess
 
     def _check(self) -> None:
+        _check_postprocess(self)
         check_parameters(self, {"threshold": [_SHARE], "positive": [Integral]})
         if self.positive == 0:
             raise TargetError("`positive` of BinaryMask must differ from 0")
@@ -145,9 +184,23 @@ class BinaryMask(PixelTask):
         columns[missing & ~yes & ~no] = np.nan
         return columns[..., None]
 
-    def decode(self, scores: np.ndarray) -> np.ndarray:
+    def codes(self, scores: np.ndarray) -> np.ndarray:
+        """Return where the answer is yes, or what ``postprocess`` makes of that.
+
+        Parameters
+        ----------
+        scores : ndarray of shape (H, W, 1)
+
+        Returns
+        -------
+        ndarray of bool (or int), shape (H, W)
+        """
         yes = self.probabilities(scores[..., 0:1])[..., 0] > self.threshold
-        if self.dtype_.kind == "b":
+        return yes if self.postprocess is None else self.postprocess(yes)
+
+    def decode(self, scores: np.ndarray) -> np.ndarray:
+        yes = self.codes(scores)
+        if self.dtype_.kind == "b" or yes.dtype != bool:
             return yes
         return np.where(yes, self.positive, 0).astype(self.dtype_)
 
@@ -169,19 +222,33 @@ class Boundary(PixelTask):
         of the image diagonal.
     threshold : float, default=0.5
         ``predict`` says edge where the probability exceeds it.
+    thin : bool, default=True
+        Whether ``predict`` keeps only what is most probable across an edge, one pixel
+        of it; see `mtsk.postprocess.thin_ridges`. The metrics of thresholds, ``"ods"``
+        and ``"ois"``, always do.
     """
 
-    metrics = ("average_precision", "boundary_f1")
+    metrics = ("average_precision", "boundary_f1", "ods", "ois")
 
     def __init__(
-        self, void: Any = (), tolerance: float = 0.0075, threshold: float = 0.5
+        self,
+        void: Any = (),
+        tolerance: float = 0.0075,
+        threshold: float = 0.5,
+        thin: bool = True,
     ) -> None:
         self.void = void
         self.tolerance = tolerance
         self.threshold = threshold
+        self.thin = thin
 
     def _check(self) -> None:
-        check_parameters(self, {"threshold": [_SHARE], "tolerance": [_LENGTH]})
+        constraints: dict[str, list] = {
+            "threshold": [_SHARE],
+            "tolerance": [_LENGTH],
+            "thin": ["boolean"],
+        }
+        check_parameters(self, constraints)
 
     def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
         return ColumnGroup("binary", 1)
@@ -201,48 +268,13 @@ class Boundary(PixelTask):
         return columns[..., None]
 
     def decode(self, scores: np.ndarray) -> np.ndarray:
-        return self.probabilities(scores)[..., 0] > self.threshold
+        probability = self.probabilities(scores)[..., 0]
+        if self.thin:
+            probability = thin_ridges(probability)
+        return probability > self.threshold
 
 
-class DenseRegression(PixelTask):
-    """One number, or several, at every pixel, such as depth.
-
-    A target is a float map of shape (H, W) or (H, W, L); NaN is unlabelled.
-    ``predict`` gives float32 maps of the same shape.
-
-    Attributes
-    ----------
-    n_values_ : int
-        L.
-    """
-
-    metrics = ("r2", "rmse", "mae")
-
-    def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
-        if not len(targets):
-            raise TargetError("no entry is given")
-        arrays = [as_map(t) for t in targets]
-        self.flat_ = all(a.ndim == 2 for a in arrays)
-        widths = {1 if a.ndim == 2 else a.shape[2] for a in arrays}
-        if len(widths) > 1:
-            raise TargetError(f"maps differ in number of values: {sorted(widths)}")
-        self.n_values_ = widths.pop()
-        return ColumnGroup("real", self.n_values_)
-
-    def encode(
-        self, target: Any, shape: tuple[int, int], *, unseen: bool = False
-    ) -> np.ndarray:
-        array = as_map(target, shape)
-        if array.dtype.kind not in "fiu":
-            raise TargetError(f"a real map must be float, got dtype {array.dtype}")
-        if np.isinf(array).any():
-            raise TargetError("a real map must not hold infinity (NaN is unlabelled)")
-        columns = array.astype(np.float32).reshape(*array.shape[:2], -1)
-        if columns.shape[2] != self.n_values_:
-            raise TargetError(
-                f"a map of {columns.shape[2]} values, others have {self.n_values_}"
-            )
-        return columns
-
-    def decode(self, scores: np.ndarray) -> np.ndarray:
-        return scores[..., 0] if self.flat_ else scores
+def _check_postprocess(task: SemanticSegmentation | BinaryMask) -> None:
+    if task.postprocess is not None:
+        check_step("postprocess", task, task.postprocess)
+        task.postprocess.check_parameters()

@@ -33,7 +33,7 @@ def test_labels_tell_one_story(scenes):
     Y = scenes.targets
     for row in range(6):
         semantic, instances = Y["semantic"][row], Y["instances"][row]
-        labels, boxes = Y["box_labels"][row], Y["boxes"][row]
+        boxes, labels = Y["boxes"][row]["boxes"], Y["boxes"][row]["labels"]
         n = len(labels)
         assert 1 <= n <= 5
         assert Y["count"][row] == n
@@ -100,8 +100,8 @@ def test_scenes_without_digits():
     scenes = make_digit_scenes(2, n_digits=(0, 0), **SMALL)
     Y = scenes.targets
     assert (Y["semantic"][0] == 10).all()
-    assert Y["boxes"][0].shape == (0, 4)
-    assert Y["box_labels"][0].shape == (0,)
+    assert Y["boxes"][0]["boxes"].shape == (0, 4)
+    assert Y["boxes"][0]["labels"].shape == (0,)
     assert not Y["tags"][0].any()
     assert Y["count"][0] == 0
     assert (Y["depth"][0] == 1).all()
@@ -118,7 +118,8 @@ def test_digit_heights_keep_their_range():
     scenes = make_digit_scenes(
         4, n_digits=(1, 1), size=(64, 64), digit_size=(20, 24), random_state=0
     )
-    for (box,) in scenes.targets["boxes"]:
+    for target in scenes.targets["boxes"]:
+        (box,) = target["boxes"]
         assert 8 <= box[3] - box[1] <= 24
 
 
@@ -127,6 +128,7 @@ def test_digit_heights_keep_their_range():
     [
         ("semantic", "SemanticSegmentation"),
         ("depth", "DenseRegression"),
+        ("boxes", "Detection"),
         ("tags", "MultiLabel"),
         ("count", "Regression"),
     ],

@@ -1,0 +1,39 @@
+"""How good predictions are, ignoring what is unlabelled.
+
+Metrics are functions of arrays; for tasks they come as accumulators too, by name.
+"""
+
+from mtsk.metrics.boundaries import boundary_curve, boundary_f1, boundary_matches
+from mtsk.metrics.named import (
+    less_is_better,
+    metric_names,
+    task_metric,
+    task_scorer,
+)
+from mtsk.metrics.objects import (
+    AveragePrecision,
+    Matches,
+    box_iou,
+    instance_iou,
+    match_instances,
+)
+from mtsk.metrics.regions import class_table, confusion, iou_per_class, mean_iou
+
+__all__ = [
+    "AveragePrecision",
+    "Matches",
+    "boundary_curve",
+    "boundary_f1",
+    "boundary_matches",
+    "box_iou",
+    "class_table",
+    "confusion",
+    "instance_iou",
+    "iou_per_class",
+    "less_is_better",
+    "match_instances",
+    "mean_iou",
+    "metric_names",
+    "task_metric",
+    "task_scorer",
+]

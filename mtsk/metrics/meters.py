@@ -1,0 +1,156 @@
+"""Accumulators for classes, masks and boundaries: one image at a time.
+
+So scoring never holds more than one image's scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import average_precision_score
+
+from mtsk.metrics.boundaries import (
+    boundary_curve,
+    boundary_matches,
+    f1_of,
+    label_boundaries,
+)
+from mtsk.metrics.regions import confusion
+from mtsk.postprocess import thin_ridges
+
+__all__ = [
+    "AveragePrecisionMeter",
+    "BoundaryCurveMeter",
+    "BoundaryF1Meter",
+    "ConfusionMeter",
+]
+
+Task = Any  # of mtsk.tasks, fitted
+_THRESHOLDS = np.linspace(0.05, 0.95, 19)
+
+
+class ConfusionMeter:
+    """Metrics of classes: from one table of counts."""
+
+    def __init__(self, task: Task, reduce: Callable[[np.ndarray], float]) -> None:
+        self.task, self.reduce = task, reduce
+        binary = task.group_.kind == "binary"
+        self.size = 2 if binary else task.group_.size
+        self.counts = np.zeros((self.size, self.size), int)
+        self.needs_maps = getattr(task, "postprocess", None) is not None
+
+    def update(self, columns: np.ndarray, scores: np.ndarray) -> None:
+        binary = self.task.group_.kind == "binary"
+        if binary:
+            guess = scores > threshold_of(self.task)
+        else:
+            guess, columns = scores.argmax(axis=-1), columns[..., 0]
+        step = getattr(self.task, "postprocess", None)
+        if step is not None:
+            guess = (step(guess[..., 0])[..., None] > 0) if binary else step(guess)
+        new = confusion(columns, guess, self.size)
+        if len(new) > len(self.counts):
+            self.counts, new = new, self.counts
+        self.counts[: len(new), : len(new)] += new
+
+    def result(self) -> float:
+        return self.reduce(self.counts)
+
+
+class BoundaryF1Meter:
+    """F1 from matches summed over images."""
+
+    needs_maps = True  # neighbours count, so single pixels will not do
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.tolerance = getattr(task, "tolerance", 0.0075)
+        self.matches = np.zeros(4, int)
+
+    def update(self, columns: np.ndarray, scores: np.ndarray) -> None:
+        reach = self.tolerance * float(np.hypot(*scores.shape[:2]))
+        truth = np.nan_to_num(columns[..., 0], nan=-1).astype(int)
+        if self.task.group_.kind == "nominal":
+            edges = label_boundaries(truth, self._done(scores.argmax(axis=-1)))
+        elif type(self.task).__name__ == "Boundary":
+            guess = scores[..., 0] > threshold_of(self.task)
+            edges = truth == 1, guess & (truth >= 0)
+        else:
+            mask = self._done(scores[..., 0] > threshold_of(self.task))
+            edges = label_boundaries(truth, mask.astype(int))
+        self.matches += boundary_matches(*edges, reach)
+
+    def _done(self, labels: np.ndarray) -> np.ndarray:
+        step = getattr(self.task, "postprocess", None)
+        return labels if step is None else step(labels)
+
+    def result(self) -> float:
+        return f1_of(*self.matches.tolist())
+
+
+class BoundaryCurveMeter:
+    """F1 of thinned boundaries at the best threshold (Arbeláez et al., PAMI 2011).
+
+    ODS: one threshold for all images. OIS: the best one of every image.
+    """
+
+    needs_maps = True
+
+    def __init__(self, task: Task, per_image: bool) -> None:
+        self.task, self.per_image = task, per_image
+        self.total = np.zeros((len(_THRESHOLDS), 4), int)
+        self.best = np.zeros(4, int)
+
+    def update(self, columns: np.ndarray, scores: np.ndarray) -> None:
+        truth = columns[..., 0]
+        reach = self.task.tolerance * float(np.hypot(*truth.shape))
+        curve = boundary_curve(
+            truth == 1,
+            thin_ridges(self.task.probabilities(scores)[..., 0]),
+            _THRESHOLDS,
+            reach,
+            np.isnan(truth),
+        )
+        self.total += curve
+        self.best += curve[np.nanargmax([-1.0, *(f1_of(*row) for row in curve)]) - 1]
+
+    def result(self) -> float:
+        if self.per_image:
+            return f1_of(*self.best.tolist())
+        found = [f1_of(*row) for row in self.total.tolist()]
+        return float(np.nanmax(found)) if not np.isnan(found).all() else float("nan")
+
+
+class AveragePrecisionMeter:
+    """Mean over labels of scikit-learn's average precision, over all entries."""
+
+    def __init__(self, task: Task) -> None:
+        self.truths: list[np.ndarray] = []
+        self.scores: list[np.ndarray] = []
+
+    def update(self, columns: np.ndarray, scores: np.ndarray) -> None:
+        width = columns.shape[-1]
+        known = ~np.isnan(columns.reshape(-1, width)).all(axis=1)
+        self.truths.append(columns.reshape(-1, width)[known])
+        self.scores.append(scores.reshape(-1, width)[known].astype(np.float32))
+
+    def result(self) -> float:
+        if not self.truths:
+            return float("nan")
+        truth, scores = np.concatenate(self.truths), np.concatenate(self.scores)
+        each = []
+        for t, s in zip(truth.T, scores.T, strict=True):
+            known = ~np.isnan(t)
+            if (t[known] == 1).any():
+                each.append(average_precision_score(t[known] == 1, s[known]))
+        return float(np.mean(each)) if each else float("nan")
+
+
+def threshold_of(task: Task) -> float:
+    """Return the logit above which a binary task says yes."""
+    share = getattr(task, "threshold", 0.5)
+    return (
+        float(np.log(share / (1 - share))) if 0 < share < 1 else (share - 0.5) * np.inf
+    )

@@ -1,0 +1,205 @@
+"""Metrics by name: which a task has, and scorers for model selection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from mtsk.exceptions import UnknownTaskError
+from mtsk.metrics.meters import (
+    AveragePrecisionMeter,
+    BoundaryCurveMeter,
+    BoundaryF1Meter,
+    ConfusionMeter,
+)
+from mtsk.metrics.number_meters import (
+    AngularMeter,
+    CountMeter,
+    DepthMeter,
+    PictureMeter,
+    RankMeter,
+    ResidualMeter,
+)
+from mtsk.metrics.object_meters import OVERLAPS, BoxMeter, InstanceMeter, MaskMeter
+from mtsk.metrics.regions import iou_per_class, mean_iou, ratio
+from mtsk.tasks.base import Task
+from mtsk.tasks.image import Ordinal
+
+__all__ = ["less_is_better", "metric_names", "task_metric", "task_scorer"]
+
+
+def _global(counts: np.ndarray) -> float:
+    return float(np.diag(counts).sum() / counts.sum()) if counts.sum() else float("nan")
+
+
+def _class_accuracy(counts: np.ndarray) -> float:
+    recall = ratio(np.diag(counts), counts.sum(axis=1))
+    return float(np.nanmean(recall)) if counts.sum() else float("nan")
+
+
+def _positive_iou(counts: np.ndarray) -> float:
+    return float(iou_per_class(counts)[1])
+
+
+def _accuracy(task: Task) -> Any:
+    if isinstance(task, Ordinal):
+        return RankMeter(task, "accuracy")
+    return ConfusionMeter(task, _global)
+
+
+_METRICS: dict[str, Callable[[Task], Any]] = {
+    "miou": lambda task: ConfusionMeter(task, mean_iou),
+    "iou": lambda task: ConfusionMeter(task, _positive_iou),
+    "accuracy": _accuracy,
+    "class_accuracy": lambda task: ConfusionMeter(task, _class_accuracy),
+    "balanced_accuracy": lambda task: ConfusionMeter(task, _class_accuracy),
+    "boundary_f1": BoundaryF1Meter,
+    "ods": partial(BoundaryCurveMeter, per_image=False),
+    "ois": partial(BoundaryCurveMeter, per_image=True),
+    "average_precision": AveragePrecisionMeter,
+    "r2": partial(ResidualMeter, kind="r2"),
+    "rmse": partial(ResidualMeter, kind="rmse"),
+    "mae": partial(ResidualMeter, kind="mae"),
+    "abs_rel": partial(DepthMeter, kind="abs_rel"),
+    "delta1": partial(DepthMeter, kind="delta1"),
+    "silog": partial(DepthMeter, kind="silog"),
+    "angular_error": partial(AngularMeter, within=None),
+    "within_30": partial(AngularMeter, within=30.0),
+    "count_r2": partial(CountMeter, kind="r2"),
+    "count_mae": partial(CountMeter, kind="mae"),
+    "count_rmse": partial(CountMeter, kind="rmse"),
+    "rank_mae": partial(RankMeter, kind="rank_mae"),
+    "kappa": partial(RankMeter, kind="kappa"),
+    "psnr": partial(PictureMeter, kind="psnr"),
+    "ssim": partial(PictureMeter, kind="ssim"),
+    "ap50": partial(InstanceMeter, least=0.5, quality="precision"),
+    "ap70": partial(InstanceMeter, least=0.7, quality="precision"),
+    "pq": partial(InstanceMeter, least=0.5, quality="panoptic_quality"),
+    "map": MaskMeter,
+    "box_ap50": partial(BoxMeter, overlaps=OVERLAPS[:1]),
+    "box_ap75": partial(BoxMeter, overlaps=OVERLAPS[5:6]),
+    "box_ap": partial(BoxMeter, overlaps=OVERLAPS),
+}
+_LESS_IS_BETTER = (
+    "rmse",
+    "mae",
+    "abs_rel",
+    "silog",
+    "angular_error",
+    "count_mae",
+    "count_rmse",
+    "rank_mae",
+)
+
+
+def metric_names() -> list[str]:
+    """Return the names that `task_metric` knows."""
+    return list(_METRICS)
+
+
+def less_is_better(name: str) -> bool:
+    """Tell whether a metric is an error, of which less is better.
+
+    Parameters
+    ----------
+    name : str
+        One of `metric_names`.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    ValueError
+        Where there is no such metric.
+    """
+    if name not in _METRICS:
+        raise ValueError(f"no metric {name!r}; the metrics are {list(_METRICS)}")
+    return name in _LESS_IS_BETTER
+
+
+def task_metric(task: Task, name: str | None = None) -> Any:
+    """Return an accumulator of a task's metric.
+
+    Parameters
+    ----------
+    task : Task
+        Fitted.
+    name : str, optional
+        One of ``task.metrics``. None is the first of them.
+
+    Returns
+    -------
+    object
+        With ``update(columns, scores)``, to be called once an image with what
+        ``task.encode`` and the head give, and ``result() -> float``.
+
+    Raises
+    ------
+    ValueError
+        Where the task has no such metric.
+    """
+    name = name or task.metrics[0]
+    if name not in task.metrics or name not in _METRICS:
+        raise ValueError(
+            f"{type(task).__name__} has the metrics {list(task.metrics)}, not {name!r}"
+        )
+    return _METRICS[name](task)
+
+
+class task_scorer:
+    """A scorer of one task and metric, for ``GridSearchCV(scoring=...)``.
+
+    Parameters
+    ----------
+    task : str, default=None
+        Name of the task. None is the mean over all tasks.
+    metric : str, default=None
+        One of the task's metrics; errors (``"rmse"``, ``"mae"``) are negated, so
+        that more is better. None is the task's own choice.
+    n_pixels : int, default=None
+        Score at most so many labelled pixels of each image. None is all. Some
+        hundreds suffice to compare candidates, and take a tenth of the time. Metrics
+        of boundaries need all.
+
+    Examples
+    --------
+    >>> from mtsk import task_scorer
+    >>> scoring = {"edges": task_scorer("edges", "boundary_f1")}
+    >>> quick = task_scorer(n_pixels=500)
+    """
+
+    def __init__(
+        self,
+        task: str | None = None,
+        metric: str | None = None,
+        *,
+        n_pixels: int | None = None,
+    ) -> None:
+        if task is None and metric is not None:
+            raise ValueError(f"metric={metric!r} needs a `task`")
+        self.task = task
+        self.metric = metric
+        self.n_pixels = n_pixels
+
+    def __call__(self, estimator: Any, X: Any, Y: Any) -> float:
+        """Return the score of a fitted MultiTaskSegmenter on images and targets."""
+        if self.task is None:
+            scores = estimator.score_tasks(X, Y, n_pixels=self.n_pixels)
+            known = [s for s in scores.values() if not np.isnan(s)]
+            return float(np.mean(known)) if known else float("nan")
+        if self.task not in estimator.tasks_:
+            raise UnknownTaskError(
+                f"no task {self.task!r}; the tasks are {list(estimator.tasks_)}"
+            )
+        metric = self.metric or estimator.tasks_[self.task].metrics[0]
+        metrics = {self.task: metric}
+        scores = estimator.score_tasks(X, Y, metrics=metrics, n_pixels=self.n_pixels)
+        return -scores[self.task] if metric in _LESS_IS_BETTER else scores[self.task]
+
+    def __repr__(self) -> str:
+        return f"task_scorer({self.task!r}, {self.metric!r}, n_pixels={self.n_pixels})"

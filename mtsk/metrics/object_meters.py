@@ -1,0 +1,112 @@
+"""Accumulators for instances and boxes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mtsk.metrics.objects import (
+    AveragePrecision,
+    Matches,
+    box_iou,
+    instance_iou,
+    match_instances,
+)
+
+__all__ = ["BoxMeter", "InstanceMeter", "MaskMeter"]
+
+Task = Any  # of mtsk.tasks, fitted
+OVERLAPS = np.linspace(0.5, 0.95, 10)
+
+
+class InstanceMeter:
+    """Matches of instances at one overlap, summed over images."""
+
+    from_targets = True
+    needs_maps = True
+
+    def __init__(self, task: Task, least: float, quality: str) -> None:
+        self.task, self.least, self.quality = task, least, quality
+        self.total = Matches(0, 0, 0, 0.0)
+
+    def update(self, target: Any, scores: np.ndarray) -> None:
+        truth = self.task.canonical(target, scores.shape[:2])
+        new = match_instances(instance_iou(truth, self.task.decode(scores)), self.least)
+        self.total = self.total.plus(new)
+
+    def result(self) -> float:
+        return float(getattr(self.total, self.quality))
+
+
+class MaskMeter:
+    """COCO's average precision of instances, by their scores."""
+
+    from_targets = True
+    needs_maps = True
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.curve = AveragePrecision(1, OVERLAPS.tolist())
+
+    def update(self, target: Any, scores: np.ndarray) -> None:
+        truth = self.task.canonical(target, scores.shape[:2])
+        ids, confidence = self.task.instances(scores)
+        iou, confidence = _seen(truth, ids, confidence)
+        self.curve.update(
+            iou.T,
+            confidence,
+            np.zeros(len(confidence), int),
+            np.zeros(len(iou), int),
+        )
+
+    def result(self) -> float:
+        return float(np.mean(self.curve.result()))
+
+
+class BoxMeter:
+    """COCO's average precision of boxes, averaged over classes and overlaps.
+
+    Labels that ``fit`` did not see are one more class, which is never found.
+    """
+
+    from_targets = True
+    needs_maps = True
+
+    def __init__(self, task: Task, overlaps: np.ndarray) -> None:
+        self.task = task
+        self.curve = AveragePrecision(len(task.classes_) + 1, overlaps.tolist())
+
+    def update(self, target: Any, scores: np.ndarray) -> None:
+        truth = self.task.canonical(target, scores.shape[:2])
+        found = self.task.detect(scores, threshold=_LEAST_SCORE)
+        boxes = found["boxes"]
+        within = box_iou(boxes, truth["ignore"], within=True)
+        self.curve.update(
+            box_iou(boxes, truth["boxes"]),
+            found["scores"],
+            found["codes"],
+            truth["codes"],
+            within.max(axis=1, initial=0.0),
+        )
+
+    def result(self) -> float:
+        found = self.curve.result()
+        known = ~np.isnan(found).all(axis=0)
+        return float(found[:, known].mean()) if known.any() else float("nan")
+
+
+_LEAST_SCORE = 0.01  # boxes below it change precision at no recall that matters
+
+
+def _seen(
+    truth: np.ndarray, ids: np.ndarray, confidence: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return IoU (n_true, n_guessed) and scores of what lies where truth is known."""
+    known = truth >= 0
+    area = np.bincount(ids.ravel(), minlength=len(confidence) + 1)[1:]
+    inside = np.bincount(ids[known], minlength=len(confidence) + 1)[1:]
+    kept = 2 * inside >= area
+    name = np.zeros(len(confidence) + 1, int)
+    name[1:][kept] = np.arange(1, kept.sum() + 1)
+    return instance_iou(truth, name[ids]), confidence[kept]

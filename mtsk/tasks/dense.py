@@ -1,0 +1,321 @@
+"""Tasks with numbers at every pixel: depth, normals, density, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from mtsk._validation import Interval, StrOptions, check_parameters
+from mtsk.exceptions import TargetError
+from mtsk.tasks.base import PixelTask, as_map
+from mtsk.tasks.columns import ColumnGroup
+
+__all__ = ["DenseRegression", "DensityCount", "ImageToImage", "SurfaceNormals"]
+
+
+class DenseRegression(PixelTask):
+    """One number, or several, at every pixel, such as depth.
+
+    A target is a float map of shape (H, W) or (H, W, L); NaN is unlabelled.
+    ``predict`` gives float32 maps of the same shape.
+
+    Parameters
+    ----------
+    scale : {"linear", "log"}, default="linear"
+        ``"log"`` learns logarithms, so that errors are relative, as suits depth (Eigen,
+        Puhrsch & Fergus, NeurIPS 2014). Targets must then be above 0.
+
+    Attributes
+    ----------
+    n_values_ : int
+        L.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mtsk.tasks import DenseRegression
+    >>> depth = np.array([[1.0, 10.0], [np.nan, 100.0]])
+    >>> task = DenseRegression(scale="log").fit([depth])
+    >>> task.decode(task.encode(depth, (2, 2))).round(3)
+    array([[  1.,  10.],
+           [ nan, 100.]], dtype=float32)
+    """
+
+    metrics = ("r2", "rmse", "mae", "abs_rel", "delta1", "silog")
+
+    def __init__(self, scale: str = "linear") -> None:
+        self.scale = scale
+
+    def _check(self) -> None:
+        check_parameters(self, {"scale": [StrOptions({"linear", "log"})]})
+
+    def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
+        if not len(targets):
+            raise TargetError("no entry is given")
+        arrays = [as_map(t) for t in targets]
+        self.flat_ = all(a.ndim == 2 for a in arrays)
+        widths = {1 if a.ndim == 2 else a.shape[2] for a in arrays}
+        if len(widths) > 1:
+            raise TargetError(f"maps differ in number of values: {sorted(widths)}")
+        self.n_values_ = widths.pop()
+        return ColumnGroup("real", self.n_values_)
+
+    def encode(
+        self, target: Any, shape: tuple[int, int], *, unseen: bool = False
+    ) -> np.ndarray:
+        columns = _numbers(target, shape, self.n_values_)
+        if self.scale == "linear":
+            return columns
+        if (columns <= 0).any():  # False for NaN
+            raise TargetError(
+                "with scale='log' numbers must be above 0 (NaN is unlabelled), got "
+                f"{np.nanmin(columns):g}"
+            )
+        return np.log(columns)
+
+    def values(self, scores: np.ndarray) -> np.ndarray:
+        return scores if self.scale == "linear" else np.exp(scores)
+
+    def decode(self, scores: np.ndarray) -> np.ndarray:
+        found = self.values(scores)
+        return found[..., 0] if self.flat_ else found
+
+
+class SurfaceNormals(PixelTask):
+    """The direction that a surface faces, at every pixel.
+
+    A target is a float map of shape (H, W, 3) of unit vectors: to the right, down, and
+    towards the viewer (turned the other way, say up, does as well, as long as images
+    are not rotated by an `Augmentation`). NaN is unlabelled. ``predict`` gives float32
+    maps of unit vectors.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mtsk.tasks import SurfaceNormals
+    >>> flat = np.tile([0.0, 0.0, 1.0], (4, 5, 1))
+    >>> task = SurfaceNormals().fit([flat])
+    >>> bool((task.decode(2 * task.encode(flat, (4, 5))) == flat).all())
+    True
+    """
+
+    metrics = ("within_30", "angular_error")
+
+    def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
+        for i, target in enumerate(targets):
+            if np.ndim(target) != 3 or np.shape(target)[2] != 3:
+                raise TargetError(
+                    f"entry {i}: normals must have shape (H, W, 3), got "
+                    f"{np.shape(target)}"
+                )
+        return ColumnGroup("real", 3)
+
+    def encode(
+        self, target: Any, shape: tuple[int, int], *, unseen: bool = False
+    ) -> np.ndarray:
+        columns = _numbers(target, shape, 3)
+        length = np.linalg.norm(columns, axis=-1)
+        off = np.abs(length - 1) > _OFF_UNIT  # False for NaN
+        if off.any():
+            raise TargetError(
+                "normals must be unit vectors, or NaN, got one of length "
+                f"{length[off][0]:.3g}"
+            )
+        columns[np.isnan(length)] = np.nan
+        return columns
+
+    def move(self, columns: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        turn = matrix / np.sqrt(abs(np.linalg.det(matrix)))
+        out = columns.copy()
+        out[..., :2] = (columns[..., 1::-1] @ turn.T)[..., ::-1]
+        return out.astype(columns.dtype)
+
+    def decode(self, scores: np.ndarray) -> np.ndarray:
+        length = np.linalg.norm(scores, axis=-1, keepdims=True)
+        towards = np.array([0, 0, 1], scores.dtype)  # where nothing is said
+        return np.where(length > 0, scores / np.maximum(length, 1e-30), towards)
+
+
+class DensityCount(PixelTask):
+    """How many objects there are, from where they are.
+
+    A target is an array (n, 2) of the objects' rows and columns, in pixels with (0, 0)
+    the centre of the first pixel; (0, 2) where there are none. Columns are densities: a
+    Gaussian of integral 1 for each object (Lempitsky & Zisserman, NeurIPS 2010).
+    ``predict`` gives float32 maps (H, W) of density: the sum over any region is the
+    number of objects in it.
+
+    Parameters
+    ----------
+    sigma : float > 0, default=4.0
+        Of the Gaussian, in pixels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mtsk.tasks import DensityCount
+    >>> points = np.array([[3, 4], [10.5, 12]])
+    >>> task = DensityCount().fit([points])
+    >>> round(float(task.decode(task.encode(points, (20, 20))).sum()), 3)
+    2.0
+    """
+
+    metrics = ("count_r2", "count_mae", "count_rmse")
+
+    def __init__(self, sigma: float = 4.0) -> None:
+        self.sigma = sigma
+
+    def _check(self) -> None:
+        positive = Interval(Real, 0, None, closed="neither")
+        check_parameters(self, {"sigma": [positive]})
+
+    def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
+        for i, target in enumerate(targets):
+            try:
+                self.canonical(target)
+            except TargetError as error:
+                raise TargetError(f"entry {i}: {error}") from None
+        return ColumnGroup("real", 1)
+
+    def canonical(
+        self, target: Any, shape: tuple[int, int] | None = None
+    ) -> np.ndarray:
+        """Return the points of a target, checked.
+
+        Parameters
+        ----------
+        target : array-like of shape (n, 2)
+        shape : (int, int), optional
+            The image's height and width.
+
+        Returns
+        -------
+        ndarray of float, shape (n, 2)
+
+        Raises
+        ------
+        TargetError
+        """
+        try:
+            points = np.asarray(target, float)
+        except (TypeError, ValueError):
+            raise TargetError(
+                f"points must be numbers of shape (n, 2), got {target!r}"[:200]
+            ) from None
+        if points.size == 0:
+            return np.empty((0, 2))
+        if points.ndim != 2 or points.shape[1] != 2:
+            raise TargetError(f"points must have shape (n, 2), got {points.shape}")
+        most = np.inf if shape is None else np.array(shape) - 0.5
+        inside = ((points >= -0.5) & (points <= most)).all(axis=1)  # False for NaN
+        if not inside.all():
+            bad = int(np.flatnonzero(~inside)[0])
+            where = "" if shape is None else f" of {tuple(shape)}"
+            raise TargetError(
+                f"point {bad} at (row, column) = {points[bad].tolist()} is outside the "
+                f"image{where}"
+            )
+        return points
+
+    def encode(
+        self, target: Any, shape: tuple[int, int], *, unseen: bool = False
+    ) -> np.ndarray:
+        points = self.canonical(target, shape)
+        dots = np.zeros(shape, np.float64)
+        places = np.rint(points).astype(np.intp).clip(0, np.array(shape) - 1)
+        np.add.at(dots, tuple(places.T), 1)
+        # "reflect" keeps the sum: what would lie beyond the border comes back.
+        spread = ndimage.gaussian_filter(dots, self.sigma, mode="reflect")
+        return spread[..., None].astype(np.float32)
+
+    def move(self, columns: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        return columns / np.float32(abs(np.linalg.det(matrix)))
+
+    def decode(self, scores: np.ndarray) -> np.ndarray:
+        return scores[..., 0].clip(min=0)
+
+
+class ImageToImage(PixelTask):
+    """A picture for every picture: denoised, coloured, filtered.
+
+    A target is an image (H, W) or (H, W, C): uint8, uint16, or float in [0, 1] with NaN
+    unlabelled. ``predict`` gives images of the dtype and the shape that targets have.
+
+    Attributes
+    ----------
+    dtype_ : dtype
+    n_channels_ : int or None
+        C; None of targets (H, W).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mtsk.tasks import ImageToImage
+    >>> picture = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    >>> task = ImageToImage().fit([picture])
+    >>> bool((task.decode(task.encode(picture, (2, 2))) == picture).all())
+    True
+    """
+
+    metrics = ("ssim", "psnr")
+
+    def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
+        arrays = [np.asarray(t) for t in targets]
+        kinds = {(a.dtype, a.shape[2:]) for a in arrays}
+        if len(kinds) != 1:
+            seen = sorted(f"{dtype} with channels {shape}" for dtype, shape in kinds)
+            raise TargetError(f"images must be of one kind, got {seen[:5]}")
+        dtype, channels = next(iter(kinds))
+        if dtype.kind != "f" and dtype not in _WHITE:
+            raise TargetError(
+                f"target images must be uint8, uint16 or float in [0, 1], got {dtype}"
+            )
+        self.dtype_ = dtype
+        self.n_channels_ = channels[0] if channels else None
+        return ColumnGroup("real", self.n_channels_ or 1)
+
+    def encode(
+        self, target: Any, shape: tuple[int, int], *, unseen: bool = False
+    ) -> np.ndarray:
+        array = np.asarray(target)
+        if array.dtype != self.dtype_:
+            raise TargetError(
+                f"a target image of {array.dtype}, others are {self.dtype_}"
+            )
+        columns = _numbers(array, shape, self.n_channels_ or 1)
+        columns = columns / np.float32(_WHITE.get(self.dtype_, 1))
+        if (columns < 0).any() or (columns > 1).any():
+            raise TargetError(
+                "a float image must lie in [0, 1], got "
+                f"[{np.nanmin(columns):g}, {np.nanmax(columns):g}]"
+            )
+        return columns
+
+    def decode(self, scores: np.ndarray) -> np.ndarray:
+        found = scores if self.n_channels_ is not None else scores[..., 0]
+        white = _WHITE.get(self.dtype_)
+        found = found.clip(0, 1)
+        if white is None:
+            return found.astype(self.dtype_)
+        return np.rint(found * white).astype(self.dtype_)
+
+
+_OFF_UNIT = 0.01  # a length may differ from 1 by so much
+_WHITE = {np.dtype("uint8"): 255.0, np.dtype("uint16"): 65535.0}
+
+
+def _numbers(target: Any, shape: tuple[int, int], n_values: int) -> np.ndarray:
+    """Return a map of numbers as float32 (H, W, L), checked."""
+    array = as_map(target, shape)
+    if array.dtype.kind not in "fiu":
+        raise TargetError(f"a real map must be float, got dtype {array.dtype}")
+    if np.isinf(array).any():
+        raise TargetError("a real map must not hold infinity (NaN is unlabelled)")
+    columns = array.astype(np.float32).reshape(*array.shape[:2], -1)
+    if columns.shape[2] != n_values:
+        raise TargetError(f"a map of {columns.shape[2]} values, others have {n_values}")
+    return columns
