@@ -36,6 +36,8 @@ def main() -> None:
         epochs={"type": int, "default": 15},
         scales={"type": float, "nargs": "+", "default": [0.5, 1.0, 2.0]},
         dropout={"type": float, "default": 0.2},
+        stride={"type": int, "default": 2},
+        class_weight={"type": float, "default": 0.5},
     )
     report_machine()
     X, classes, masks = load_cells(chosen.data)
@@ -49,7 +51,8 @@ def main() -> None:
         n_epochs=chosen.epochs,
         dropout=chosen.dropout,
         n_points=2048,
-        class_weight="balanced",
+        stride=chosen.stride,
+        class_weight=chosen.class_weight,
     )
     found = []
     counts = np.zeros((3, 3), int)

@@ -29,12 +29,14 @@ ASKED = {
 def main() -> None:
     chosen = options(
         __doc__ or "",
-        scenes={"type": int, "default": 400},
+        scenes={"type": int, "default": 1200},
         judged={"type": int, "default": 100},
         architecture={"choices": ["fcn", "unet"], "default": "fcn"},
         scales={"type": float, "nargs": "+", "default": [0.5, 1, 2]},
-        epochs={"type": int, "default": 20},
+        epochs={"type": int, "default": 10},
         width={"type": int, "default": 128},
+        blocks={"type": int, "default": 4},
+        class_weight={"type": float, "default": 0.25},
         views={"type": int, "default": 0},
         finetune={"choices": ["none", "last", "all"], "default": "none"},
         seeds={"type": int, "default": 1},
@@ -57,6 +59,8 @@ def main() -> None:
         head = SharedDecoder(
             chosen.architecture,
             width=chosen.width,
+            n_blocks=chosen.blocks,
+            class_weight=chosen.class_weight,
             n_epochs=chosen.epochs,
             augment=augment,
             finetune=None if chosen.finetune == "none" else chosen.finetune,

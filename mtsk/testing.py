@@ -146,11 +146,11 @@ def check_task(
         assert is_same(task.decode(scores), entry), "decode must undo encode"
         told = task.probabilities(scores)
         assert told.shape == scores.shape, "a probability a score"
-        _check_mirror(task, entry, shape, is_same, mirrored)
-    _check_metrics(task, targets, shapes)
-    first, shape = targets[0], tuple(shapes[0])
-    if isinstance(first, np.ndarray) and first.shape[:2] == shape:
-        _refused(lambda: task.encode(first[:-1], shape), str(shape[0]))
+        _assert_mirror(task, entry, shape, is_same, mirrored)
+    _assert_metrics(task, targets, shapes)
+    first = targets[0]
+    if isinstance(first, np.ndarray) and first.shape[:2] == tuple(shapes[0]):
+        _refused(lambda: task.encode(first[:-1], shapes[0]), str(shapes[0][0]))
 
 
 def _alike(a: Any, b: Any) -> bool:
@@ -162,7 +162,7 @@ def _alike(a: Any, b: Any) -> bool:
     return bool(np.array_equal(a, b))
 
 
-def _check_mirror(
+def _assert_mirror(
     task: Task,
     entry: Any,
     shape: tuple[int, int],
@@ -179,7 +179,7 @@ def _check_mirror(
     assert is_same(found, turned), "columns must turn with the image; see `move`"
 
 
-def _check_metrics(
+def _assert_metrics(
     task: Task, targets: Sequence[Any], shapes: Sequence[tuple[int, int]]
 ) -> None:
     assert not less_is_better(task.metrics[0]), "of the first metric more is better"

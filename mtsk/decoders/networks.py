@@ -96,9 +96,9 @@ class Decoder(nn.Module):
                 nn.ReLU(),
                 nn.Dropout(dropout),
             )
-        n_summaries = 2 if self.by_class is None else 3
+        n_summaries = 2 * width if self.by_class is None else 3 * width + n_classes
         self.labels = nn.ModuleList(
-            nn.Linear(n_summaries * width, group.size) for group in image
+            nn.Linear(n_summaries, group.size) for group in image
         )
 
     def trunk(self, taps: list[Tensor], strides: Strides, size: Size) -> Tensor:
@@ -140,14 +140,20 @@ class Decoder(nn.Module):
         means = torch.cat([tap.mean(dim=(2, 3)) for tap in taps], dim=1)
         whole = [self.summary(means), shared.mean(dim=(2, 3))]
         if self.by_class is not None:
-            whole.append(self.by_class(self._over_classes(shared, maps)))
+            covered, peaks = self._over_classes(shared, maps)
+            whole += [self.by_class(covered), peaks]
         joined = torch.cat(whole, dim=1)
         return maps, [layer(joined).float() for layer in self.labels]
 
-    def _over_classes(self, shared: Tensor, maps: Sequence[Tensor]) -> Tensor:
-        """Return each class's area and the mean of what it covers, (n, numbers).
+    def _over_classes(
+        self, shared: Tensor, maps: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return what classes cover, (n, numbers), and how sure each is somewhere.
 
-        What a class covers is taken as given: labels of whole images do not move it.
+        Of every class the root of its area (of what is small, a little more says much)
+        and the mean of the shared channels over it; and the logit of its probability
+        where that is greatest, which says whether the class is there at all. The maps
+        are taken as given: labels of whole images do not move them.
         """
         squash = {"nominal": lambda m: m.softmax(dim=1), "binary": torch.sigmoid}
         cover = torch.cat(
@@ -162,7 +168,8 @@ class Decoder(nn.Module):
         covered = torch.einsum("nkhw,nchw->nkc", cover, shared.to(cover))
         cells = cover.shape[2] * cover.shape[3]
         means = covered / (area * cells + 1)[..., None]
-        return torch.cat([area, means.flatten(1)], dim=1)
+        peaks = torch.logit(cover.amax(dim=(2, 3)), eps=_SURE)
+        return torch.cat([area.sqrt(), means.flatten(1)], dim=1), peaks
 
     def shared_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that all tasks share, those of the last layer last."""
@@ -272,6 +279,7 @@ class UNet(Decoder):
 
 Strides = Sequence[tuple[float, float]]
 Size = tuple[int, int]
+_SURE = 1e-3  # no probability is taken to be nearer to 0 or 1
 _FAR = 10.0  # standard deviations; what is further away counts as that far
 
 

@@ -28,7 +28,7 @@ from mtsk.heads.base import (
     labelled_columns,
     recall,
 )
-from mtsk.heads.logistic import JointLogistic
+from mtsk.heads.calibration import calibrate_classes, calibrate_label
 from mtsk.heads.statistics import Moments, inverse_std
 from mtsk.tasks.columns import ColumnGroup
 
@@ -75,8 +75,9 @@ class JointRidge(JointLinear):
         Classes and labels of frequency f weigh ∝ 1/√f, 1/f, f to the power of minus
         this number, or 1.
     calibrate : bool, default=True
-        Whether scores of classes and labels become logits, by a multinomial or
-        Bernoulli model of the scores that rows get from fits on the other folds.
+        Whether scores of classes and labels become logits, by a model of the scores
+        that rows get from fits on the other folds: of labels logistic, of classes
+        multinomial or one common scale, whichever does better on a fold left out.
         ``partial_fit``, which keeps no rows, cannot.
     n_folds : int, default=5
         Folds for both. Rows of one group (``groups`` of ``fit``) stay together.
@@ -168,7 +169,7 @@ class JointRidge(JointLinear):
         coef, intercept = self._solve([(x.whole, x.cols) for x in blocks], chosen)
         if self.calibrate and any(len(x.folds) > 1 for x in blocks):
             held_out = self._held_out_scores(X, blocks, chosen)
-            coef, intercept = self._calibrated(coef, intercept, held_out, T, W)
+            coef, intercept = self._calibrated(coef, intercept, held_out, T, W, blocks)
         self._sums: dict[_Key, Moments] = {}
         self.coef_ = coef.astype(np.float32)
         self.intercept_ = intercept.astype(np.float32)
@@ -324,24 +325,29 @@ class JointRidge(JointLinear):
         held_out: np.ndarray,
         T: np.ndarray,
         W: np.ndarray,
+        blocks: list[Block],
     ) -> tuple[np.ndarray, np.ndarray]:
         """Put a small model of the out-of-fold scores behind each linear one."""
+        fold_of = np.empty(T.shape[1], object)
+        for block in blocks:
+            for col in block.cols:
+                fold_of[col] = block.fold
         for group, _, scores in labelled_columns(self.groups_):
             if group.kind == "real" or (group.kind == "nominal" and group.size == 1):
                 continue
             step = group.size if group.kind == "nominal" else 1
             for start in range(scores.start, scores.stop, step):
                 part, weight = slice(start, start + step), W[:, start]
-                target = T[:, part].argmax(1) if step > 1 else T[:, start]
-                small = JointLogistic(
-                    1e-4,
-                    class_weight=None,
-                    columns=[ColumnGroup(group.kind, step)],
-                )
-                target = np.where(weight > 0, target, np.nan)[:, None]
-                small.fit(held_out[:, part], target, sample_weight=weight)
-                coef[:, part] = coef[:, part] @ small.coef_
-                intercept[part] = intercept[part] @ small.coef_ + small.intercept_
+                own = held_out[:, part]
+                if step > 1:
+                    codes = T[:, part].argmax(axis=1)
+                    slope, offset = calibrate_classes(
+                        own, codes, weight, fold_of[start]
+                    )
+                else:
+                    slope, offset = calibrate_label(own, T[:, start], weight)
+                coef[:, part] = coef[:, part] @ slope
+                intercept[part] = intercept[part] @ slope + offset
         return coef, intercept
 
     def _alphas(self) -> list[float]:

@@ -53,7 +53,13 @@ def scenes(n=6, height=32, width=40, seed=0):
 
 
 def model(head=None, **parameters):
-    settings = {"width": 8, "n_blocks": 1, "n_points": 64, "dropout": 0.0}
+    settings = {
+        "width": 8,
+        "n_blocks": 1,
+        "stride": 2,
+        "n_points": 64,
+        "dropout": 0.0,
+    }
     head = head or SharedDecoder(**{**settings, **parameters})
     features = DeepFeatures(NETWORK, scales=(1,), device="cpu")
     return MultiTaskSegmenter(features=features, head=head, random_state=0)

@@ -106,7 +106,8 @@ def test_shapes_of_scores(kind):
 def test_gradients_are_the_slopes(kind):
     torch.manual_seed(0)
     taps = [TapInfo(3, 4), TapInfo(2, 8)]
-    network = kind(taps, 4, 4, 1, 0.0, [NOMINAL], [BINARY]).eval()
+    # Of numbers: what classes cover is taken as given, and would have no slope.
+    network = kind(taps, 4, 4, 1, 0.0, [REAL], [BINARY]).eval()
     x = [torch.rand(1, 3, 4, 4), torch.rand(1, 2, 2, 2)]
 
     def total(a, b):
@@ -133,8 +134,9 @@ def test_labels_of_images_read_what_classes_cover():
     shared = torch.rand(1, 4, 2, 2)
     cover = torch.full((1, 3, 2, 2), -50.0)
     cover[0, 0, 0], cover[0, 2, 1] = 50.0, 50.0  # class 0 above, class 2 below
-    found = network._over_classes(shared, [cover])[0]
-    np.testing.assert_allclose(found[:3], [0.5, 0, 0.5], atol=1e-6)
+    (found,), (peaks,) = network._over_classes(shared, [cover])
+    np.testing.assert_allclose(found[:3], np.sqrt([0.5, 0, 0.5]), atol=1e-6)
+    np.testing.assert_allclose(peaks, [6.9068, -6.9068, 6.9068], atol=1e-3)
     above, middle, below = found[3:].reshape(3, 4)
     np.testing.assert_allclose(above, shared[0, :, 0].sum(1) / 3, atol=1e-6)
     np.testing.assert_allclose(below, shared[0, :, 1].sum(1) / 3, atol=1e-6)

@@ -1,0 +1,96 @@
+"""From scores of held-out rows to logits: a model with few numbers or with one."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+
+from mtsk.heads.logistic import JointLogistic
+from mtsk.tasks.columns import ColumnGroup
+
+__all__ = ["calibrate_classes", "calibrate_label"]
+
+_ALPHA = 1e-4
+_COMPARED = 20_000  # rows on which the two models are compared
+_LOG_SCALE = (-3.0, 7.0)
+
+
+def calibrate_label(
+    scores: np.ndarray, target: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return slope (1, 1) and intercept (1,) of a logistic model of one label.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n, 1)
+        Of fits that did not see the row.
+    target : ndarray of shape (n,)
+        0 or 1.
+    weight : ndarray of shape (n,)
+        0 where unlabelled.
+    """
+    return _logistic("binary", 1, scores, target, weight)
+
+
+def calibrate_classes(
+    scores: np.ndarray, codes: np.ndarray, weight: np.ndarray, folds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a matrix (K, K) and intercepts (K,) that turn scores into logits.
+
+    A multinomial logistic model of all scores, which untangles classes that mask one
+    another (Hastie, Tibshirani & Friedman, Elements of Statistical Learning, 4.2), or
+    one common scale (Guo et al., ICML 2017), whichever explains folds that it was not
+    fitted to better: where a class is on few images, the folds without them have it
+    wrong, and the larger model learns from that to mistrust it.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n, K)
+        Of fits that did not see the row's fold.
+    codes : ndarray of int, shape (n,)
+    weight : ndarray of shape (n,)
+        0 where unlabelled.
+    folds : ndarray of int, shape (n,)
+    """
+    n_classes = scores.shape[1]
+    known = np.flatnonzero(weight > 0)
+    rows = known[:: max(1, len(known) // _COMPARED)]
+    s, y, w, f = scores[rows], codes[rows], weight[rows], folds[rows]
+    losses = np.zeros(2)
+    for k in np.unique(f):
+        fitted, held = f != k, f == k
+        if not fitted.any():
+            continue
+        large = _logistic("nominal", n_classes, s[fitted], y[fitted], w[fitted])
+        scale = _scale(s[fitted], y[fitted], w[fitted])
+        for i, logits in enumerate((s[held] @ large[0] + large[1], s[held] * scale)):
+            losses[i] += _cross_entropy(logits, y[held], w[held])
+    if losses[0] < losses[1]:
+        return _logistic("nominal", n_classes, scores, codes, weight)
+    scale = _scale(s, y, w)
+    return scale * np.eye(n_classes), np.zeros(n_classes)
+
+
+def _logistic(
+    kind: str, size: int, scores: np.ndarray, target: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    group = ColumnGroup("nominal" if kind == "nominal" else "binary", size)
+    small = JointLogistic(_ALPHA, class_weight=None, columns=[group])
+    known = np.where(weight > 0, target, np.nan)[:, None]
+    small.fit(scores, known, sample_weight=weight)
+    return small.coef_, small.intercept_
+
+
+def _scale(scores: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> float:
+    found = minimize_scalar(
+        lambda log: _cross_entropy(scores * np.exp(log), codes, weight),
+        bounds=_LOG_SCALE,
+        method="bounded",
+    )
+    return float(np.exp(found.x))
+
+
+def _cross_entropy(logits: np.ndarray, codes: np.ndarray, weight: np.ndarray) -> float:
+    own = logits[np.arange(len(codes)), codes]
+    return float((weight * (logsumexp(logits, axis=1) - own)).sum())
