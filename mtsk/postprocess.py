@@ -33,9 +33,8 @@ __all__ = [
 class Step(BaseEstimator):
     """A step of post-processing. A subclass defines ``_mask`` or ``__call__``.
 
-    Maps of classes are treated class by class (but for ``background``); what a class
-    gives up goes to the nearest pixel that is kept, and what it gains is taken from
-    others. Masks of bool and maps of ids are treated likewise.
+    Maps of classes, and of ids, are treated label by label; what a label gives up goes
+    to the nearest pixel that is kept, and what it gains is taken from others.
     """
 
     _constraints: dict[str, list] = {}
@@ -84,8 +83,6 @@ class Step(BaseEstimator):
 class RemoveSmall(Step):
     """Remove connected parts of fewer than ``min_size`` pixels.
 
-    By `skimage.morphology.remove_small_objects`.
-
     Parameters
     ----------
     min_size : int, default=64
@@ -118,12 +115,23 @@ class FillHoles(Step):
     ----------
     max_size : int, default=None
         None is any size.
+    background : label, default=0
+        In a map of classes or ids, what holes consist of, and what has none itself:
+        other labels inside a label stay.
     """
 
     _constraints = {"max_size": [Interval(Integral, 1, None, closed="left"), None]}
 
-    def __init__(self, max_size: int | None = None) -> None:
+    def __init__(self, max_size: int | None = None, background: Any = 0) -> None:
         self.max_size = max_size
+        self.background = background
+
+    def _classes(self, labels: np.ndarray) -> np.ndarray:
+        out = labels.copy()
+        ground = np.isin(labels, [self.background])
+        for label in np.unique(labels[~ground]):
+            out[self._mask(labels == label) & ground] = label
+        return out
 
     def _mask(self, mask: np.ndarray) -> np.ndarray:
         filled = ndimage.binary_fill_holes(mask)
@@ -190,6 +198,8 @@ class ConnectedComponents(Step):
         return self._classes(mask)
 
     def _classes(self, labels: np.ndarray) -> np.ndarray:
+        if labels.dtype.kind == "U":
+            raise ValueError("ConnectedComponents takes bool or int, got a map of str")
         parts = measure.label(labels, background=0, connectivity=self.connectivity)
         return parts.astype(np.int32)
 
@@ -216,7 +226,7 @@ class Steps(BaseEstimator):
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters; with ``deep`` also the steps and theirs."""
         params: dict[str, Any] = {"steps": self.steps}
-        if deep:
+        if deep and isinstance(self.steps, list | tuple):
             for name, step in self._named().items():
                 params[name] = step
                 nested = step.get_params()
@@ -299,7 +309,7 @@ def suppress_boxes(
     boxes : ndarray of shape (n, 4)
         Left, top, right, bottom.
     scores : ndarray of shape (n,)
-    labels : ndarray of int, shape (n,), optional
+    labels : ndarray of int or str, shape (n,), optional
         Boxes of different labels do not suppress one another. None is one label.
     overlap : float in [0, 1], default=0.5
         IoU.
@@ -323,8 +333,20 @@ def suppress_boxes(
     import torch
     from torchvision import ops
 
-    boxes, scores = np.asarray(boxes, float).reshape(-1, 4), np.asarray(scores, float)
-    codes = np.zeros(len(boxes), int) if labels is None else np.asarray(labels)
+    boxes, scores = np.asarray(boxes, float), np.asarray(scores, float)
+    if boxes.size == 0:
+        boxes = boxes.reshape(0, 4)
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():
+        raise ValueError(
+            f"boxes must be finite and of shape (n, 4), got shape {boxes.shape}"
+        )
+    if not isinstance(overlap, Real) or not 0 <= overlap <= 1:
+        allowed = "a float in [0, 1]"
+        raise parameter_error("overlap", "suppress_boxes", allowed, overlap)
+    codes = np.zeros(len(boxes), int)
+    if labels is not None:
+        names = np.asarray(labels)
+        codes = np.unique(names, return_inverse=True)[1].reshape(names.shape)
     if scores.shape != (len(boxes),) or codes.shape != (len(boxes),):
         raise ValueError(
             f"{len(boxes)} boxes need as many scores and labels, got shapes "
@@ -390,6 +412,10 @@ def thin_ridges(strength: np.ndarray, *, sigma: float = 1.0) -> np.ndarray:
     strength = np.asarray(strength, float)
     if strength.ndim != 2 or not strength.size:
         raise ValueError(f"a map must have shape (H, W), got {strength.shape}")
+    if not np.isfinite(strength).all():
+        raise ValueError("a map of ridges must be finite; set what is unknown to 0")
+    if not sigma > 0:
+        raise parameter_error("sigma", "thin_ridges", "a float > 0", sigma)
     smooth, rr, rc, cc = (
         ndimage.gaussian_filter(strength, sigma, order, mode="nearest")
         for order in ((0, 0), (2, 0), (1, 1), (0, 2))
@@ -411,7 +437,7 @@ _FLAT = 1e-3  # of the greatest strength, per pixel²; what bends less is no rid
 
 def _as_labels(labels: Any) -> np.ndarray:
     labels = np.asarray(labels)
-    if labels.ndim != 2 or labels.dtype.kind not in "biuU":
+    if labels.ndim != 2 or not labels.size or labels.dtype.kind not in "biuU":
         raise ValueError(
             "a step takes a map (H, W) of bool, int or str, got "
             f"{labels.dtype} {labels.shape}"

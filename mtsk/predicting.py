@@ -123,7 +123,7 @@ class Predicting(Learning):
 
 def _shape_up(column: list[Any], stacked: bool) -> Any:
     """Return scalars as an array, maps as an array where the images were one."""
-    if any(entry is None for entry in column) or isinstance(column[0], set):
+    if any(entry is None for entry in column) or isinstance(column[0], set | dict):
         return column
     if stacked or np.ndim(column[0]) < 2:
         return np.array(column)

@@ -295,7 +295,8 @@ class MultiTaskSegmenter(Predicting):
 
         Returns
         -------
-        As ``predict``. For tasks of numbers, the numbers themselves.
+        As ``predict``. For tasks of numbers, the numbers themselves; for tasks of
+        several groups of columns, such as boxes, all of these, (H, W, n_scores_).
         """
         return self._map_scores(X, tasks, _probabilities)
 
@@ -364,7 +365,15 @@ class MultiTaskSegmenter(Predicting):
         check_is_fitted(self)
         images = Images(X, self.features_.channels, self.features_.on_error)
         targets, _ = as_targets(Y, len(images))
+        if metrics is not None and not isinstance(metrics, Mapping):
+            allowed = "a mapping of task to metric, or None"
+            raise parameter_error("metrics", self, allowed, metrics)
         wanted = dict.fromkeys(targets.task_names) if metrics is None else dict(metrics)
+        for name in self._wanted(list(wanted)):
+            if name not in targets.task_names:
+                raise UnknownTaskError(
+                    f"`metrics` names {name!r}, but Y has {targets.task_names}"
+                )
         names = self._wanted(list(wanted))
         columns = {name: targets[name] for name in names}
         meters = {name: task_metric(self.tasks_[name], wanted[name]) for name in names}

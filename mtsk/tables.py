@@ -11,6 +11,7 @@ import numpy as np
 from mtsk.exceptions import TargetError
 from mtsk.feature_maps import FeatureMaps
 from mtsk.tasks.base import Task
+from mtsk.tasks.columns import column_slices
 
 __all__ = ["Table", "TableBuilder", "choose_pixels", "encode_entry"]
 
@@ -206,7 +207,9 @@ class TableBuilder:
                 for c, any_pixel in zip(columns, weak, strict=True)
             ]
         )
-        chosen = choose_pixels(labelled, self.n_pixels, self.seed, maps.digest)
+        parts, owner = self._parts(columns, labelled)
+        each = choose_pixels(parts, self.n_pixels, self.seed, maps.digest)
+        chosen = np.stack([each[owner == t].any(axis=0) for t in range(len(columns))])
         rows = np.flatnonzero(chosen.any(axis=0))
         if not len(rows):
             return
@@ -221,6 +224,23 @@ class TableBuilder:
         ).astype(np.float32)
         self._weak.append(chosen[:, rows] & np.array(weak)[:, None])
         self._append(index, maps.at(points), table)
+
+    def _parts(
+        self, columns: list[np.ndarray], labelled: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return where each group of columns is known, and whose it is.
+
+        A task of several groups takes pixels for each: what only objects know, such as
+        how large they are, may be known at few.
+        """
+        parts: list[np.ndarray] = []
+        owner: list[int] = []
+        for t, task in enumerate(self.tasks.values()):
+            slices = column_slices(task.groups_)
+            several = [_any_known(columns[t][:, part]) for part in slices]
+            parts += several if len(slices) > 1 else [labelled[t]]
+            owner += [t] * len(slices)
+        return np.stack(parts), np.array(owner)
 
     def _append(self, index: int, X: np.ndarray, Y: np.ndarray) -> None:
         self._X.append(X)

@@ -130,12 +130,15 @@ def check_task(
     >>> from mtsk.testing import check_task
     >>> check_task(BinaryMask(), [np.eye(9, dtype=bool)], [(9, 9)])
     """
+    assert isinstance(task, Task), f"a Task is checked, not fitted, got {task!r}"
     is_same = same or _alike
     given = task.get_params()
     task = clone(task)
     assert task.fit(list(targets)) is task, "fit must return self"
     assert task.get_params().keys() == given.keys()
     assert task.groups_, "a task has at least one group of columns"
+    assert task.metrics, "a task has at least one metric"
+    assert len(targets) == len(shapes), "every target needs the shape of its image"
     task = pickle.loads(pickle.dumps(task))
     for entry, shape in zip(targets, shapes, strict=True):
         columns = task.encode(entry, shape)
@@ -176,7 +179,10 @@ def _assert_mirror(
         columns = task.move(np.ascontiguousarray(columns[:, ::-1]), matrix)
         turned = np.asarray(entry)[:, ::-1] if mirrored is None else turned
     found = task.decode(perfect_scores(task, columns))
-    assert is_same(found, turned), "columns must turn with the image; see `move`"
+    assert is_same(found, turned), (
+        "what is decoded from a mirror image's columns must be the mirrored entry: see "
+        "`move`, and give `same` where entries may differ, as ids do in their numbers"
+    )
 
 
 def _assert_metrics(

@@ -18,7 +18,7 @@ from mtsk import (
 )
 from mtsk.datasets import make_digit_scenes
 from mtsk.exceptions import TargetError
-from mtsk.postprocess import FillHoles, RemoveSmall, Steps
+from mtsk.postprocess import ConnectedComponents, FillHoles, RemoveSmall, Steps
 from mtsk.tasks import (
     BinaryMask,
     Boundary,
@@ -102,6 +102,7 @@ def test_every_task_with_every_head(head):
     guess = model.predict(X[:2])
     assert guess["instances"].dtype == np.int32
     assert guess["instances"].shape == (2, *SIZE)
+    assert isinstance(guess["boxes"], list)
     assert set(guess["boxes"][0]) == {"boxes", "labels", "scores"}
     assert guess["boxes"][0]["boxes"].shape == (len(guess["boxes"][0]["labels"]), 4)
     assert guess["edges"].dtype == bool
@@ -178,6 +179,11 @@ def test_postprocessing_is_searched_and_applied():
     results = search.fit(X, Targets(digit=mask)).cv_results_["mean_test_score"]
     assert np.isfinite(results).all()
     assert results[0] != results[1]
+    parts = SemanticSegmentation(postprocess=ConnectedComponents())
+    with pytest.raises(ValueError, match="no classes; ids are for BinaryMask"):
+        MultiTaskSegmenter(parts, features=FEATURES, n_pixels=60).fit(
+            X, list(Y["semantic"])
+        ).predict(X)
     classes = SemanticSegmentation(postprocess=RemoveSmall(10**6))
     found = MultiTaskSegmenter(classes, features=FEATURES, n_pixels=60).fit(
         X, list(Y["semantic"])
@@ -189,6 +195,25 @@ def test_boxes_are_known_by_their_form():
     model = MultiTaskSegmenter(features=FEATURES, n_pixels=40, random_state=0)
     assert np.isfinite(cross_val_score(model, X, list(Y["boxes"]), cv=2)).all()
     assert isinstance(model.fit(X, Y.subset(["boxes"])).tasks_["boxes"], Detection)
+
+
+def test_objects_that_few_pixels_show_are_learnt_from():
+    # One object of nine pixels among thousands: rows are taken from it all the same.
+    ids = np.zeros((N, *SIZE), int)
+    ids[:, 10:13, 20:23] = 1
+    model = MultiTaskSegmenter(
+        InstanceSegmentation(), features=FEATURES, n_pixels=12, random_state=0
+    )
+    table = task_table(model, X, ids)
+    assert (~np.isnan(table.y[:, 1])).sum() == 9 * N
+    assert model.fit(X, ids).predict(X[:1]).shape == (1, *SIZE)
+
+
+def test_no_object_anywhere_is_told():
+    with pytest.raises(TargetError, match=r"task 'target'.*no entry has an object"):
+        MultiTaskSegmenter(InstanceSegmentation(), features=FEATURES).fit(
+            X, np.zeros((N, *SIZE), int)
+        )
 
 
 def test_the_table_names_every_group():
@@ -244,5 +269,7 @@ def test_labels_unknown_at_fit_are_refused_and_at_score_are_missed():
         MultiTaskSegmenter({"boxes": Detection(classes=[1])}, features=FEATURES).fit(
             X[:1], {"boxes": strange}
         )
+    with pytest.raises(ValueError, match="`metrics` of MultiTaskSegmenter"):
+        model.score_tasks(X[:1], Targets(boxes=Y["boxes"])[:1], metrics="box_ap")
     with pytest.raises(ValueError, match="needs whole maps"):
         model.score_tasks(X[:1], Targets(boxes=Y["boxes"])[:1], n_pixels=10)

@@ -35,6 +35,18 @@ def test_holes_are_filled_by_size():
     assert FillHoles(9)(RING)[1:8, 1:8].all()
 
 
+@pytest.mark.parametrize("names", [[0, 7, 9], ["ground", "cow", "fly"]])
+def test_only_background_is_a_hole(names):
+    ground, cow, fly = names
+    labels = np.full((9, 9), ground)
+    labels[1:8, 1:8] = cow
+    labels[2, 2], labels[4:6, 4:6] = ground, fly
+    found = FillHoles(background=ground)(labels)
+    expected = labels.copy()
+    expected[2, 2] = cow
+    assert (found == expected).all()
+
+
 def test_the_largest_part_stays():
     found = LargestComponent()(RING)
     assert found.sum() == RING.sum() - 1
@@ -112,7 +124,9 @@ def test_bad_parameters(step, message):
         step(RING)
 
 
-@pytest.mark.parametrize("labels", [np.zeros((3, 3)), np.zeros(3, bool), "map"])
+@pytest.mark.parametrize(
+    "labels", [np.zeros((3, 3)), np.zeros(3, bool), "map", np.zeros((0, 4), bool)]
+)
 def test_what_is_no_map(labels):
     with pytest.raises(ValueError, match="a step takes a map"):
         RemoveSmall()(labels)
@@ -158,6 +172,19 @@ def test_no_boxes_and_bad_ones():
         suppress_boxes(np.zeros((1, 4)), np.ones(1), mode="mild")
     with pytest.raises(ValueError, match="as many scores"):
         suppress_boxes(np.zeros((2, 4)), np.ones(1))
+    with pytest.raises(ValueError, match="finite and of shape"):
+        suppress_boxes(np.full((1, 4), np.nan), np.ones(1))
+    with pytest.raises(ValueError, match=r"`overlap` of suppress_boxes.*got 5"):
+        suppress_boxes(np.zeros((1, 4)), np.ones(1), overlap=5)
+
+
+@pytest.mark.parametrize("mode", ["hard", "soft"])
+def test_labels_may_be_words(mode):
+    boxes = np.array([[0, 0, 9, 9.0]] * 3)
+    found, _ = suppress_boxes(
+        boxes, np.array([0.9, 0.8, 0.7]), np.array(["a", "a", "b"]), mode=mode
+    )
+    assert found.tolist()[:2] == [0, 2]
 
 
 # -- ridges ----------------------------------------------------------------------
@@ -183,3 +210,7 @@ def test_ridges_of_tiny_maps_and_of_none():
     assert thin_ridges(np.zeros((1, 1))).shape == (1, 1)
     with pytest.raises(ValueError, match=r"\(H, W\)"):
         thin_ridges(np.zeros(3))
+    with pytest.raises(ValueError, match="must be finite"):
+        thin_ridges(np.array([[0.0, np.nan]]))
+    with pytest.raises(ValueError, match="`sigma` of thin_ridges"):
+        thin_ridges(np.zeros((3, 3)), sigma=0)

@@ -5,6 +5,7 @@ import pytest
 
 from mtsk import DeepFeatures, MemoryCache, MultiTaskSegmenter, Targets
 from mtsk.exceptions import UnknownTaskError
+from mtsk.heads import RelatedRidge
 from mtsk.tasks import MultiLabel, SemanticSegmentation
 from mtsk.testing import toy_images
 from mtsk.weak_labels import TagLink, claim_pixels, find_links
@@ -148,3 +149,18 @@ def test_images_whose_tags_are_missing_teach_nothing(tagged):
         tags=[t if i < 5 else None for i, t in enumerate(targets["tags"])],
     )
     assert model(n_pixels=50).fit(X, half).n_rows_ == 5 * 50
+
+
+def test_how_much_is_shared_is_for_true_labels_to_say(tagged, monkeypatch):
+    X, _, targets = tagged
+    asked = []
+    fit = RelatedRidge.fit
+
+    def watched(self, *args, **more):
+        asked.append(self.share)
+        return fit(self, *args, **more)
+
+    monkeypatch.setattr(RelatedRidge, "fit", watched)
+    taught = model(head=RelatedRidge(), n_pixels=40, tag_rounds=2).fit(X, targets)
+    chosen = taught.pixel_head_.share_
+    assert asked == ["cv", chosen, chosen, "cv"]  # the last is that of whole images

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mtsk._validation import SequenceOf, StrOptions, check_parameters
-from mtsk.heads.ridge import Block, JointRidge, solve_penalised, squared_error
+from mtsk.heads.blocks import Block, solve_penalised, squared_error
+from mtsk.heads.ridge import JointRidge
 from mtsk.heads.statistics import Moments, inverse_std
 
 __all__ = ["Equations", "SharingRidge", "separate_weights"]

@@ -26,6 +26,7 @@ def boundary_matches(
         Guessed pixels near a true one, guessed pixels, true pixels near a guessed
         one, true pixels.
     """
+    truth, guess = np.asarray(truth, bool), np.asarray(guess, bool)
     near_truth = _within(truth, tolerance)
     near_guess = _within(guess, tolerance)
     return (

@@ -47,9 +47,9 @@ class ConfusionMeter:
             guess = scores > threshold_of(self.task)
         else:
             guess, columns = scores.argmax(axis=-1), columns[..., 0]
-        step = getattr(self.task, "postprocess", None)
-        if step is not None:
-            guess = (step(guess[..., 0])[..., None] > 0) if binary else step(guess)
+        if self.needs_maps:  # neighbours change what is predicted
+            guess = self.task.codes(scores)
+            guess = (guess > 0)[..., None] if binary else guess
         new = confusion(columns, guess, self.size)
         if len(new) > len(self.counts):
             self.counts, new = new, self.counts
@@ -73,18 +73,13 @@ class BoundaryF1Meter:
         reach = self.tolerance * float(np.hypot(*scores.shape[:2]))
         truth = np.nan_to_num(columns[..., 0], nan=-1).astype(int)
         if self.task.group_.kind == "nominal":
-            edges = label_boundaries(truth, self._done(scores.argmax(axis=-1)))
+            edges = label_boundaries(truth, self.task.codes(scores))
         elif type(self.task).__name__ == "Boundary":
             guess = scores[..., 0] > threshold_of(self.task)
             edges = truth == 1, guess & (truth >= 0)
         else:
-            mask = self._done(scores[..., 0] > threshold_of(self.task))
-            edges = label_boundaries(truth, mask.astype(int))
+            edges = label_boundaries(truth, self.task.codes(scores).astype(int))
         self.matches += boundary_matches(*edges, reach)
-
-    def _done(self, labels: np.ndarray) -> np.ndarray:
-        step = getattr(self.task, "postprocess", None)
-        return labels if step is None else step(labels)
 
     def result(self) -> float:
         return f1_of(*self.matches.tolist())

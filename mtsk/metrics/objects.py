@@ -128,6 +128,7 @@ def match_instances(iou: np.ndarray, least: float = 0.5) -> Matches:
     >>> match_instances(np.array([[0.8, 0.0], [0.1, 0.4]]))
     Matches(hits=1, spurious=1, missed=1, overlap=0.8)
     """
+    iou = np.asarray(iou, float)
     n_true, n_guessed = iou.shape
     good = np.where(iou > least, iou, 0.0)
     if least >= 0.5:
@@ -154,6 +155,7 @@ def box_iou(a: np.ndarray, b: np.ndarray, *, within: bool = False) -> np.ndarray
     -------
     ndarray of shape (n, m)
     """
+    a, b = (np.asarray(x, float).reshape(-1, 4) for x in (a, b))
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     shared = (high - low).clip(min=0).prod(axis=-1)
@@ -204,6 +206,14 @@ class AveragePrecision:
             The share of each guess that lies in a region to ignore; guesses that do by
             more than the overlap asked for count for nothing, unless they match.
         """
+        iou, scores = np.asarray(iou, float), np.asarray(scores, float)
+        codes, true_codes = np.asarray(codes), np.asarray(true_codes)
+        n_classes = len(self.n_true)
+        for name, own in (("codes", codes), ("true_codes", true_codes)):
+            if own.size and not ((own >= 0) & (own < n_classes)).all():
+                raise ValueError(f"`{name}` must lie in 0 … {n_classes - 1}")
+        if np.isnan(scores).any():
+            raise ValueError("scores must not be NaN")
         order = np.argsort(-scores, kind="stable")
         share = np.zeros(len(scores)) if ignored is None else ignored
         least = np.array(self.overlaps)[:, None]

@@ -35,6 +35,11 @@ def confusion(truth: np.ndarray, guess: np.ndarray, n_classes: int) -> np.ndarra
     truth = np.asarray(truth, float).ravel()
     known = truth >= 0  # False for NaN
     truth, guess = truth[known].astype(np.intp), np.asarray(guess).ravel()[known]
+    if guess.size and not 0 <= guess.min() <= guess.max() < n_classes:
+        raise ValueError(
+            f"guesses must be codes 0 to {n_classes - 1}, got {guess.min()} to "
+            f"{guess.max()}"
+        )
     size = max(n_classes, int(truth.max(initial=-1)) + 1)
     counts = np.bincount(truth * size + guess, minlength=size * size)
     return counts.reshape(size, size)

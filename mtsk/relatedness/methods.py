@@ -10,7 +10,8 @@ import numpy as np
 
 from mtsk.heads import JointRidge, Moments, RelatedRidge
 from mtsk.heads.base import ClassWeight, class_weights, labelled_columns
-from mtsk.heads.ridge import one_hot, penalties, solve_ridge
+from mtsk.heads.blocks import solve_ridge
+from mtsk.heads.ridge import one_hot, penalties
 from mtsk.relatedness.sample import Sample
 from mtsk.tasks.columns import ColumnGroup
 

@@ -10,12 +10,23 @@ import numpy as np
 from scipy import ndimage
 from scipy.special import expit
 
-from mtsk._validation import Interval, StrOptions, check_parameters
+from mtsk._validation import (
+    Interval,
+    StrOptions,
+    check_parameters,
+    parameter_error,
+)
 from mtsk.exceptions import TargetError
 from mtsk.postprocess import suppress_boxes
 from mtsk.tasks.base import PixelTask
 from mtsk.tasks.columns import ColumnGroup
-from mtsk.tasks.labels import as_label_array, as_list, codes_of, learn_classes
+from mtsk.tasks.labels import (
+    as_label_array,
+    as_list,
+    codes_of,
+    learn_classes,
+    missing_labels,
+)
 
 __all__ = ["Detection", "boxes_of_instances"]
 
@@ -58,7 +69,7 @@ class Detection(PixelTask):
     core : float in (0, 1], default=0.5
         How much of a box's height and width its middle takes.
     void : label or sequence of labels, default=()
-        Boxes with these labels are regions to ignore.
+        Boxes with these labels, or with −1, are regions to ignore.
     classes : sequence of labels, default=None
         All the labels there are. None takes those that occur.
 
@@ -101,6 +112,11 @@ class Detection(PixelTask):
 
     def _check(self) -> None:
         check_parameters(self, _CONSTRAINTS)
+        given = self.classes
+        if given is not None and (
+            isinstance(given, str) or len(set(given)) != len(given)
+        ):
+            raise parameter_error("classes", self, "different labels, or None", given)
 
     def _learn(self, targets: Sequence[Any]) -> list[ColumnGroup]:
         labels = []
@@ -111,14 +127,9 @@ class Detection(PixelTask):
                 raise TargetError(f"entry {i}: {error}") from None
             labels.append(own)
         labels = [own for own in labels if len(own)]
-        if not labels and self.classes is None:
-            raise TargetError("no entry has a box: there are no labels to learn")
-        given = self.classes
-        self.classes_ = (
-            learn_classes(labels, as_list(self.void), given)
-            if labels
-            else np.unique(np.asarray(given))
-        )
+        if not labels:
+            raise TargetError("no entry has a box: there is nothing to learn")
+        self.classes_ = learn_classes(labels, as_list(self.void), self.classes)
         return [ColumnGroup("binary", len(self.classes_)), ColumnGroup("real", 4)]
 
     def _read(self, target: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -130,17 +141,22 @@ class Detection(PixelTask):
             raise TargetError(
                 f"a mapping of boxes needs the key 'boxes', got {sorted(target)}"
             )
+        strange = set(target) - {"boxes", "labels", "scores", "ignore"}
+        if strange:
+            raise TargetError(
+                "a mapping of boxes may have the keys 'boxes', 'labels' and 'ignore', "
+                f"got {sorted(map(str, strange))}"
+            )
         boxes = _as_boxes(target["boxes"], self.format)
-        labels = as_label_array(target.get("labels", np.ones(len(boxes), np.int64)))
-        if len(boxes) == 0 and labels.size == 0:
-            labels = np.empty(0, np.int64)
+        labels = np.asarray(target.get("labels", np.ones(len(boxes), np.int64)))
+        labels = as_label_array(labels) if labels.size else np.empty(0, np.int64)
         if labels.shape != (len(boxes),):
             raise TargetError(
                 f"{len(boxes)} boxes need {len(boxes)} labels, got shape {labels.shape}"
             )
         ignore = _as_boxes(target.get("ignore", np.empty((0, 4))), self.format)
         if len(labels):
-            is_void = np.isin(labels, as_list(self.void))
+            is_void = missing_labels(labels, as_list(self.void))
             ignore = np.concatenate([ignore, boxes[is_void]])
             boxes, labels = boxes[~is_void], labels[~is_void]
         return boxes, labels, ignore
@@ -297,7 +313,10 @@ def boxes_of_instances(
     (array([[2., 1., 6., 3.]]), array([7]))
     """
     ids = np.asarray(ids)
-    if ids.ndim != 2 or ids.dtype.kind not in "iu":
+    if format not in ("xyxy", "xywh", "yxyx"):
+        allowed = "'xyxy', 'xywh' or 'yxyx'"
+        raise parameter_error("format", "boxes_of_instances", allowed, format)
+    if ids.ndim != 2 or not ids.size or ids.dtype.kind not in "iu":
         raise TargetError(
             f"ids must be an integer map (H, W), got {ids.dtype} {ids.shape}"
         )
@@ -317,6 +336,7 @@ _CONSTRAINTS: dict[str, list] = {
     "suppression": [StrOptions({"hard", "soft"})],
     "max_boxes": [Interval(Integral, 1, None, closed="left")],
     "core": [Interval(Real, 0, 1, closed="right")],
+    "classes": ["array-like", range, None],
 }
 
 

@@ -253,7 +253,8 @@ class Ordinal(ImageTask):
     Parameters
     ----------
     classes : sequence of labels, default=None
-        All the classes, lowest first. None takes those that occur, sorted.
+        All the classes, lowest first. None takes those that occur, sorted: words by
+        the alphabet, which is seldom their order.
     void : label or sequence of labels, default=()
         Labels that mean "unlabelled"; −1 always does.
 
@@ -277,8 +278,12 @@ class Ordinal(ImageTask):
         self.void = void
 
     def _check(self) -> None:
-        if self.classes is not None and len(set(self.classes)) != len(self.classes):
-            raise parameter_error("classes", self, "different labels", self.classes)
+        given = self.classes
+        if given is not None and (
+            not isinstance(given, Sequence | np.ndarray)
+            or len(set(given)) != len(given)
+        ):
+            raise parameter_error("classes", self, "different labels", given)
 
     def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
         for i, target in enumerate(targets):
@@ -296,11 +301,12 @@ class Ordinal(ImageTask):
     ) -> np.ndarray:
         _check_scalar(target)
         order = np.argsort(self.classes_)
+        # A label without a place in the order has no columns, not even to be missed.
         code = codes_of(
-            [target], self.classes_[order], as_list(self.void), unseen=unseen
+            [target], self.classes_[order], as_list(self.void), unseen=False
         )
         n = len(self.classes_)
-        if np.isnan(code[0]) or code[0] == n:
+        if np.isnan(code[0]):
             return np.full(n - 1, np.nan, np.float32)
         return (order[int(code[0])] > np.arange(n - 1)).astype(np.float32)
 

@@ -98,11 +98,14 @@ class InstanceSegmentation(PixelTask):
         check_parameters(self, _CONSTRAINTS)
 
     def _learn(self, targets: Sequence[Any]) -> list[ColumnGroup]:
+        found = False
         for i, target in enumerate(targets):
             try:
-                self.canonical(target)
+                found |= bool((self.canonical(target) > 0).any())
             except TargetError as error:
                 raise TargetError(f"entry {i}: {error}") from None
+        if not found:
+            raise TargetError("no entry has an object: there is nothing to learn")
         return [ColumnGroup("binary", 1), ColumnGroup("real", 3)]
 
     def canonical(
@@ -132,6 +135,8 @@ class InstanceSegmentation(PixelTask):
                 "instances must be an integer map of ids or a list of bool masks, got "
                 f"a map of {ids.dtype}"
             )
+        if ids.dtype.kind == "u" and ids.size and ids.max() > np.iinfo(np.int64).max:
+            raise TargetError(f"ids must be below 2**63, got {ids.max()}")
         out = ids.astype(np.int64)
         out[np.isin(out, [*as_list(self.void), UNLABELLED])] = UNLABELLED
         if out.min(initial=0) < UNLABELLED:

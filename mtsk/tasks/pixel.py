@@ -104,7 +104,16 @@ class SemanticSegmentation(PixelTask):
         ndarray of int, shape (H, W)
         """
         best = scores.argmax(axis=-1)
-        return best if self.postprocess is None else self.postprocess(best)
+        if self.postprocess is None:
+            return best
+        labels = self.postprocess(self.classes_[best])
+        strange = np.setdiff1d(labels, self.classes_)
+        if len(strange):
+            raise ValueError(
+                "`postprocess` of SemanticSegmentation made labels "
+                f"{strange[:5].tolist()} that are no classes; ids are for BinaryMask"
+            )
+        return np.searchsorted(self.classes_, labels)
 
     def decode(self, scores: np.ndarray) -> np.ndarray:
         return self.classes_[self.codes(scores)]

@@ -5,7 +5,7 @@ import pytest
 from sklearn.base import clone
 
 from mtsk.heads import JointRidge, JointSelectionRidge, ReducedRankRidge, RelatedRidge
-from mtsk.heads.ridge import Block
+from mtsk.heads.blocks import Block
 from mtsk.heads.sharing_ridge import Equations, separate_weights
 from mtsk.heads.statistics import Moments
 from mtsk.tasks.columns import ColumnGroup

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtsk.heads import Moments
-from mtsk.heads.ridge import solve_ridge, squared_error
+from mtsk.heads.blocks import solve_ridge, squared_error
 
 FEW = settings(max_examples=25, deadline=None)
 

@@ -87,6 +87,20 @@ def test_box_iou_by_hand():
     assert_allclose(box_iou(a, b, within=True), [[1 / 4, 1, 0]])
 
 
+def test_boxes_of_bytes_do_not_wrap_around():
+    a, b = np.array([[[0, 0, 100, 200]], [[101, 100, 200, 200]]], np.uint8)
+    assert box_iou(a, b)[0, 0] == 0
+
+
+def test_codes_and_scores_that_cannot_be():
+    curve = AveragePrecision(2, [0.5])
+    zero = np.zeros(1, int)
+    with pytest.raises(ValueError, match="`codes` must lie in 0 … 1"):
+        curve.update(np.zeros((1, 1)), np.ones(1), zero + 2, zero)
+    with pytest.raises(ValueError, match="not be NaN"):
+        curve.update(np.zeros((1, 1)), np.full(1, np.nan), zero, zero)
+
+
 # -- average precision -----------------------------------------------------------
 
 

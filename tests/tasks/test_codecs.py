@@ -151,7 +151,7 @@ class Wrong(BinaryMask):
 @pytest.mark.parametrize(
     ("task", "target", "message"),
     [
-        (Forgetful(), normals(), "turn with the image"),
+        (Forgetful(), normals(), "must be the mirrored entry"),
         (Wrong(), THIN, "undo encode"),
     ],
 )
@@ -176,7 +176,7 @@ def test_instances_come_back_whatever_their_shape(seed, share, height, width, jo
     ids = label(rng.random((height, width)) < share, connectivity=1)
     if joined:  # touching objects, parts that are apart, one-pixel ones
         ids = np.where(ids > 0, rng.permutation(ids.max() + 1)[ids] // 2 + 1, 0)
-    task = InstanceSegmentation().fit([ids])
+    task = InstanceSegmentation().fit([ids, [[1]]])  # there is one somewhere
     found = task.decode(perfect_scores(task, task.encode(ids, ids.shape)))
     assert same_objects(found, ids)
 
@@ -232,6 +232,7 @@ def test_noisy_votes_still_find_discs():
     [
         (np.zeros((4, 5)), "integer map of ids"),
         (np.full((4, 5), -7), "ids must be >= 0"),
+        (np.full((4, 5), 2**64 - 1, np.uint64), "below 2"),
         (np.zeros((3, 5), int), r"\(3, 5\) does not fit"),
         ([np.zeros((4, 5), bool), np.zeros((4, 6), bool)], "differ in shape"),
         ([np.zeros((4, 5))], "must be bool"),
@@ -272,7 +273,8 @@ def apart(draw):
 @given(apart())
 def test_boxes_come_back(case):
     shape, target = case
-    task = Detection(classes=["a", "b"]).fit([target])
+    somewhere = {"boxes": [[0, 0, 1, 1]], "labels": ["a"]}
+    task = Detection(classes=["a", "b"]).fit([target, somewhere])
     found = task.decode(perfect_scores(task, task.encode(target, shape)))
     assert same_boxes(found, target, tolerance=0.01)
 
@@ -309,9 +311,10 @@ def test_the_smaller_box_has_the_middle_and_regions_to_ignore_teach_nothing():
     assert np.isnan(columns[:, 22:30]).all()
     found = task.decode(perfect_scores(task, columns))
     assert same_boxes(found, target)
-    void = {"boxes": np.array([[1, 1, 9, 9], [22, 0, 30, 24]]), "labels": [3, -9]}
-    columns = Detection(void=-9).fit([void]).encode(void, SHAPE)
-    assert np.isnan(columns[:, 22:30]).all()
+    for name, void in ((-9, -9), (-1, ())):  # −1 is unlabelled everywhere
+        given = {"boxes": [[1, 1, 9, 9], [22, 0, 30, 24]], "labels": [3, name]}
+        columns = Detection(void=void).fit([given]).encode(given, SHAPE)
+        assert np.isnan(columns[:, 22:30]).all()
 
 
 def test_boxes_turn_with_the_image():
@@ -333,8 +336,11 @@ def test_boxes_of_instances():
     np.testing.assert_array_equal(names, [2, 7])
     assert boxes_of_instances(np.zeros((3, 3), int))[0].shape == (0, 4)
     assert boxes_of_instances(np.ones((3, 3), int))[0].tolist() == [[0, 0, 3, 3]]
-    with pytest.raises(TargetError, match="integer map"):
-        boxes_of_instances(np.zeros((3, 3)))
+    for bad in (np.zeros((3, 3)), np.zeros((0, 0), int)):
+        with pytest.raises(TargetError, match="integer map"):
+            boxes_of_instances(bad)
+    with pytest.raises(ValueError, match="`format` of boxes_of_instances"):
+        boxes_of_instances(np.eye(3, dtype=int), "zzz")
 
 
 @pytest.mark.parametrize(
@@ -352,6 +358,7 @@ def test_boxes_of_instances():
         ({"boxes": [[5, 5, 9, 9]], "labels": [8]}, r"\[8\] are not among"),
         ({"boxes": [[5, 5, 9, 9]], "labels": [0.5]}, "labels must be int"),
         ({"labels": [0]}, "key 'boxes'"),
+        ({"boxes": [[5, 5, 9, 9]], "label": [0]}, "got \\['label'\\]"),
         ("a word", "must be numbers"),
     ],
 )
@@ -362,10 +369,28 @@ def test_bad_boxes(target, message):
 
 
 def test_no_box_at_all_cannot_be_learnt():
-    with pytest.raises(TargetError, match="no entry has a box"):
-        Detection().fit([EMPTY])
-    task = Detection(classes=["a", "b"]).fit([EMPTY])
-    assert task.encode(EMPTY, SHAPE)[..., :2].max() == 0
+    for task in (Detection(), Detection(classes=["a", "b"])):
+        with pytest.raises(TargetError, match="no entry has a box"):
+            task.fit([EMPTY])
+    with pytest.raises(TargetError, match="no entry has an object"):
+        InstanceSegmentation().fit([np.zeros(SHAPE, int), []])
+
+
+@pytest.mark.parametrize(
+    "empty",
+    [
+        np.empty((0, 4)),
+        [],
+        {"boxes": []},
+        {"boxes": [], "labels": []},
+        {"boxes": np.empty((0, 4)), "labels": []},
+    ],
+)
+def test_no_box_in_an_image_may_be_said_in_any_way(empty):
+    task = Detection().fit([BOXES, empty])
+    columns = task.encode(empty, SHAPE)
+    assert (columns[..., :2] == 0).all()
+    assert np.isnan(columns[..., 2:]).all()
 
 
 # -- the rest --------------------------------------------------------------------
@@ -406,6 +431,10 @@ def test_bad_targets(task, good, bad, message):
         Detection("abcd"),
         Detection(threshold=2),
         Detection(suppression="mild"),
+        Detection(classes="a"),
+        Detection(classes=["a", "a"]),
+        Detection(classes=3),
+        Ordinal(3),
         InstanceSegmentation(separation=0),
         InstanceSegmentation(min_votes=1),
         Ordinal(classes=[1, 1]),
@@ -435,3 +464,5 @@ def test_ordinal_counts_steps():
     assert np.isnan(task.encode(-1, SHAPE)).all()
     with pytest.raises(TargetError, match="two classes"):
         Ordinal().fit([3, 3])
+    with pytest.raises(TargetError, match=r"\[6\] are not among"):
+        task.encode(6, SHAPE, unseen=True)
