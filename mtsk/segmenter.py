@@ -296,7 +296,7 @@ class MultiTaskSegmenter(Predicting):
         Returns
         -------
         As ``predict``. For tasks of numbers, the numbers themselves; for tasks of
-        several groups of columns, such as boxes, all of these, (H, W, n_scores_).
+        several groups of columns, such as boxes, all of these, (H, W, n_scores).
         """
         return self._map_scores(X, tasks, _probabilities)
 

@@ -69,12 +69,12 @@ def perfect_scores(task: Task, columns: np.ndarray) -> np.ndarray:
     ----------
     task : Task
         Fitted.
-    columns : ndarray of shape (..., n_columns_)
+    columns : ndarray of shape (..., n_columns)
         As ``encode`` gives them.
 
     Returns
     -------
-    ndarray of float32, shape (..., n_scores_)
+    ndarray of float32, shape (..., n_scores)
         Logits of ±20, and numbers as they are; "no" and 0 where unlabelled.
     """
     parts = []

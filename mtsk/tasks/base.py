@@ -115,14 +115,14 @@ class Task(BaseEstimator, ABC):
 
     @abstractmethod
     def decode(self, scores: np.ndarray) -> Any:
-        """Return scores, (..., n_scores_), in the form that targets have."""
+        """Return scores, (..., n_scores), in the form that targets have."""
 
     def values(self, scores: np.ndarray) -> np.ndarray:
         """Return columns or scores of numbers in the units of the targets.
 
         Parameters
         ----------
-        scores : ndarray of shape (..., n_scores_)
+        scores : ndarray of shape (..., n_scores)
 
         Returns
         -------
@@ -135,11 +135,11 @@ class Task(BaseEstimator, ABC):
 
         Parameters
         ----------
-        scores : ndarray of shape (..., n_scores_)
+        scores : ndarray of shape (..., n_scores)
 
         Returns
         -------
-        ndarray of shape (..., n_scores_)
+        ndarray of shape (..., n_scores)
         """
         parts = [
             _squash(group.kind, scores[..., part])
@@ -169,7 +169,7 @@ class PixelTask(Task):
 
         Parameters
         ----------
-        columns : ndarray of float32, shape (..., n_columns_)
+        columns : ndarray of float32, shape (..., n_columns)
             As ``encode`` gives them, NaN missing.
         matrix : ndarray of shape (2, 2)
             Where the image's steps down and across go, in pixels: a mirror image has
