@@ -55,8 +55,8 @@ class MultiTaskSegmenter(Predicting):
         labelled rows; a mapping of tasks to estimators leaves tasks that it does not
         name the default. Its parameters can be set as ``head__alpha``.
     n_pixels : int, default=None
-        Most labelled pixels that an image gives to a task. None is 500, 1000 for a
-        `SharedLayerNetwork`.
+        Most labelled pixels that an image gives to a task, for each group of columns
+        where it has several. None is 500, 1000 for a `SharedLayerNetwork`.
     head_stride : int, default=4
         Heads that are not linear are evaluated at every so many pixels, down and
         across, and interpolated between. 1 evaluates every pixel.

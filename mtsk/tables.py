@@ -138,7 +138,7 @@ class TableBuilder:
     tasks : mapping of str to Task
         Fitted, all pixel tasks or all image tasks.
     n_pixels : int
-        Most pixels an image gives a task.
+        Most pixels an image gives a task, for each of its groups of columns.
     seed : int
         Of the choice of pixels.
     """

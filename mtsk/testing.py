@@ -101,8 +101,8 @@ def check_task(
 ) -> None:
     """Check that a task keeps the contract of `mtsk.tasks.Task`.
 
-    What it encodes it decodes again, mirrored or not; its metrics find nothing better
-    than the truth; it pickles; it refuses maps that do not fit.
+    What it encodes it decodes again, mirrored or not; its metrics prefer the truth to
+    scores of 0; it pickles; it refuses maps that do not fit.
 
     Parameters
     ----------

@@ -60,7 +60,7 @@ class Decoder(nn.Module):
     pixel, image : sequence of ColumnGroup
         Each gets an output layer: a 1 × 1 convolution, or a layer over the means of
         the taps, of the shared channels, and of these over what each class of the
-        pixel tasks covers.
+        pixel tasks covers, and how sure each class is where it is surest.
     """
 
     mean: Tensor

@@ -7,7 +7,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from mtsk.heads.logistic import JointLogistic
-from mtsk.tasks.columns import ColumnGroup
+from mtsk.tasks.columns import ColumnGroup, Kind
 
 __all__ = ["calibrate_classes", "calibrate_label"]
 
@@ -73,10 +73,10 @@ def calibrate_classes(
 
 
 def _logistic(
-    kind: str, size: int, scores: np.ndarray, target: np.ndarray, weight: np.ndarray
+    kind: Kind, size: int, scores: np.ndarray, target: np.ndarray, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    group = ColumnGroup("nominal" if kind == "nominal" else "binary", size)
-    small = JointLogistic(_ALPHA, class_weight=None, columns=[group])
+    columns = [ColumnGroup(kind, size)]
+    small = JointLogistic(_ALPHA, class_weight=None, columns=columns)
     known = np.where(weight > 0, target, np.nan)[:, None]
     small.fit(scores, known, sample_weight=weight)
     return small.coef_, small.intercept_

@@ -196,7 +196,7 @@ class InstanceSegmentation(PixelTask):
     def _grouped(
         self, votes: np.ndarray, radius: np.ndarray, shape: tuple[int, int]
     ) -> np.ndarray:
-        """Return an id for every vote: which centre it is nearest to."""
+        """Return an id for every vote, by the centre it is nearest to; 0 is none."""
         cells = np.rint(votes).astype(np.intp).clip(0, np.array(shape) - 1)
         flat = np.ravel_multi_index(tuple(cells.T), shape)
         count = np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape)
@@ -212,7 +212,9 @@ class InstanceSegmentation(PixelTask):
         winner = _nearest(votes, centres, r)
         support = np.bincount(winner, minlength=len(centres))
         enough = support >= self.min_votes * np.pi * r**2
-        if not enough.all() and enough.any():
+        if not enough.any():
+            return np.zeros(len(votes), np.intp)
+        if not enough.all():
             renamed = np.flatnonzero(enough)
             winner = renamed[_nearest(votes, centres[enough], r[enough])]
         return winner + 1
@@ -220,7 +222,7 @@ class InstanceSegmentation(PixelTask):
 
 _FAR = 100.0  # radii; no centre is further away
 _LOG_RADIUS = (-1.0, 8.0)
-_SURE = 0.9
+_SURE = 0.9  # of the object's area
 _BLUR = 1.0  # pixels; a little of the votes round about speaks for a cell too
 _CONSTRAINTS: dict[str, list] = {
     "threshold": [Interval(Real, 0, 1, closed="both")],

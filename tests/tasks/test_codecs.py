@@ -143,6 +143,10 @@ class Forgetful(SurfaceNormals):
     move = PixelTask.move
 
 
+class Backwards(BinaryMask):
+    metrics = ("mae",)
+
+
 class Wrong(BinaryMask):
     def decode(self, scores):
         return ~super().decode(scores)
@@ -153,11 +157,13 @@ class Wrong(BinaryMask):
     [
         (Forgetful(), normals(), "must be the mirrored entry"),
         (Wrong(), THIN, "undo encode"),
+        (Backwards(), np.ones(SHAPE, bool), "more is better"),
     ],
 )
 def test_the_contract_can_be_broken(task, target, message):
+    mirrored = mirrored_normals if target.ndim == 3 else None
     with pytest.raises(AssertionError, match=message):
-        check_task(task, [target], [SHAPE], mirrored=mirrored_normals)
+        check_task(task, [target], [SHAPE], mirrored=mirrored)
 
 
 # -- instances -------------------------------------------------------------------
@@ -203,6 +209,15 @@ def test_instances_have_scores_and_small_ones_are_left_out():
     found = task.instances(scores)
     assert found.ids.max() == 1
     np.testing.assert_allclose(found.scores, 1 / (1 + np.exp(-1.0)), rtol=1e-6)
+
+
+def test_votes_that_agree_on_nothing_are_no_object():
+    # Every pixel is sure that it is of a large object, each of another one.
+    task = InstanceSegmentation(min_votes=0.5).fit([np.eye(8, dtype=int)])
+    scores = np.zeros((40, 40, 4))
+    scores[..., 0] = 5
+    scores[..., 3] = np.log(30)
+    assert task.decode(scores).max() == 0
 
 
 def test_void_instances_are_unlabelled():
