@@ -33,7 +33,7 @@ def main() -> None:
         augment={"choices": ["none", "flip", "views"], "default": "flip"},
         crop={"type": int, "nargs": 2, "default": [192, 256]},
         zoom={"type": float, "nargs": 2, "default": [0.75, 1.5]},
-        stride={"type": int, "default": 4},
+        stride={"type": int, "default": 2},
         dropout={"type": float, "default": 0.2},
         epochs={"type": int, "default": 12},
         width={"type": int, "default": 128},

@@ -29,6 +29,7 @@ _HOME = {
     "TaskRelatedness": "mtsk.relatedness",
     "TaskRelatednessDisplay": "mtsk.displays",
     "compare_sharing": "mtsk.sharing",
+    "predict_tiled": "mtsk.tiling",
     "superpixel_oracle": "mtsk.oracle",
     "task_table": "mtsk.inspection",
     "task_scorer": "mtsk.metrics",

@@ -10,6 +10,7 @@ __all__ = [
     "MtskError",
     "SkippedImageWarning",
     "TargetError",
+    "TilingError",
     "UnknownTaskError",
     "WeightsError",
 ]
@@ -25,6 +26,10 @@ class ImageError(MtskError, ValueError):
 
 class TargetError(MtskError, ValueError):
     """A target does not fit its image or its task; the message names both."""
+
+
+class TilingError(MtskError, ValueError):
+    """An image cannot be predicted in tiles as asked; the message has the remedy."""
 
 
 class UnknownTaskError(MtskError, KeyError):

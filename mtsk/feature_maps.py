@@ -72,6 +72,12 @@ class FeatureMaps:
         Whether the nine columns of position follow the taps' channels.
     digest : str, default=""
         Hash of the image, which tells it from others.
+    starts : list of (float, float), default=None
+        Of a window of a larger image: where each tap begins, down and across, in
+        pixels of the window; below 0 where its first cell begins before it. None is
+        (0, 0) for all.
+    place : (int, int, int, int), default=None
+        Of a window: its top and left in the whole, and the whole's height and width.
 
     Examples
     --------
@@ -87,6 +93,8 @@ class FeatureMaps:
     shape: tuple[int, int]
     position: bool = False
     digest: str = ""
+    starts: list[tuple[float, float]] | None = None
+    place: tuple[int, int, int, int] | None = None
 
     @property
     def n_features(self) -> int:
@@ -106,10 +114,16 @@ class FeatureMaps:
     @cached_property
     def _grids(self) -> dict[tuple, list[int]]:
         """Taps by grid: those on one grid are interpolated together."""
+        starts = self.starts or [(0.0, 0.0)] * len(self.taps)
         grids: dict[tuple, list[int]] = {}
-        for i, (tap, stride) in enumerate(zip(self.taps, self.strides, strict=True)):
-            grids.setdefault((*tap.shape[:2], *stride), []).append(i)
+        for i, tap in enumerate(self.taps):
+            grid = (*tap.shape[:2], *self.strides[i], *starts[i])
+            grids.setdefault(grid, []).append(i)
         return grids
+
+    @property
+    def _frame(self) -> tuple[int, int, int, int]:
+        return self.place or (0, 0, *self.shape)
 
     @torch.inference_mode()
     def at(self, points: np.ndarray) -> np.ndarray:
@@ -142,9 +156,12 @@ class FeatureMaps:
                 )
                 out[:, self._columns[i]] = blend.numpy()
         if self.position:
-            columns = position_columns(points[:, 0], points[:, 1], self.shape)
-            out[:, -columns.shape[1] :] = columns
+            out[:, -len(POSITION_NAMES) :] = self._position(points[:, 0], points[:, 1])
         return out
+
+    def _position(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        top, left, height, width = self._frame
+        return position_columns(y + top, x + left, (height, width))
 
     def scores(
         self, coef: np.ndarray, intercept: np.ndarray | None = None
@@ -175,20 +192,21 @@ class FeatureMaps:
     ) -> np.ndarray:
         weights = torch.from_numpy(coef)
         total: torch.Tensor | None = None
-        for (h, w, sy, sx), members in self._grids.items():
+        for (h, w, *spacing), members in self._grids.items():
             scores = torch.zeros(h * w, coef.shape[1])
             for i in members:
                 tap = torch.from_numpy(self.taps[i].reshape(h * w, -1)).float()
                 scores.addmm_(tap, weights[self._columns[i]])
             # (1, K, h, w) with the channels last in memory, as they already lie
             planes = scores.reshape(1, h, w, -1).permute(0, 3, 1, 2)
-            if (h, w) != self.shape or (sy, sx) != (1, 1):
-                planes = _upsample(planes, self.shape, sy, sx)
+            if (h, w) != self.shape or spacing != [1, 1, 0, 0]:
+                planes = _upsample(planes, self.shape, *spacing)
             total = planes if total is None else total.add_(planes)
         assert total is not None
         out = total[0].permute(1, 2, 0)
         if self.position:
-            out += _position_scores(weights[-len(POSITION_NAMES) :], self.shape)
+            of_place = weights[-len(POSITION_NAMES) :]
+            out += _position_scores(of_place, self.shape, self._frame)
         if intercept is not None:
             out += torch.from_numpy(np.asarray(intercept, np.float32))
         return out.numpy()
@@ -221,13 +239,13 @@ class FeatureMaps:
         sizes = np.bincount(region, minlength=n_regions).astype(float)
         share = 1 / np.where(sizes > 0, sizes, np.nan)
         out = np.empty((n_regions, self.n_features), np.float32)
-        for (h, w, sy, sx), members in self._grids.items():
-            operator = _pool_operator(region, rows, cols, (h, w, sy, sx), n_regions)
+        for grid, members in self._grids.items():
+            operator = _pool_operator(region, rows, cols, grid, n_regions)
             for i in members:
-                flat = self.taps[i].reshape(h * w, -1).astype(np.float32)
+                flat = self.taps[i].reshape(grid[0] * grid[1], -1).astype(np.float32)
                 out[:, self._columns[i]] = (operator @ flat) * share[:, None]
         if self.position:
-            columns = position_columns(rows, cols, self.shape)
+            columns = self._position(rows, cols)
             ones = sparse.csr_array(
                 (np.ones(len(region)), (region, np.arange(len(region)))),
                 shape=(n_regions, len(region)),
@@ -247,8 +265,9 @@ class FeatureMaps:
 
     @cached_property
     def _vector(self) -> np.ndarray:  # kept, so that a cached image is averaged once
+        # Row by row: one sum in float32 over a million cells loses digits.
         return np.concatenate(
-            [tap.mean(axis=(0, 1), dtype=np.float32) for tap in self.taps]
+            [tap.mean(axis=1, dtype=np.float32).mean(axis=0) for tap in self.taps]
         )
 
 
@@ -261,33 +280,64 @@ def _corners(
     return low, np.minimum(low + 1, size - 1), cell - low
 
 
+Grid = tuple[int, int, float, float, float, float]  # cells, strides, starts
+
+
 def _neighbours(
-    y: np.ndarray, x: np.ndarray, grid: tuple[int, int, float, float]
+    y: np.ndarray, x: np.ndarray, grid: Grid
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the four cells around each place (n, 4) and their bilinear weights."""
-    h, w, sy, sx = grid
-    (y0, y1, fy), (x0, x1, fx) = _corners(y, h, sy), _corners(x, w, sx)
+    h, w, sy, sx, top, left = grid
+    (y0, y1, fy), (x0, x1, fx) = _corners(y - top, h, sy), _corners(x - left, w, sx)
     cells = (y0 * w + x0, y0 * w + x1, y1 * w + x0, y1 * w + x1)
     weights = ((1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx)
     return np.stack(cells, 1), np.stack(weights, 1, dtype=np.float32)
 
 
 def _upsample(
-    planes: torch.Tensor, shape: tuple[int, int], sy: float, sx: float
+    planes: torch.Tensor,
+    shape: tuple[int, int],
+    sy: float,
+    sx: float,
+    top: float,
+    left: float,
 ) -> torch.Tensor:
     """Interpolate (1, K, h, w) to the image, with the taps' true strides.
 
     The operator behind ``F.interpolate`` takes size and scale at once, which the
-    function does not: a tap's last cell may reach beyond the image.
+    function does not: a tap's last cell may reach beyond the image. It knows no taps
+    that start elsewhere than the image; these take a product for each axis.
     """
-    return torch.ops.aten.upsample_bilinear2d(planes, shape, False, sy, sx)
+    if top == left == 0:
+        return torch.ops.aten.upsample_bilinear2d(planes, shape, False, sy, sx)
+    h, w = planes.shape[2:]
+    down = _interpolation(shape[0], h, sy, top)
+    across = _interpolation(shape[1], w, sx, left)
+    return torch.einsum("yh,nkhw,xw->nkyx", down, planes, across).contiguous(
+        memory_format=torch.channels_last
+    )
 
 
-def _position_scores(coef: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+def _interpolation(n: int, size: int, stride: float, start: float) -> torch.Tensor:
+    """Return the (pixels × cells) weights of linear interpolation along an axis."""
+    low, high, share = _corners(np.arange(n) - start, size, stride)
+    weights = torch.zeros(n, size)
+    pixel = torch.arange(n)
+    weights[pixel, torch.from_numpy(low)] += torch.from_numpy(1 - share).float()
+    weights[pixel, torch.from_numpy(high)] += torch.from_numpy(share).float()
+    return weights
+
+
+def _position_scores(
+    coef: torch.Tensor, shape: tuple[int, int], frame: tuple[int, int, int, int]
+) -> torch.Tensor:
     """Return (H, W, K): all but x·y is a sum of a column and a row."""
-    height, width = shape
-    y = torch.from_numpy(position_columns(np.arange(height), np.zeros(height), shape))
-    x = torch.from_numpy(position_columns(np.zeros(width), np.arange(width), shape))
+    top, left, *whole = frame
+    rows, cols = np.arange(shape[0]) + top, np.arange(shape[1]) + left
+    y, x = (
+        torch.from_numpy(position_columns(*places, (whole[0], whole[1])))
+        for places in ((rows, 0 * rows), (0 * cols, cols))
+    )
     of_y, of_x, product = [0, 2, 5, 6], [1, 3, 7, 8], 4
     column, row = y[:, of_y] @ coef[of_y], x[:, of_x] @ coef[of_x]
     twist = y[:, :1] * coef[product]
@@ -298,7 +348,7 @@ def _pool_operator(
     region: np.ndarray,
     rows: np.ndarray,
     cols: np.ndarray,
-    grid: tuple[int, int, float, float],
+    grid: Grid,
     n_regions: int,
 ) -> sparse.csr_array:
     """Return the (regions × cells) sums of interpolation weights."""

@@ -393,9 +393,30 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
             for scale in self.scales:
                 resized = _resize(x, scale)
                 down, across = resized.shape[2] / height, resized.shape[3] / width
-                outputs = _forward(backbone, resized)
+                outputs = self.forward(backbone, resized)
                 for tap, out in zip(backbone.taps, outputs, strict=True):
                     yield tap.stride / down, tap.stride / across, out
+
+    def forward(self, backbone: Backbone, x: torch.Tensor) -> list[torch.Tensor]:
+        """Run the network, in mixed precision on a GPU.
+
+        Parameters
+        ----------
+        backbone : Backbone
+        x : Tensor of shape (n, 3, H, W)
+            In [0, 1].
+
+        Returns
+        -------
+        list of Tensor of shape (n, h, w, channels)
+            One a tap, on the network's device.
+        """
+        device = next(iter(backbone.network.parameters()), x).device
+        x = x.to(device)
+        if device.type != "cuda":
+            return backbone.trace(x)
+        with torch.autocast("cuda", dtype=torch.float16):
+            return backbone.trace(x)
 
     def _compute(self, backbone: Backbone, batch: np.ndarray) -> list[FeatureMaps]:
         """Return the maps of a batch (n, views, H, W, 3)."""
@@ -405,7 +426,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
             with torch.inference_mode():
                 for down, across, out in self.passes(backbone, torch.from_numpy(batch)):
                     strides.append((down, across))
-                    stored = self._store(out)
+                    stored = self.store(out)
                     for own, one in zip(taps, stored, strict=True):
                         own.append(np.ascontiguousarray(one))
         except (RuntimeError, MemoryError) as error:
@@ -413,7 +434,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         shape = batch.shape[2], batch.shape[3]
         return [FeatureMaps(own, strides, shape, self.position) for own in taps]
 
-    def _store(self, out: torch.Tensor) -> np.ndarray:
+    def store(self, out: torch.Tensor) -> np.ndarray:
         """Return a tap's output in the precision of storage, and on the host."""
         stored = out.to(getattr(torch, self.storage))
         if not torch.isfinite(stored.abs().amax()):
@@ -455,14 +476,6 @@ def _resize(x: torch.Tensor, scale: float) -> torch.Tensor:
     return nn.functional.interpolate(
         x, size=size, mode="bilinear", align_corners=False, antialias=scale < 1
     )
-
-
-def _forward(backbone: Backbone, x: torch.Tensor) -> list[torch.Tensor]:
-    """Run the network, in mixed precision on a GPU."""
-    if x.device.type != "cuda":
-        return backbone.trace(x)
-    with torch.autocast("cuda", dtype=torch.float16):
-        return backbone.trace(x)
 
 
 def _explain_memory(error: BaseException, shape: tuple[int, ...]) -> BaseException:

@@ -383,7 +383,9 @@ def _softened(
     return np.array(order), out[order]
 
 
-def thin_ridges(strength: np.ndarray, *, sigma: float = 1.0) -> np.ndarray:
+def thin_ridges(
+    strength: np.ndarray, *, sigma: float = 1.0, least_bend: float | None = None
+) -> np.ndarray:
     """Keep what is greatest across a ridge; make the rest 0.
 
     Non-maximum suppression as in Canny (PAMI 1986), across the direction in which the
@@ -396,6 +398,9 @@ def thin_ridges(strength: np.ndarray, *, sigma: float = 1.0) -> np.ndarray:
         At least 0, such as probabilities of a boundary.
     sigma : float > 0, default=1.0
         Of the smoothing by which directions are found, in pixels.
+    least_bend : float, default=None
+        What bends less, per pixel², is no ridge. None is a thousandth of the greatest
+        strength.
 
     Returns
     -------
@@ -428,11 +433,13 @@ def thin_ridges(strength: np.ndarray, *, sigma: float = 1.0) -> np.ndarray:
         ndimage.map_coordinates(smooth, places + s * normal, order=1, mode="nearest")
         for s in (1, -1)
     )
-    crest = (smooth >= ahead) & (smooth > behind) & (bend < -_FLAT * strength.max())
+    least = _FLAT * strength.max() if least_bend is None else least_bend
+    crest = (smooth >= ahead) & (smooth > behind) & (bend < -least)
     return np.where(crest, strength, 0.0)
 
 
-_FLAT = 1e-3  # of the greatest strength, per pixel²; what bends less is no ridge
+_FLAT = 1e-3
+THIN_REACH = 8  # pixels that `thin_ridges` looks away, its smoothing included
 
 
 def _as_labels(labels: Any) -> np.ndarray:

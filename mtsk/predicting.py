@@ -50,7 +50,14 @@ class Predicting(Learning):
             if known.size:
                 yield name, known, self._scores(views, maps, [name], points)[name]
 
-    def _wanted(self, tasks: Sequence[str] | None) -> list[str]:
+    @property
+    def bare_targets(self) -> bool:
+        """Whether ``fit`` got targets of one task without its name."""
+        check_is_fitted(self)
+        return self._bare
+
+    def wanted_tasks(self, tasks: Sequence[str] | None) -> list[str]:
+        """Return the names of some tasks, or of all; refuse unknown ones."""
         check_is_fitted(self)
         if isinstance(tasks, str):
             tasks = [tasks]
@@ -107,7 +114,7 @@ class Predicting(Learning):
         tasks: Sequence[str] | None,
         decode: Callable[[Task, np.ndarray], Any],
     ) -> Any:
-        names = self._wanted(tasks)
+        names = self.wanted_tasks(tasks)
         images = Images(X, self.features_.channels, self.features_.on_error)
         out: dict[str, list[Any]] = {name: [None] * len(images) for name in names}
         for index, views, maps in self.features_.iter_views_and_maps(

@@ -369,12 +369,12 @@ class MultiTaskSegmenter(Predicting):
             allowed = "a mapping of task to metric, or None"
             raise parameter_error("metrics", self, allowed, metrics)
         wanted = dict.fromkeys(targets.task_names) if metrics is None else dict(metrics)
-        for name in self._wanted(list(wanted)):
+        for name in self.wanted_tasks(list(wanted)):
             if name not in targets.task_names:
                 raise UnknownTaskError(
                     f"`metrics` names {name!r}, but Y has {targets.task_names}"
                 )
-        names = self._wanted(list(wanted))
+        names = self.wanted_tasks(list(wanted))
         columns = {name: targets[name] for name in names}
         meters = {name: task_metric(self.tasks_[name], wanted[name]) for name in names}
         if n_pixels is not None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from mtsk.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, Tap
 from mtsk.backbones.bundled import BUNDLED, bundled_backbone
+from mtsk.backbones.field import receptive_radius
 from mtsk.backbones.hooks import HookedTaps, find_tap_names
 from mtsk.backbones.named import timm_backbone, torchvision_backbone
 from mtsk.exceptions import BackboneError
@@ -22,6 +23,7 @@ __all__ = [
     "choose_device",
     "load_backbone",
     "module_backbone",
+    "receptive_radius",
 ]
 
 

@@ -47,8 +47,9 @@ class SharedDecoder(BaseEstimator):
         Channels of the convolutions that the tasks share.
     n_blocks : int, default=3
         Residual blocks; of ``"unet"``, at each stride.
-    stride : int, default=4
-        Pixels per cell of the score maps, which are then interpolated.
+    stride : int, default=2
+        Pixels per cell of the score maps, which are then interpolated. The blocks of
+        ``"fcn"`` work at twice this stride.
     dropout : float in [0, 1), default=0.2
         Share of channels left out in training.
     learning_rate : float, default=2e-3
@@ -123,7 +124,7 @@ class SharedDecoder(BaseEstimator):
         *,
         width: int = 128,
         n_blocks: int = 3,
-        stride: int = 4,
+        stride: int = 2,
         dropout: float = 0.2,
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-2,
@@ -242,6 +243,11 @@ class SharedDecoder(BaseEstimator):
         if points is not None:
             return grid.at(points), whole
         return grid.scores(np.eye(coarse.shape[2], dtype=np.float32)), whole
+
+    def reach(self) -> int:
+        """Return how many pixels from a score lies the furthest cell it looks at."""
+        check_is_fitted(self)
+        return self._network().reach()
 
     def _plan(self, seed: int) -> Plan:
         augment = self.augment if isinstance(self.augment, Augmentation) else None

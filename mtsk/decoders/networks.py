@@ -83,6 +83,7 @@ class Decoder(nn.Module):
         self.sizes = [tap.channels for tap in taps]
         self.dropout = nn.Dropout2d(dropout)
         self.maps = nn.ModuleList(nn.Conv2d(width, group.size, 1) for group in pixel)
+        self.corrections = nn.ModuleList()
         self.summary = self.by_class = None
         if image:
             self.summary = nn.Sequential(
@@ -101,9 +102,20 @@ class Decoder(nn.Module):
             nn.Linear(n_summaries, group.size) for group in image
         )
 
-    def trunk(self, taps: list[Tensor], strides: Strides, size: Size) -> Tensor:
-        """Return the shared channels (n, width, h, w) at the decoder's stride."""
+    def trunk(self, taps: list[Tensor], strides: Strides, shape: Size) -> Tensor:
+        """Return the shared channels (n, width, h, w)."""
         raise NotImplementedError
+
+    def refine(
+        self,
+        shared: Tensor,
+        maps: list[Tensor],
+        taps: list[Tensor],
+        strides: Strides,
+        shape: Size,
+    ) -> list[Tensor]:
+        """Return score maps at the decoder's stride, given those of the trunk."""
+        return maps
 
     def forward(
         self, taps: Sequence[Tensor], strides: Strides, shape: Size
@@ -132,18 +144,18 @@ class Decoder(nn.Module):
                 strict=True,
             )
         ]
-        size = -(-shape[0] // self.stride), -(-shape[1] // self.stride)
-        shared = self.trunk(taps, strides, size)
+        shared = self.trunk(taps, strides, shape)
         maps = [layer(self.dropout(shared)).float() for layer in self.maps]
+        finer = self.refine(shared, maps, taps, strides, shape)
         if self.summary is None:
-            return maps, []
+            return finer, []
         means = torch.cat([tap.mean(dim=(2, 3)) for tap in taps], dim=1)
         whole = [self.summary(means), shared.mean(dim=(2, 3))]
         if self.by_class is not None:
             covered, peaks = self._over_classes(shared, maps)
             whole += [self.by_class(covered), peaks]
         joined = torch.cat(whole, dim=1)
-        return maps, [layer(joined).float() for layer in self.labels]
+        return finer, [layer(joined).float() for layer in self.labels]
 
     def _over_classes(
         self, shared: Tensor, maps: Sequence[Tensor]
@@ -171,9 +183,13 @@ class Decoder(nn.Module):
         peaks = torch.logit(cover.amax(dim=(2, 3)), eps=_SURE)
         return torch.cat([area.sqrt(), means.flatten(1)], dim=1), peaks
 
+    def reach(self) -> int:
+        """Return how many pixels from a score its furthest tap's cell lies."""
+        raise NotImplementedError
+
     def shared_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that all tasks share, those of the last layer last."""
-        parts = (self.maps, self.labels, self.summary, self.by_class)
+        parts = (self.maps, self.labels, self.corrections, self.summary, self.by_class)
         own = {id(p) for part in parts if part is not None for p in part.parameters()}
         return [p for p in self.parameters() if id(p) not in own]
 
@@ -183,7 +199,8 @@ class FCN(Decoder):
 
     A 1 × 1 convolution of each tap, their sum at one grid a hidden layer over
     hypercolumns (Hariharan et al., CVPR 2015), then residual blocks with dilations 1,
-    2, 4, … (Yu & Koltun, ICLR 2016).
+    2, 4, … (Yu & Koltun, ICLR 2016), all at twice the stride. To the scores found
+    there, the taps that are finer add theirs, as the skips of Long et al. do.
     """
 
     def __init__(
@@ -197,6 +214,7 @@ class FCN(Decoder):
         image: Sequence[ColumnGroup],
     ) -> None:
         super().__init__(taps, stride, width, dropout, pixel, image)
+        self.coarse = 2 * stride
         self.laterals = nn.ModuleList(
             nn.Conv2d(tap.channels, 2 * width, 1, bias=False) for tap in taps
         )
@@ -209,17 +227,57 @@ class FCN(Decoder):
             nn.ReLU(),
         )
         self.blocks = nn.Sequential(*(Residual(width, 2**i) for i in range(n_blocks)))
+        narrow = -(-width // 2)
+        self.fine = [i for i, tap in enumerate(taps) if tap.stride < self.coarse]
+        self.skips = nn.ModuleList(
+            nn.Conv2d(taps[i].channels, narrow, 1, bias=False) for i in self.fine
+        )
+        self.context = nn.Conv2d(width, narrow, 1, bias=False)
+        self.sharpen = nn.Sequential(
+            nn.BatchNorm2d(narrow), nn.ReLU(), Residual(narrow), nn.Dropout2d(dropout)
+        )
+        self.corrections = nn.ModuleList(
+            nn.Conv2d(narrow, group.size, 1) for group in pixel
+        )
 
-    def trunk(self, taps: list[Tensor], strides: Strides, size: Size) -> Tensor:
+    def trunk(self, taps: list[Tensor], strides: Strides, shape: Size) -> Tensor:
+        size = cells(shape, self.coarse)
         grids: dict[tuple, Tensor] = {}
         for layer, tap, stride in zip(self.laterals, taps, strides, strict=True):
+            if stride[0] < self.coarse:  # fewer cells to convolve
+                tap = resample(tap, stride, self.coarse, size)
+                stride = (self.coarse, self.coarse)
             grid = (*tap.shape[2:], *stride)
             grids[grid] = grids[grid] + layer(tap) if grid in grids else layer(tap)
         parts = [
-            resample(plane, grid[2:], self.stride, size)
+            resample(plane, grid[2:], self.coarse, size)
             for grid, plane in grids.items()
         ]
         return self.blocks(self.squeeze(_sum(parts)))
+
+    def reach(self) -> int:
+        blocks = sum(2**i + 1 for i in range(len(self.blocks)))
+        return self.coarse * (blocks + 2) + 3 * self.stride
+
+    def refine(
+        self,
+        shared: Tensor,
+        maps: list[Tensor],
+        taps: list[Tensor],
+        strides: Strides,
+        shape: Size,
+    ) -> list[Tensor]:
+        if not maps:
+            return []
+        size, coarse = cells(shape, self.stride), (self.coarse, self.coarse)
+        parts = [resample(self.context(shared), coarse, self.stride, size)]
+        for layer, i in zip(self.skips, self.fine, strict=True):
+            parts.append(resample(layer(taps[i]), strides[i], self.stride, size))
+        sharp = self.sharpen(_sum(parts))
+        return [
+            resample(plane, coarse, self.stride, size) + layer(sharp).float()
+            for plane, layer in zip(maps, self.corrections, strict=True)
+        ]
 
 
 class UNet(Decoder):
@@ -254,23 +312,28 @@ class UNet(Decoder):
             for _ in self.levels
         )
 
-    def trunk(self, taps: list[Tensor], strides: Strides, size: Size) -> Tensor:
+    def reach(self) -> int:
+        convolutions = 2 * len(self.blocks[0])  # type: ignore[arg-type]
+        return sum(self.stride * 2**level * (convolutions + 1) for level in self.levels)
+
+    def trunk(self, taps: list[Tensor], strides: Strides, shape: Size) -> Tensor:
+        size = cells(shape, self.stride)
         above: Tensor | None = None
         before = 0.0
         for level, entry, block in zip(
             self.levels, self.entries, self.blocks, strict=True
         ):
             step = float(self.stride * 2**level)
-            cells = -(-size[0] // 2**level), -(-size[1] // 2**level)
+            wanted = -(-size[0] // 2**level), -(-size[1] // 2**level)
             parts = [
-                resample(layer(tap), its, step, cells)
+                resample(layer(tap), its, step, wanted)
                 for layer, tap, its, own in zip(
                     self.laterals, taps, strides, self.level_of, strict=True
                 )
                 if own == level
             ]
             if above is not None:
-                parts.append(resample(above, (before, before), step, cells))
+                parts.append(resample(above, (before, before), step, wanted))
             joined = _sum(parts)
             above, before = block(self.dropout(entry(joined))), step
         assert above is not None
@@ -286,6 +349,11 @@ _FAR = 10.0  # standard deviations; what is further away counts as that far
 def octave(ratio: float) -> int:
     """Return the nearest power of two, as its exponent, at least 0."""
     return max(0, round(torch.tensor(ratio).log2().item()))
+
+
+def cells(shape: Size, stride: int) -> Size:
+    """Return how many cells cover an image."""
+    return -(-shape[0] // stride), -(-shape[1] // stride)
 
 
 def _sum(parts: Sequence[Tensor]) -> Tensor:

@@ -161,6 +161,15 @@ class PixelTask(Task):
 
     granularity = "pixel"
 
+    @property
+    def reach(self) -> int | None:
+        """How many pixels away ``decode`` looks, which tells how tiles must overlap.
+
+        0: each pixel by itself. None, as here unless a subclass says otherwise: the
+        whole image, which therefore cannot be predicted in tiles.
+        """
+        return None
+
     def move(self, columns: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         """Return what columns become when an image is turned, mirrored or enlarged.
 

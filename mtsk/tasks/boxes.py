@@ -242,7 +242,10 @@ class Detection(PixelTask):
         return out.astype(columns.dtype)
 
     def decode(self, scores: np.ndarray) -> dict[str, np.ndarray]:
-        found = self.detect(scores)
+        return self.as_target(self.detect(scores))
+
+    def as_target(self, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return what `detect` found in the form that ``predict`` gives."""
         return {
             "boxes": _in_format(found["boxes"], self.format).astype(np.float32),
             "labels": self.classes_[found["codes"]],

@@ -80,6 +80,10 @@ class DenseRegression(PixelTask):
     def values(self, scores: np.ndarray) -> np.ndarray:
         return scores if self.scale == "linear" else np.exp(scores)
 
+    @property
+    def reach(self) -> int | None:
+        return 0
+
     def decode(self, scores: np.ndarray) -> np.ndarray:
         found = self.values(scores)
         return found[..., 0] if self.flat_ else found
@@ -133,6 +137,10 @@ class SurfaceNormals(PixelTask):
         out = columns.copy()
         out[..., :2] = (columns[..., 1::-1] @ turn.T)[..., ::-1]
         return out.astype(columns.dtype)
+
+    @property
+    def reach(self) -> int | None:
+        return 0
 
     def decode(self, scores: np.ndarray) -> np.ndarray:
         length = np.linalg.norm(scores, axis=-1, keepdims=True)
@@ -235,6 +243,10 @@ class DensityCount(PixelTask):
     def move(self, columns: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         return columns / np.float32(abs(np.linalg.det(matrix)))
 
+    @property
+    def reach(self) -> int | None:
+        return 0
+
     def decode(self, scores: np.ndarray) -> np.ndarray:
         return scores[..., 0].clip(min=0)
 
@@ -294,6 +306,10 @@ class ImageToImage(PixelTask):
                 f"[{np.nanmin(columns):g}, {np.nanmax(columns):g}]"
             )
         return columns
+
+    @property
+    def reach(self) -> int | None:
+        return 0
 
     def decode(self, scores: np.ndarray) -> np.ndarray:
         found = scores if self.n_channels_ is not None else scores[..., 0]

@@ -11,7 +11,7 @@ from skimage.segmentation import find_boundaries
 
 from mtsk._validation import Interval, check_parameters
 from mtsk.exceptions import TargetError
-from mtsk.postprocess import Step, Steps, check_step, thin_ridges
+from mtsk.postprocess import THIN_REACH, Step, Steps, check_step, thin_ridges
 from mtsk.tasks.base import PixelTask, as_flat_map
 from mtsk.tasks.columns import ColumnGroup
 from mtsk.tasks.labels import (
@@ -27,6 +27,7 @@ __all__ = ["BinaryMask", "Boundary", "SemanticSegmentation"]
 
 _SHARE = Interval(Real, 0, 1, closed="both")
 _LENGTH = Interval(Real, 0, None, closed="left")
+_LEAST_BEND = 1e-3  # of a probability, the same in a tile as in the whole image
 
 
 class SemanticSegmentation(PixelTask):
@@ -75,6 +76,10 @@ class SemanticSegmentation(PixelTask):
         self.void = void
         self.classes = classes
         self.postprocess = postprocess
+
+    @property
+    def reach(self) -> int | None:
+        return 0 if self.postprocess is None else None
 
     def _check(self) -> None:
         _check_postprocess(self)
@@ -158,6 +163,10 @@ class BinaryMask(PixelTask):
         self.void = void
         self.threshold = threshold
         self.postprocess = postprocess
+
+    @property
+    def reach(self) -> int | None:
+        return 0 if self.postprocess is None else None
 
     def _check(self) -> None:
         _check_postprocess(self)
@@ -251,6 +260,10 @@ class Boundary(PixelTask):
         self.threshold = threshold
         self.thin = thin
 
+    @property
+    def reach(self) -> int | None:
+        return THIN_REACH if self.thin else 0
+
     def _check(self) -> None:
         constraints: dict[str, list] = {
             "threshold": [_SHARE],
@@ -279,7 +292,7 @@ class Boundary(PixelTask):
     def decode(self, scores: np.ndarray) -> np.ndarray:
         probability = self.probabilities(scores)[..., 0]
         if self.thin:
-            probability = thin_ridges(probability)
+            probability = thin_ridges(probability, least_bend=_LEAST_BEND)
         return probability > self.threshold
 
 
