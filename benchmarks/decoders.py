@@ -35,7 +35,7 @@ def main() -> None:
         zoom={"type": float, "nargs": 2, "default": [0.75, 1.5]},
         stride={"type": int, "default": 2},
         dropout={"type": float, "default": 0.2},
-        epochs={"type": int, "default": 12},
+        epochs={"type": int, "default": 16},
         width={"type": int, "default": 128},
         rate={"type": float, "default": 2e-3},
         backbone_rate={"type": float, "default": 2e-4},

@@ -19,7 +19,12 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["fast_bfloat16", "keep_freed_memory", "one_blas_thread"]
+__all__ = [
+    "available_memory",
+    "fast_bfloat16",
+    "keep_freed_memory",
+    "one_blas_thread",
+]
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from <malloc.h>
 _DEFAULT_MMAP_MAX = 65536
@@ -52,6 +57,28 @@ def keep_freed_memory() -> Iterator[None]:
 def one_blas_thread() -> AbstractContextManager[Any]:
     """Return a context in which numpy's and scipy's BLAS use one thread."""
     return _controller().limit(limits=1, user_api="blas")
+
+
+def available_memory() -> int | None:
+    """Return the bytes that may still be taken, of the machine and of the container.
+
+    Linux only; elsewhere None.
+    """
+    found = []
+    try:
+        with open("/proc/meminfo") as file:
+            lines = dict(line.split(":") for line in file)
+        found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    except (OSError, KeyError, ValueError):
+        pass
+    try:
+        with open("/sys/fs/cgroup/memory.max") as file:
+            most = int(file.read())
+        with open("/sys/fs/cgroup/memory.current") as file:
+            found.append(most - int(file.read()))
+    except (OSError, ValueError):  # no such file, or "max"
+        pass
+    return min(found, default=None)
 
 
 @cache

@@ -6,6 +6,7 @@ catches ``ValueError`` keeps working.
 
 __all__ = [
     "BackboneError",
+    "CheckpointError",
     "ImageError",
     "MtskError",
     "SkippedImageWarning",
@@ -26,6 +27,10 @@ class ImageError(MtskError, ValueError):
 
 class TargetError(MtskError, ValueError):
     """A target does not fit its image or its task; the message names both."""
+
+
+class CheckpointError(MtskError, ValueError):
+    """A checkpoint is of another fit, or cannot be read or written."""
 
 
 class TilingError(MtskError, ValueError):

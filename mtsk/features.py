@@ -209,7 +209,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
             yield index, maps
 
     def iter_views_and_maps(
-        self, X: Any, *, desc: str = "features"
+        self, X: Any, *, desc: str = "features", bar: Any = None
     ) -> Iterator[tuple[int, np.ndarray, FeatureMaps]]:
         """Yield (index, views, FeatureMaps): with the pictures that were seen.
 
@@ -217,6 +217,8 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         ----------
         X : images, or Images
         desc : str, default="features"
+        bar : tqdm, optional
+            A progress bar of several such tours, in place of one's own.
 
         Yields
         ------
@@ -236,11 +238,15 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
             )
         recipe = self._recipe()
         waiting: list[_Waiting] = []
-        bar = tqdm(
-            images, desc=desc, total=len(images), disable=not self.verbose, unit="image"
+        own = tqdm(
+            total=len(images),
+            desc=desc,
+            disable=bar is not None or not self.verbose,
+            unit="image",
         )
-        with keep_freed_memory():
-            for index, views in bar:
+        with keep_freed_memory(), own:
+            for index, views in images:
+                (own if bar is None else bar).update()
                 new = _Waiting(index, views, content_digest(views))
                 new.key = content_digest(new.digest, recipe)
                 hit = cache.get(new.key) if cache is not None else None

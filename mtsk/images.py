@@ -7,6 +7,7 @@ asked for, so a source may be larger than memory.
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -145,6 +146,8 @@ class Images:
 
     Attributes
     ----------
+    first : int
+        Index of the first image: 0 but for a `part`.
     skipped : dict of int to str
         Index and reason of each image left out so far.
     """
@@ -156,6 +159,7 @@ class Images:
         on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
         self.source = _as_sequence(X)
+        self.first = 0
         self.channels = _channel_triples(channels)
         self.on_error = on_error
         self.skipped: dict[int, str] = {}
@@ -165,7 +169,7 @@ class Images:
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Return image ``index`` as (views, H, W, 3), float32 in [0, 1]."""
-        item = self.source[index]
+        item = self.source[index - self.first]
         where = f"image {index}"
         if isinstance(item, str | os.PathLike):
             where += f" ({os.fspath(item)})"
@@ -177,7 +181,7 @@ class Images:
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (index, views) of every usable image, in order."""
-        for index in range(len(self)):
+        for index in range(self.first, self.first + len(self)):
             try:
                 views = self[index]
             except (ImageError, OSError) as error:
@@ -186,6 +190,21 @@ class Images:
                 self.skipped[index] = str(error)
                 continue
             yield index, views
+
+    def part(self, start: int, stop: int) -> Images:
+        """Return images start … stop − 1, which keep their indices.
+
+        It refers to no other image where the source can be cut.
+        """
+        other = copy.copy(self)
+        cut = isinstance(self.source, np.ndarray | list | tuple | ImageFolder)
+        first = start - self.first
+        last = stop - self.first
+        other.source = (
+            self.source[first:last] if cut else _Run(self.source, first, last)
+        )
+        other.first, other.skipped = start, {}
+        return other
 
     def warn_of_skipped(self) -> None:
         """Warn once, naming what was left out."""
@@ -213,6 +232,19 @@ class Images:
                 f"{where} has {count} channels, but `channels` asks for channel {used}"
             )
         return np.stack([image[:, :, list(triple)] for triple in self.channels])
+
+
+class _Run(Sequence):
+    """Neighbouring items of a sequence that may not know slices."""
+
+    def __init__(self, source: Any, first: int, last: int) -> None:
+        self.source, self.first, self.last = source, first, last
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.source[self.first + index]
 
 
 def image_weights(sample_weight: Any, n_images: int) -> np.ndarray:

@@ -97,10 +97,8 @@ def task_table(
         raise TargetError(
             f"Y has no {granularity} task, its tasks are {targets.task_names}"
         )
-    tables = dict(
-        zip(("pixel", "image"), model._read_tables(images, targets), strict=True)
-    )
-    table = tables[granularity]
+    pixel, image, _ = model._read_tables(images, targets)
+    table = pixel if granularity == "pixel" else image
     columns: list[ColumnGroup] = []
     labels: list[str] = []
     for name in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Collection, Mapping
@@ -18,12 +19,11 @@ from mtsk._validation import (
     check_parameters,
     parameter_error,
 )
-from mtsk.context import ContextLink, find_context
-from mtsk.crf import Coupling, PixelCRF, SuperpixelCRF
+from mtsk.checkpoint import KINDS
+from mtsk.crf import PixelCRF, SuperpixelCRF
 from mtsk.decoder_learning import decoder_order, fit_decoder
 from mtsk.decoders import SharedDecoder
 from mtsk.exceptions import TargetError, UnknownTaskError
-from mtsk.feature_maps import FeatureMaps
 from mtsk.features import DeepFeatures
 from mtsk.heads import (
     JointHead,
@@ -34,27 +34,23 @@ from mtsk.heads import (
 )
 from mtsk.heads.sharing_ridge import SharingRidge
 from mtsk.images import Images
-from mtsk.nested import HEADS, NestedDefaults
+from mtsk.joining import TableJoiner, require_labels
+from mtsk.nested import HEADS
 from mtsk.pictures import Picture
-from mtsk.structure import (
-    Seen,
-    Structure,
-    TaskStructure,
-    has_structure,
-    learn_structures,
-)
+from mtsk.shards import Reading, Recipe
+from mtsk.structure import Structure
+from mtsk.structure_learning import StructureLearning
 from mtsk.superpixels import SUPERPIXELS, Segmentation
-from mtsk.tables import Table, TableBuilder, encode_entry
+from mtsk.tables import Table, encode_entry
 from mtsk.targets import Targets, as_targets
-from mtsk.task_scores import task_scores
-from mtsk.tasks import Boundary, Task, infer_task
+from mtsk.tasks import Task, infer_task
 from mtsk.tasks.columns import ColumnGroup, joined_score_slices, joined_slices
-from mtsk.weak_labels import TagLink, claim_pixels, find_links
+from mtsk.weak_labels import claim_pixels, find_links
 
 __all__ = ["Learning"]
 
 
-class Learning(NestedDefaults):
+class Learning(StructureLearning):
     """What ``MultiTaskSegmenter.fit`` is made of, step by step."""
 
     n_pixels: int | None
@@ -63,14 +59,11 @@ class Learning(NestedDefaults):
     superpixels: str | Segmentation
     n_segments: int | None
     n_jobs: int | None
+    checkpoint: str | os.PathLike | None
     random_state: Any
     verbose: int
     features_: DeepFeatures
     pixel_head_: Any
-    links_: list[TagLink]
-    structures_: dict[str, TaskStructure]
-    couplings_: list[Coupling]
-    contexts_: list[ContextLink]
 
     def _check(self) -> None:
         check_parameters(self, _CONSTRAINTS)
@@ -78,6 +71,10 @@ class Learning(NestedDefaults):
             if not isinstance(task, Task):
                 allowed = "a Task, a mapping of task names to Tasks, or None"
                 raise parameter_error(f"tasks[{name!r}]", self, allowed, task)
+        seeded = isinstance(self.random_state, Integral)
+        if self.checkpoint is not None and not seeded:
+            allowed = "an int where `checkpoint` is given: the same pixels each time"
+            raise parameter_error("random_state", self, allowed, self.random_state)
         if self.n_jobs == 0:
             raise parameter_error("n_jobs", self, "an int other than 0, or None", 0)
         if isinstance(self.structure, BaseEstimator):
@@ -148,47 +145,95 @@ class Learning(NestedDefaults):
         *,
         partly: bool = False,
         keep: Collection[int] = (),
-    ) -> tuple[Table, Table]:
-        """Pass every image through the network once; return both tables."""
-        builders = {
-            kind: TableBuilder(
-                {n: self.tasks_[n] for n in self._names(kind)},
-                self._n_pixels(),
-                self._seed,
-            )
-            for kind in ("pixel", "image")
-        }
-        columns = {name: targets[name] for name in self.tasks_}
-        n_read = n_bytes = 0
-        self._kept: dict[int, Picture] = {}
-        for index, views, maps in self.features_.iter_views_and_maps(images):
-            n_read += 1
-            if index in keep and n_bytes < _KEPT_BYTES:
-                self._kept[index] = self._picture(views, maps)
-                n_bytes += maps.nbytes + views[0].nbytes
-            entries = {name: column[index] for name, column in columns.items()}
-            weak = [] if partly else self._taught_by_tags(entries)
-            for builder in builders.values():
-                builder.add(index, maps, entries, weak)
+    ) -> tuple[Table, Table, dict[int, Picture]]:
+        """Pass every image through the network once; return both tables.
+
+        And the pictures of some images, as far as there is room for them.
+        """
+        joiners = {kind: TableJoiner(self._names(kind), len(images)) for kind in KINDS}
+        pictures: dict[int, Picture] = {}
+        n_bytes = 0
+        reading = self._reading(images, targets, partly=partly, keep=keep)
+        self.n_images_ = 0
+        for part in reading.parts():
+            self.n_images_ += part.n_read
+            images.skipped.update(part.skipped)
+            for kind, joiner in joiners.items():
+                n_images = part.n_read + len(part.skipped)
+                joiner.add(part.tables[kind], n_images)
+            for index, picture in part.pictures.items():
+                n_bytes += picture.maps.nbytes + picture.image.nbytes
+                if n_bytes < _KEPT_BYTES:
+                    pictures[index] = picture
+        self._note_skipped(images)
+        pixel, image = (joiner.table(partly=partly) for joiner in joiners.values())
+        self.n_rows_ = len(pixel.X)
+        _warn_of_blank([pair for joiner in joiners.values() for pair in joiner.blank])
+        return pixel, image, pictures
+
+    def _reading(
+        self,
+        images: Images,
+        targets: Targets,
+        *,
+        partly: bool = False,
+        keep: Collection[int] = (),
+        learners: Mapping[str, Any] | None = None,
+        weight: np.ndarray | None = None,
+    ) -> Reading:
+        taught = tuple((link.pixels, link.tags) for link in self.links_)
+        recipe = Recipe(
+            self.features_,
+            dict(self.tasks_),
+            self._n_pixels(len(images)),
+            self._seed,
+            () if partly or not self.tag_rounds else taught,
+            self.superpixels,
+            self.n_segments,
+            dict(learners or {}),
+        )
+        return Reading(
+            recipe,
+            images,
+            {name: targets[name] for name in self.tasks_},
+            weight,
+            keep,
+            self.n_jobs,
+            None if partly else self.checkpoint,
+            self.verbose,
+        )
+
+    def _note_skipped(self, images: Images) -> None:
         images.warn_of_skipped()
         self.skipped_ = dict(images.skipped)
-        if not n_read:
+        if not self.n_images_:
             raise TargetError("every image was skipped: nothing to learn from")
-        self.n_images_ = n_read
-        pixel, image = (
-            b.finish(partly=partly) if b.tasks else Table.empty()
-            for b in builders.values()
-        )
-        self.n_rows_ = len(pixel.X)
-        blank = builders["pixel"].blank + builders["image"].blank
-        if blank:
-            warnings.warn(
-                f"targets that are void everywhere count as missing: {blank[:10]} "
-                "(task, image); write None to say so",
-                UserWarning,
-                stacklevel=3,
-            )
-        return pixel, image
+
+    def _learns_from_sums(self) -> bool:
+        """Tell whether no table is needed: heads that only add up, and only once."""
+        if self.structure is not None or (self.links_ and self.tag_rounds):
+            return False
+        names = list(self.tasks_)
+        return hasattr(self._new_head(names), "merge")
+
+    def _fit_from_sums(
+        self, images: Images, targets: Targets, weight: np.ndarray
+    ) -> None:
+        """Learn from sums over rows, a shard at a time: no table is ever held."""
+        names = {kind: self._names(kind) for kind in KINDS}
+        learners = {kind: self._new_head(own) for kind, own in names.items() if own}
+        total = self._reading(images, targets, learners=learners, weight=weight).total()
+        self.n_images_, self.n_rows_ = total.n_read, total.n_rows
+        images.skipped.update(total.skipped)
+        self._note_skipped(images)
+        blank: list[tuple[str, int]] = []
+        for kind, table in total.tables.items():
+            require_labels(names[kind], table.labelled_at)
+            blank += [(names[kind][t], i) for t, i in table.blank.tolist()]
+        _warn_of_blank(blank)
+        heads = {kind: head.solve() for kind, head in total.heads.items()}
+        self.pixel_head_, self.image_head_ = (heads.get(kind) for kind in KINDS)
+        self.structures_, self.couplings_, self.contexts_ = {}, [], []
 
     def _fit_decoder(
         self, images: Images, targets: Targets, weight: np.ndarray
@@ -205,11 +250,14 @@ class Learning(NestedDefaults):
         self.n_rows_ = 0
         self.structures_, self.couplings_, self.contexts_ = {}, [], []
 
-    def _n_pixels(self) -> int:
+    def _n_pixels(self, n_images: int) -> int:
         if self.n_pixels is not None:
             return int(self.n_pixels)
         network = self.head == "network" or isinstance(self.head, SharedLayerNetwork)
-        return _NETWORK_PIXELS if network else _PIXELS
+        most = _NETWORK_PIXELS if network else _PIXELS
+        if self._learns_from_sums():
+            return most
+        return max(_FEWEST_PIXELS, min(most, most * _FULL_IMAGES // n_images))
 
     def _check_weights(self, targets: Targets, weight: np.ndarray) -> None:
         for name in self.tasks_:
@@ -240,16 +288,6 @@ class Learning(NestedDefaults):
         if (weight != 1).any():
             extra["sample_weight"] = weight[table.images]
         return head.fit(table.X, table.Y, **extra)
-
-    def _taught_by_tags(self, entries: Mapping[str, Any]) -> list[str]:
-        """Return the tasks of pixels that an image has tags for, but no mask."""
-        return [
-            link.pixels
-            for link in self.links_
-            if self.tag_rounds
-            and entries[link.pixels] is None
-            and entries[link.tags] is not None
-        ]
 
     def _learn_from_tags(
         self, table: Table, targets: Targets, weight: np.ndarray
@@ -285,132 +323,6 @@ class Learning(NestedDefaults):
             table = table._replace(Y=Y)
             self.pixel_head_ = self._fit_head("pixel", table, weight, settled)
         return table
-
-    def _images_for_structure(self, targets: Targets) -> list[int]:
-        """Return images with a task that has structure, evenly spread."""
-        if self.structure is None:
-            return []
-        names = [n for n, t in self.tasks_.items() if has_structure(t)]
-        some = sorted({int(i) for n in names for i in targets.labelled(n)})
-        step = max(1, -(-len(some) // _MOST_KEPT))
-        return some[::step]
-
-    def _learn_structures(
-        self, tables: Mapping[str, Table], targets: Targets, weight: np.ndarray
-    ) -> None:
-        """Learn structure from scores of heads that did not see the image."""
-        kept, self._kept = self._kept, {}
-        self.structures_, self.couplings_, self.contexts_ = {}, [], []
-        wanted = {n: t for n, t in self.tasks_.items() if has_structure(t)}
-        if self.structure is None or not wanted:
-            return
-        codes = {i: self._codes(i, wanted, targets, p) for i, p in kept.items()}
-        for name in list(wanted):
-            if sum(name in own for own in codes.values()) < _FEWEST_KEPT:
-                warnings.warn(
-                    f"task {name!r} is labelled on fewer than {_FEWEST_KEPT} images: "
-                    "its structure cannot be learnt and is left out",
-                    UserWarning,
-                    stacklevel=3,
-                )
-                del wanted[name]
-        if not wanted:
-            return
-        structure = self._given_structure()
-        if structure.regions is not None:
-            links = find_context(self.tasks_, targets, self.links_)
-            self.contexts_ = [link for link in links if link.pixels in wanted]
-        scores = self._held_out_scores(tables, targets, weight, kept)
-        seen = [
-            Seen(kept[i], own, codes[i], self._boundary(own), self._context(own))
-            for i, own in scores.items()
-        ]
-        self.structures_, self.couplings_ = learn_structures(
-            structure, wanted, seen, self._seed
-        )
-
-    def _codes(
-        self, i: int, tasks: Mapping[str, Task], targets: Targets, picture: Picture
-    ) -> dict[str, np.ndarray]:
-        """Return an image's codes (H, W) in the tasks that it has a label of."""
-        out = {}
-        for name, task in tasks.items():
-            code = encode_entry(name, task, targets[name][i], i, picture.maps.shape)
-            if (code >= 0).any():  # False for NaN
-                out[name] = code[..., 0]
-        return out
-
-    def _given_structure(self) -> Structure:
-        given = self.default_parts().get("structure", self.structure)
-        if isinstance(given, SuperpixelCRF):
-            return Structure(given)
-        return Structure(pixels=given) if isinstance(given, PixelCRF) else given
-
-    def _held_out_scores(
-        self,
-        tables: Mapping[str, Table],
-        targets: Targets,
-        weight: np.ndarray,
-        kept: Mapping[int, Picture],
-    ) -> dict[int, dict[str, np.ndarray]]:
-        """Return scores of kept images by heads fitted to the others.
-
-        One fit where the others are the more; else three, each without a third.
-        """
-        sources = {link.source for link in self.contexts_}
-        names = {
-            "pixel": self._names("pixel"),
-            "image": self._names("image") if sources else [],
-        }
-        labelled = {int(i) for n in names["pixel"] for i in targets.labelled(n)}
-        n_folds = 1 if len(labelled) > 2 * len(kept) else 3
-        out: dict[int, dict[str, np.ndarray]] = {}
-        for fold in range(n_folds):
-            held = list(kept)[fold::n_folds]
-            heads = {
-                kind: self._fit_head(kind, self._without(held, kind, table), weight)
-                for kind, table in tables.items()
-                if names[kind]
-            }
-            for i in held:
-                out[i] = task_scores(
-                    kept[i].maps,
-                    self.tasks_,
-                    heads,
-                    [*names["pixel"], *sources],
-                    self.head_stride,
-                )
-        return dict(sorted(out.items()))
-
-    def _without(self, held: Collection[int], kind: str, table: Table) -> Table:
-        """Return a table in which some images have no label."""
-        Y = table.Y.copy()
-        rows = np.isin(table.images, list(held))
-        owners = [self.tasks_[n].groups_ for n in self._names(kind)]
-        for columns in joined_slices(owners):
-            known = ~np.isnan(Y[:, columns]).all(axis=1)
-            if (known & ~rows).any():  # else the task would have no label left
-                Y[rows, columns] = np.nan
-        return table._replace(Y=Y)
-
-    def _context(self, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return what an image's own labels say of the classes of its regions."""
-        out: dict[str, np.ndarray] = {}
-        for link in self.contexts_:
-            if link.source in scores:
-                told = link.context(self.tasks_[link.source], scores[link.source])
-                out[link.pixels] = out.get(link.pixels, 0) + told
-        return out
-
-    def _picture(self, views: np.ndarray, maps: FeatureMaps) -> Picture:
-        return Picture(views[0], maps, self.superpixels, self.n_segments)
-
-    def _boundary(self, scores: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """Return the logits of the first boundary task among some scores."""
-        for name, task in self.tasks_.items():
-            if isinstance(task, Boundary) and name in scores:
-                return scores[name][..., 0]
-        return None
 
     def _new_head(self, names: list[str]) -> Any:
         """Return an unfitted head for some tasks."""
@@ -463,8 +375,8 @@ class Learning(NestedDefaults):
 
 
 _PIXELS, _NETWORK_PIXELS = 500, 1000  # that an image gives to a task
+_FULL_IMAGES, _FEWEST_PIXELS = 400, 10  # more images give fewer pixels each
 _KEPT_BYTES = 2**29  # of pictures that structure is learnt from
-_MOST_KEPT, _FEWEST_KEPT = 60, 3
 _CONSTRAINTS: dict[str, list] = {
     "tasks": [Task, Mapping, None],
     "features": [DeepFeatures, None],
@@ -476,9 +388,20 @@ _CONSTRAINTS: dict[str, list] = {
     "superpixels": [StrOptions(set(SUPERPIXELS)), callable],
     "n_segments": [Interval(Integral, 1, None, closed="left"), None],
     "n_jobs": [Integral, None],
+    "checkpoint": [str, os.PathLike, None],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
 }
+
+
+def _warn_of_blank(blank: list[tuple[str, int]]) -> None:
+    if blank:
+        warnings.warn(
+            f"targets that are void everywhere count as missing: {blank[:10]} "
+            "(task, image); write None to say so",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _with_image(name: str, message: str, labelled: np.ndarray) -> str:

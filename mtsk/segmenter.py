@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, Self
@@ -56,7 +57,10 @@ class MultiTaskSegmenter(Predicting):
         name the default. Its parameters can be set as ``head__alpha``.
     n_pixels : int, default=None
         Most labelled pixels that an image gives to a task, for each group of columns
-        where it has several. None is 500, 1000 for a `SharedLayerNetwork`.
+        where it has several. None is 500, 1000 for a `SharedLayerNetwork`; of more
+        than 400 images each gives fewer, so that memory does not grow with them, except
+        where a head learns from sums, such as
+        ``JointRidge(alpha=1e-3, calibrate=False)``.
     head_stride : int, default=4
         Heads that are not linear are evaluated at every so many pixels, down and
         across, and interpolated between. 1 evaluates every pixel.
@@ -78,7 +82,15 @@ class MultiTaskSegmenter(Predicting):
     n_segments : int, default=None
         About so many regions an image; None makes regions of about 170 pixels.
     n_jobs : int, default=None
-        Fits at a time, of scikit-learn heads.
+        Workers of joblib's backend that read images and pass them through the network,
+        and fits at a time of scikit-learn heads. None is 1, or what
+        ``joblib.parallel_config`` says: with its ``backend="dask"``, the workers of a
+        cluster. A cache in memory stays with this process, which then reads alone.
+    checkpoint : path, default=None
+        A folder where ``fit`` keeps what it has read, and deletes it when done. A fit
+        that was stopped, by whatever, and is run again with the same parameters and
+        data goes on from there and ends as if it had not been. Needs an integer
+        ``random_state``; heads that are decoders keep nothing.
     random_state : int, RandomState or None, default=None
         Chooses the pixels. An image's choice depends on nothing but this and the
         image itself.
@@ -134,6 +146,7 @@ class MultiTaskSegmenter(Predicting):
         superpixels: str | Segmentation = "slic",
         n_segments: int | None = None,
         n_jobs: int | None = None,
+        checkpoint: str | os.PathLike | None = None,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -147,6 +160,7 @@ class MultiTaskSegmenter(Predicting):
         self.superpixels = superpixels
         self.n_segments = n_segments
         self.n_jobs = n_jobs
+        self.checkpoint = checkpoint
         self.random_state = random_state
         self.verbose = verbose
 
@@ -195,12 +209,16 @@ class MultiTaskSegmenter(Predicting):
         if self._decoder() is not None:
             self._fit_decoder(images, targets, weight)
             return self
+        if self._learns_from_sums():
+            self._fit_from_sums(images, targets, weight)
+            return self
         keep = self._images_for_structure(targets)
-        pixel, image = self._read_tables(images, targets, keep=keep)
+        pixel, image, pictures = self._read_tables(images, targets, keep=keep)
         self.pixel_head_ = self._fit_head("pixel", pixel, weight)
         pixel = self._learn_from_tags(pixel, targets, weight)
         self.image_head_ = self._fit_head("image", image, weight)
-        self._learn_structures({"pixel": pixel, "image": image}, targets, weight)
+        tables = {"pixel": pixel, "image": image}
+        self._learn_structures(tables, targets, weight, pictures)
         return self
 
     def partial_fit(self, X: Any, Y: Any, sample_weight: Any = None) -> Self:
@@ -247,7 +265,7 @@ class MultiTaskSegmenter(Predicting):
             )
         before = self.n_images_ if hasattr(self, "n_images_") else 0
         rows_before = getattr(self, "n_rows_", 0)
-        pixel, image = self._read_tables(images, targets, partly=True)
+        pixel, image, _ = self._read_tables(images, targets, partly=True)
         self.n_images_ += before
         self.n_rows_ += rows_before
         weight = image_weights(sample_weight, len(images))

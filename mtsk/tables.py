@@ -13,9 +13,7 @@ from mtsk.feature_maps import FeatureMaps
 from mtsk.tasks.base import Task
 from mtsk.tasks.columns import column_slices
 
-__all__ = ["Table", "TableBuilder", "choose_pixels", "encode_entry"]
-
-_BLOCK = 2**24  # numbers; so many that malloc maps them on their own
+__all__ = ["Table", "TableBuilder", "TablePart", "choose_pixels", "encode_entry"]
 
 
 class Table(NamedTuple):
@@ -44,6 +42,32 @@ class Table(NamedTuple):
     def empty(cls) -> Table:
         """Return a table without rows."""
         return cls(np.empty((0, 0)), np.empty((0, 0)), np.empty(0, int), "", {})
+
+
+class TablePart(NamedTuple):
+    """The rows of some images, to be joined with those of others.
+
+    Attributes
+    ----------
+    X, Y, images
+        As of `Table`.
+    weak : ndarray of bool, shape (n_tasks, n_rows)
+        As of `Table`, for every task.
+    marks : ndarray of uint8
+        Hashes of which pixels of which images the rows are.
+    labelled_at : ndarray of int, shape (n_tasks,)
+        On how many images each task is labelled.
+    blank : ndarray of int, shape (n, 2)
+        Task and image of targets that hold nothing but void.
+    """
+
+    X: np.ndarray
+    Y: np.ndarray
+    images: np.ndarray
+    weak: np.ndarray
+    marks: np.ndarray
+    labelled_at: np.ndarray
+    blank: np.ndarray
 
 
 def encode_entry(
@@ -131,7 +155,7 @@ def choose_pixels(
 
 
 class TableBuilder:
-    """Collects the rows of images, one image at a time.
+    """Collects the rows of some images, one image at a time.
 
     Parameters
     ----------
@@ -147,13 +171,13 @@ class TableBuilder:
         self.tasks = tasks
         self.n_pixels = n_pixels
         self.seed = seed
-        self._X = _GrowingTable()
+        self._X: list[np.ndarray] = []
         self._Y: list[np.ndarray] = []
         self._images: list[np.ndarray] = []
         self._weak: list[np.ndarray] = []
-        self._labelled_at: dict[str, int] = dict.fromkeys(tasks, 0)
-        self._digest = hashlib.blake2b(digest_size=16)
-        self.blank: list[tuple[str, int]] = []
+        self._marks: list[bytes] = []
+        self._labelled_at = dict.fromkeys(tasks, 0)
+        self._blank: list[tuple[int, int]] = []
 
     def add(
         self,
@@ -181,18 +205,18 @@ class TableBuilder:
         if not self.tasks:
             return
         columns = []
-        for name, task in self.tasks.items():
+        for t, (name, task) in enumerate(self.tasks.items()):
             encoded = encode_entry(name, task, entries[name], index, maps.shape)
             if not np.isnan(encoded.flat[0]) or not np.isnan(encoded).all():
                 self._labelled_at[name] += 1
             elif entries[name] is not None:
-                self.blank.append((name, index))
+                self._blank.append((t, index))
             columns.append(encoded.reshape(-1, task.n_columns_))
         if next(iter(self.tasks.values())).granularity == "pixel":
             self._add_pixels(index, maps, columns, [n in weak for n in self.tasks])
         elif not all(np.isnan(c).all() for c in columns):
-            self._digest.update(maps.digest.encode())
-            self._append(index, maps.vector()[None], np.concatenate(columns, axis=1))
+            row = np.concatenate(columns, axis=1)
+            self._append(index, maps, maps.vector()[None], row)
 
     def _add_pixels(
         self,
@@ -213,7 +237,6 @@ class TableBuilder:
         rows = np.flatnonzero(chosen.any(axis=0))
         if not len(rows):
             return
-        self._digest.update(maps.digest.encode() + rows.tobytes())
         points = np.stack(np.unravel_index(rows, maps.shape), axis=1)
         table = np.concatenate(
             [
@@ -223,7 +246,7 @@ class TableBuilder:
             axis=1,
         ).astype(np.float32)
         self._weak.append(chosen[:, rows] & np.array(weak)[:, None])
-        self._append(index, maps.at(points), table)
+        self._append(index, maps, maps.at(points), table, rows.tobytes())
 
     def _parts(
         self, columns: list[np.ndarray], labelled: np.ndarray
@@ -242,80 +265,34 @@ class TableBuilder:
             owner += [t] * len(slices)
         return np.stack(parts), np.array(owner)
 
-    def _append(self, index: int, X: np.ndarray, Y: np.ndarray) -> None:
+    def _append(
+        self,
+        index: int,
+        maps: FeatureMaps,
+        X: np.ndarray,
+        Y: np.ndarray,
+        rows: bytes = b"",
+    ) -> None:
         self._X.append(X)
         self._Y.append(Y)
         self._images.append(np.full(len(X), index))
+        mark = hashlib.blake2b(maps.digest.encode() + rows, digest_size=16)
+        self._marks.append(mark.digest())
 
-    def finish(self, *, partly: bool = False) -> Table:
-        """Return the table, and let go of its pieces.
-
-        Parameters
-        ----------
-        partly : bool, default=False
-            Whether more will come, so that a task may have no row yet.
-
-        Returns
-        -------
-        Table
-
-        Raises
-        ------
-        TargetError
-            Where a task has no labelled row.
-        """
-        for name, count in self._labelled_at.items():
-            if not count and not partly:
-                raise TargetError(
-                    f"task {name!r} is labelled on no image: every entry is missing or "
-                    "holds nothing but void, -1 or NaN"
-                )
-        if not self._Y:
-            return Table.empty()
-        Y, images = np.concatenate(self._Y), np.concatenate(self._images)
-        weak = {}
-        if self._weak:
-            found = np.concatenate(self._weak, axis=1)
-            weak = {n: w for n, w in zip(self.tasks, found, strict=True) if w.any()}
-        return Table(self._X.rows(), Y, images, self._digest.hexdigest(), weak)
-
-
-class _GrowingTable:
-    """Rows of float32 that are appended in place.
-
-    The memory is enlarged by realloc, step by step, which on Linux moves no page of
-    an array as large as this: so the table is never held twice, as it would be in a
-    list of pieces that are joined at the end.
-    """
-
-    def __init__(self) -> None:
-        self._block = np.empty(_BLOCK, np.float32)
-        self._used = 0
-        self._width = 0
-
-    def append(self, rows: np.ndarray) -> None:
-        """Add rows of shape (n, width)."""
-        self._width = rows.shape[1]
-        end = self._used + rows.size
-        if end > len(self._block):
-            self._enlarge(end + _BLOCK)
-        self._block[self._used : end] = rows.ravel()
-        self._used = end
-
-    def rows(self) -> np.ndarray:
-        """Return the table, (n, width), and give up what lies beyond it."""
-        self._enlarge(self._used)
-        return self._block.reshape(-1, self._width)
-
-    def _enlarge(self, size: int) -> None:
-        try:
-            self._block.resize(size, refcheck=False)
-        except MemoryError as error:
-            raise MemoryError(
-                f"not enough memory for a table of {size // max(self._width, 1)} rows "
-                f"of {self._width} features; lower `n_pixels`, or take fewer `scales` "
-                "of DeepFeatures"
-            ) from error
+    def part(self) -> TablePart:
+        """Return the rows of the images so far."""
+        n_columns = sum(task.n_columns_ for task in self.tasks.values())
+        n = sum(len(X) for X in self._X)
+        none = np.zeros((len(self.tasks), n), bool)
+        return TablePart(
+            np.concatenate(self._X) if n else np.empty((0, 0), np.float32),
+            np.concatenate(self._Y) if n else np.empty((0, n_columns), np.float32),
+            np.concatenate(self._images) if n else np.empty(0, int),
+            np.concatenate(self._weak, axis=1) if self._weak else none,
+            np.frombuffer(b"".join(self._marks), np.uint8),
+            np.array(list(self._labelled_at.values()), int),
+            np.array(self._blank, int).reshape(-1, 2),
+        )
 
 
 def _any_known(columns: np.ndarray) -> np.ndarray:

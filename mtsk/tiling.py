@@ -174,7 +174,7 @@ class _Job:
                 [
                     self.model.features_.backbone_digest_,
                     self.model.features_.get_params(deep=False)["scales"],
-                    list(self.tasks.items()),
+                    list(self.model.tasks_.items()),
                     list(self.heads.values()),
                 ]
             ),

@@ -19,3 +19,23 @@ class Counting(nn.Module):
     def forward(self, x):
         self.images += len(x) if x.shape[2] < 100 else 0
         return self.second(torch.relu(self.first(x)))
+
+
+class Slight(nn.Module):
+    """Strides 2 and 4, and a small field: a network for tiles of toy size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(4, 6, 5, stride=2, padding=2)
+
+    def forward(self, x):
+        return self.second(torch.relu(self.first(x)))
+
+
+class Worldly(Slight):
+    """The same, but every place knows the mean of the image."""
+
+    def forward(self, x):
+        return super().forward(x - x.mean(dim=(2, 3), keepdim=True))

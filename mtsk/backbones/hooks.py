@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,6 +44,10 @@ class HookedTaps:
         BackboneError
             Where the network has no module of a name, or does not run it.
         """
+        with _ONE_AT_A_TIME:
+            return self._run(network, x)
+
+    def _run(self, network: nn.Module, x: Tensor) -> list[Tensor]:
         caught: dict[str, Tensor] = {}
 
         def catch(name: str) -> Callable:
@@ -73,6 +78,10 @@ class HookedTaps:
                 f"`taps` names modules that the network lacks: {missing}; it has {some}"
             )
         return {name: modules[name] for name in self.names}
+
+
+# Hooks stand on the network itself: another thread's pass would set them off too.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 @torch.inference_mode()

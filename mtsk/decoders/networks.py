@@ -234,7 +234,7 @@ class FCN(Decoder):
         )
         self.context = nn.Conv2d(width, narrow, 1, bias=False)
         self.sharpen = nn.Sequential(
-            nn.BatchNorm2d(narrow), nn.ReLU(), Residual(narrow), nn.Dropout2d(dropout)
+            nn.BatchNorm2d(narrow), nn.ReLU(), Residual(narrow)
         )
         self.corrections = nn.ModuleList(
             nn.Conv2d(narrow, group.size, 1) for group in pixel

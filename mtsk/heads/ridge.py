@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.utils.metaestimators import available_if
 
 from mtsk._validation import (
     Interval,
@@ -20,39 +19,23 @@ from mtsk.heads.base import (
     CLASS_WEIGHT,
     COLUMNS,
     ClassWeight,
-    JointLinear,
     Memo,
-    class_power,
     class_weights,
     labelled_columns,
     recall,
 )
 from mtsk.heads.blocks import Block, solve_ridge
 from mtsk.heads.calibration import calibrate_classes, calibrate_label
+from mtsk.heads.from_sums import FromSums, Key, Part, one_hot
 from mtsk.heads.statistics import Moments
 from mtsk.tasks.columns import ColumnGroup
 
 __all__ = ["JointRidge"]
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
-_Key = tuple[int, int]
-_Part = tuple[Moments, np.ndarray]  # and the scores that it is about
 
 
-def _sums_only(head: JointRidge) -> bool:
-    """Tell whether a head needs nothing but sums, and so can learn in pieces."""
-    values = {name: getattr(head, name) for name in head._NUMBERS}
-    if head.calibrate or not all(isinstance(v, Real) for v in values.values()):
-        names = " and ".join(f"`{name}`" for name in values)
-        got = ", ".join(f"{name}={value!r}" for name, value in values.items())
-        raise AttributeError(
-            f"partial_fit of {type(head).__name__} needs a number as {names}, and "
-            f"calibrate=False, got {got}, calibrate={head.calibrate!r}"
-        )
-    return True
-
-
-class JointRidge(JointLinear):
+class JointRidge(FromSums):
     """Ridge regression on coded targets, in closed form, missing entries allowed.
 
     For each column of targets, over its labelled rows with weights w of mean 1::
@@ -170,7 +153,7 @@ class JointRidge(JointLinear):
         if self.calibrate and any(len(x.folds) > 1 for x in blocks):
             held_out = self._held_out_scores(X, blocks, chosen)
             coef, intercept = self._calibrated(coef, intercept, held_out, T, W, blocks)
-        self._sums: dict[_Key, Moments] = {}
+        self._sums: dict[Key, Moments] = {}
         self.coef_ = coef.astype(np.float32)
         self.intercept_ = intercept.astype(np.float32)
         return self
@@ -200,7 +183,7 @@ class JointRidge(JointLinear):
         """Choose what is shared: nothing here, see `SharingRidge`."""
 
     def _solve(
-        self, parts: Sequence[_Part], alphas: np.ndarray
+        self, parts: Sequence[Part], alphas: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return (coef, intercept) of all scores, each with its own penalty."""
         coef = np.empty((len(parts[0][0].centre), len(alphas)))
@@ -214,80 +197,6 @@ class JointRidge(JointLinear):
                 coef[:, cols[chosen]] = c[:, chosen]
                 intercept[cols[chosen]] = b[chosen]
         return coef, intercept
-
-    @available_if(_sums_only)
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Add rows to those seen so far; the result equals one ``fit`` of them all.
-
-        Only there where ``alpha`` is a number and ``calibrate`` is False: both need
-        all rows at once. With class weights, sums are kept for each class:
-        n_classes · n_features² numbers. Labels that the first call did not have are
-        refused, unless ``columns`` tell of them.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,) or (n_samples, n_columns)
-        sample_weight : array-like of shape (n_samples,), default=None
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        InvalidParameterError, ValueError
-        """
-        self._check_parameters()
-        sums = getattr(self, "_sums", {})
-        X, Y, weight = self._check_table(X, y, sample_weight, reset=not sums)
-        for key, rows, targets in self._class_rows(Y, weight):
-            if rows.any():
-                more = Moments.of(X, targets, rows)
-                sums[key] = sums[key] + more if key in sums else more
-        self._sums = sums
-        self._solve_sums(sums)
-        return self
-
-    def _class_rows(
-        self, Y: np.ndarray, weight: np.ndarray
-    ) -> Iterator[tuple[_Key, np.ndarray, np.ndarray]]:
-        """Yield (first score, class), its rows' weights, and their targets."""
-        for group, columns, scores in labelled_columns(self.groups_):
-            targets = one_hot(group, Y[:, columns])
-            for j, column in enumerate(Y[:, columns].T):
-                own = targets if group.kind == "nominal" else targets[:, [j]]
-                n_classes = group.size if group.kind == "nominal" else 2
-                if group.kind == "real" or self.class_weight is None:
-                    yield (scores.start + j, 0), weight * ~np.isnan(column), own
-                    continue
-                for code in range(n_classes):
-                    yield (scores.start + j, code), weight * (column == code), own
-
-    def _solve_sums(self, sums: dict[_Key, Moments]) -> None:
-        """Weigh the classes' sums by what their frequencies turned out to be."""
-        alpha = float(self.alpha)  # type: ignore[arg-type]
-        n_features = self.n_features_in_
-        self.alpha_ = [alpha] * len(self.groups_)
-        n_scores = sum(g.size for g in self.groups_)
-        coef, intercept = np.zeros((n_features, n_scores)), np.zeros(n_scores)
-        parts: list[_Part] = []
-        for group, _, scores in labelled_columns(self.groups_):
-            power = 0.0 if group.kind == "real" else class_power(self.class_weight)
-            for start in range(scores.start, scores.start + group.n_columns):
-                classes = [m for key, m in sorted(sums.items()) if key[0] == start]
-                if not classes:  # no label yet: scores are 0 until one comes
-                    continue
-                total = sum(m.weight for m in classes)
-                weighted = [m.times((m.weight / total) ** -power) for m in classes]
-                width = group.size if group.kind == "nominal" else 1
-                parts.append((Moments.merge(weighted), np.arange(start, start + width)))
-        if parts:
-            seen = np.concatenate([cols for _, cols in parts])
-            place = {c: i for i, c in enumerate(seen)}
-            own = [(m, np.array([place[c] for c in cols])) for m, cols in parts]
-            coef[:, seen], intercept[seen] = self._solve(own, np.full(len(seen), alpha))
-        self.coef_, self.intercept_ = (a.astype(np.float32) for a in (coef, intercept))
 
     def _targets_and_weights(
         self, Y: np.ndarray, weight: np.ndarray
@@ -391,13 +300,6 @@ def penalties(alpha: float | Sequence[float] | str) -> list[float]:
     if isinstance(alpha, str):
         return [10.0**p for p in range(-5, 2)]
     return [float(a) for a in np.atleast_1d(alpha)]
-
-
-def one_hot(group: ColumnGroup, Y: np.ndarray) -> np.ndarray:
-    """Return the numbers that a group's columns are regressed on, (n, size)."""
-    if group.kind != "nominal":
-        return np.nan_to_num(Y)
-    return (np.arange(group.size) == Y).astype(np.float32)
 
 
 def _equal_columns(W: np.ndarray) -> list[np.ndarray]:

@@ -11,7 +11,8 @@ import numpy as np
 from mtsk.heads import JointRidge, Moments, RelatedRidge
 from mtsk.heads.base import ClassWeight, class_weights, labelled_columns
 from mtsk.heads.blocks import solve_ridge
-from mtsk.heads.ridge import one_hot, penalties
+from mtsk.heads.from_sums import one_hot
+from mtsk.heads.ridge import penalties
 from mtsk.relatedness.sample import Sample
 from mtsk.tasks.columns import ColumnGroup
 

@@ -1,0 +1,105 @@
+"""Statistics of CamVid images on a dask cluster: two workers against one, a core each.
+
+Workers are processes of one thread. ``rows``: they send the rows of the table;
+``sums``: the sums of a ridge without class weights.
+
+python benchmarks/cluster.py
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import joblib
+import numpy as np
+import torch
+from common import load_masks, options, report_machine, row, semantic
+from distributed import Client, LocalCluster
+from threadpoolctl import threadpool_limits
+
+from mtsk import DeepFeatures, JointRidge, MultiTaskSegmenter
+
+SUMS = JointRidge(alpha=1e-3, calibrate=False, class_weight=None)
+
+
+def main() -> None:
+    chosen = options(
+        __doc__ or "",
+        images={"type": int, "default": 200},
+        repeats={"type": int, "default": 1},
+    )
+    report_machine()
+    X, Y = load_masks(chosen.data, "camvid", "train")
+    X, Y = X[: chosen.images], Y[: chosen.images]
+    for kind, head in (("rows", None), ("sums", SUMS)):
+        ratios, models = [], {}
+        for _ in range(chosen.repeats):
+            seconds = {}
+            for n in (1, 2):
+                seconds[n], models[n] = reading_time(X, Y, n, head)
+            ratios.append(seconds[1] / seconds[2])
+            print(kind, {n: round(s, 1) for n, s in seconds.items()}, flush=True)
+        one, two = (m.pixel_head_.coef_ for m in models.values())
+        row(f"{kind}: 1 worker ÷ 2 workers", f"{np.median(ratios):.2f}", ">= 1.8")
+        error = np.abs(one - two).max() / np.abs(one).max()
+        row(f"{kind}: greatest difference of coefficients", f"{error:.1e}", "<= 1e-6")
+
+
+def reading_time(X, Y, n_workers, head):  # type: ignore[no-untyped-def]
+    """Return the seconds until all statistics are there, and the fitted model."""
+    model = MultiTaskSegmenter(
+        semantic("camvid"), features=DeepFeatures(), head=head, random_state=0
+    )
+    model._check()
+    images, targets = model._prepare(X, Y)
+    model._resolve_tasks(targets)
+    with workers(n_workers):
+        start = time.perf_counter()
+        if model._learns_from_sums():
+            model._fit_from_sums(images, targets, np.ones(len(X)))
+            return time.perf_counter() - start, model
+        table, _, _ = model._read_tables(images, targets)
+        seconds = time.perf_counter() - start
+    model.pixel_head_ = model._fit_head("pixel", table, np.ones(len(X)))
+    return seconds, model
+
+
+@contextmanager
+def workers(n: int) -> Iterator[None]:
+    """Have joblib's work done by so many processes of one core each.
+
+    joblib does the work of a single worker in the process that asks, which here gets
+    one core.
+    """
+    if n == 1:
+        warm_up()
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        with threadpool_limits(1):
+            yield
+        torch.set_num_threads(threads)
+        return
+    with (
+        LocalCluster(
+            n_workers=n,
+            threads_per_worker=1,
+            dashboard_address=None,
+            memory_limit=0,
+        ) as cluster,
+        Client(cluster) as client,
+        joblib.parallel_config("dask"),
+    ):
+        client.wait_for_workers(n)
+        client.run(warm_up)
+        yield
+
+
+def warm_up() -> None:
+    """Load the network before the clock runs, as in a cluster that is up."""
+    DeepFeatures().fit_transform(np.zeros((1, 64, 64, 3), np.uint8))
+
+
+if __name__ == "__main__":
+    main()

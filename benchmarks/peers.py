@@ -1,0 +1,171 @@
+"""Prediction of pixels beside napari-convpaint and a loop written by hand.
+
+The loop: timm's network, its stages brought to the image's size, scikit-learn's
+logistic regression on every pixel: what most people write first. convpaint: its default
+features (VGG16's first layers) and its CatBoost classifier, here with random weights,
+which changes what it says and not how long it takes. Each runs in a process of its own,
+on the same images.
+
+python benchmarks/peers.py
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+from common import load_masks, options, report_machine, row, semantic
+from skimage.io import imread
+
+KINDS = ("mtsk", "loop", "convpaint")
+N_TRAIN, N_PIXELS = 8, 500
+
+
+def main() -> None:
+    chosen = options(
+        __doc__ or "",
+        only={"choices": KINDS, "default": None},
+        images={"type": int, "default": 5},
+        repeats={"type": int, "default": 3},
+    )
+    if chosen.only:
+        print(json.dumps(measure(chosen)))
+        return
+    report_machine()
+    found: dict[str, dict[str, float]] = {}
+    for kind in KINDS:
+        runs = []
+        for _ in range(chosen.repeats):
+            command = [sys.executable, __file__, *sys.argv[1:], "--only", kind]
+            run = subprocess.run(command, capture_output=True, text=True)
+            if run.returncode:
+                print(f"{kind} cannot run:", run.stderr.strip().splitlines()[-1])
+                break
+            runs.append(json.loads(run.stdout.splitlines()[-1]))
+            print(kind, runs[-1], flush=True)
+        if runs:
+            found[kind] = {k: float(np.median([r[k] for r in runs])) for k in runs[0]}
+    ours = found["mtsk"]
+    for kind in KINDS[1:]:
+        if kind not in found:
+            continue
+        faster = found[kind]["seconds"] / ours["seconds"]
+        row(f"{kind} ÷ mtsk, seconds a megapixel", f"{faster:.1f}", ">= 3")
+        less = ours["gigabytes"] / found[kind]["gigabytes"]
+        row(f"mtsk ÷ {kind}, peak memory of prediction", f"{less:.2f}", "<= 0.33")
+
+
+def measure(chosen) -> dict[str, float]:  # type: ignore[no-untyped-def]
+    """Return seconds a megapixel of predicting, and the peak above the idle process."""
+    X, Y = load_masks(chosen.data, "camvid", "train")
+    X_val, _ = load_masks(chosen.data, "camvid", "val")
+    images = [imread(path) for path in X_val[: chosen.images]]
+    train = [imread(path) for path in X[:N_TRAIN]]
+    predict = MAKERS[chosen.only](train, Y[:N_TRAIN])
+    before = reset_peak()
+    start = time.perf_counter()
+    for image in images:
+        predict(image)
+    seconds = time.perf_counter() - start
+    return {
+        "seconds": round(seconds / sum(i[..., 0].size for i in images) * 1e6, 2),
+        "gigabytes": round(high_water() - before, 3),
+    }
+
+
+def reset_peak() -> float:
+    """Forget the peak of training (Linux); return the memory in use now."""
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    return high_water()
+
+
+def high_water() -> float:
+    """Return the most gigabytes of resident memory since the last reset."""
+    with open("/proc/self/status") as file:
+        lines = dict(line.split(":", 1) for line in file)
+    return int(lines["VmHWM"].split()[0]) / 2**20
+
+
+def ours(images, masks):  # type: ignore[no-untyped-def]
+    """mtsk at its default settings."""
+    from mtsk import MultiTaskSegmenter
+
+    model = MultiTaskSegmenter(semantic("camvid"), random_state=0).fit(images, masks)
+    return lambda image: model.predict([image])[0]
+
+
+def loop(images, masks):  # type: ignore[no-untyped-def]
+    """What people write: every pixel's features at full size, then a classifier."""
+    import timm
+    import torch
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    network = timm.create_model(
+        "tf_efficientnet_lite0", pretrained=False, features_only=True
+    ).eval()
+
+    @torch.no_grad()
+    def features(image):  # type: ignore[no-untyped-def]
+        x = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
+        maps = [
+            torch.nn.functional.interpolate(m, size=image.shape[:2], mode="bilinear")
+            for scale in (0.5, 1, 2)
+            for m in network(torch.nn.functional.interpolate(x, scale_factor=scale))
+        ]
+        return torch.cat(maps, 1)[0].permute(1, 2, 0).numpy()
+
+    rng = np.random.default_rng(0)
+    rows, labels = [], []
+    for image, mask in zip(images, masks, strict=True):
+        known = np.flatnonzero(mask.ravel() != 11)
+        some = rng.choice(known, N_PIXELS, replace=False)
+        stack = features(image)
+        rows.append(stack.reshape(-1, stack.shape[-1])[some])
+        labels.append(mask.ravel()[some])
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=50))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(np.concatenate(rows), np.concatenate(labels))
+
+    def predict(image):  # type: ignore[no-untyped-def]
+        stack = features(image)
+        flat = stack.reshape(-1, stack.shape[-1])
+        return model.predict(flat).reshape(image.shape[:2])
+
+    return predict
+
+
+def convpaint(images, masks):  # type: ignore[no-untyped-def]
+    """napari-convpaint's model at its default settings, without its window."""
+    import torchvision.models as zoo
+
+    for name in ("vgg16", "efficientnet_b0"):  # no network here: untrained weights
+        build = getattr(zoo, name)
+        setattr(zoo, name, lambda *a, _build=build, **k: _build(weights=None))
+    from napari_convpaint.convpaint_model import ConvpaintModel
+
+    rng = np.random.default_rng(0)
+    scribbles = []
+    for mask in masks:
+        known = np.flatnonzero(mask.ravel() != 11)
+        drawn = np.zeros(mask.size, np.uint8)
+        some = rng.choice(known, N_PIXELS, replace=False)
+        drawn[some] = mask.ravel()[some] + 1
+        scribbles.append(drawn.reshape(mask.shape))
+    model = ConvpaintModel()
+    stack = [np.moveaxis(image, 2, 0) for image in images]
+    model.train(stack, scribbles)
+    return lambda image: model.segment(np.moveaxis(image, 2, 0))
+
+
+MAKERS = {"mtsk": ours, "loop": loop, "convpaint": convpaint}
+
+if __name__ == "__main__":
+    main()

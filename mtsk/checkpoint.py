@@ -1,0 +1,281 @@
+"""What shards of images gave, and a folder where it outlives the process."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import joblib
+import numpy as np
+from sklearn.base import clone
+
+from mtsk.exceptions import CheckpointError
+from mtsk.images import Images
+from mtsk.pictures import Picture
+from mtsk.tables import TablePart
+
+__all__ = ["KINDS", "Checkpoint", "ShardPart"]
+
+KINDS = ("pixel", "image")
+
+
+class ShardPart(NamedTuple):
+    """What a shard gave.
+
+    Attributes
+    ----------
+    tables : dict of {"pixel", "image"} to TablePart
+    n_read : int
+        Images that could be used.
+    skipped : dict of int to str
+        The others, and why.
+    pictures : dict of int to Picture
+        Images that were to be kept whole.
+    heads : dict of {"pixel", "image"} to estimator
+        Where there are learners: heads that have added up the rows, whose tables are
+        then left empty.
+    n_rows : int
+        Of the table of pixels.
+    """
+
+    tables: dict[str, TablePart]
+    n_read: int
+    skipped: dict[int, str]
+    pictures: dict[int, Picture]
+    heads: dict[str, Any]
+    n_rows: int
+
+    def plus(self, other: ShardPart) -> ShardPart:
+        """Return the sum of two parts whose rows are in heads; ``self`` is used up."""
+        for kind, head in other.heads.items():
+            self.heads[kind].merge(head)
+        tables = {
+            kind: table._replace(
+                labelled_at=table.labelled_at + other.tables[kind].labelled_at,
+                blank=np.concatenate([table.blank, other.tables[kind].blank]),
+            )
+            for kind, table in self.tables.items()
+        }
+        return self._replace(
+            tables=tables,
+            n_read=self.n_read + other.n_read,
+            skipped=self.skipped | other.skipped,
+            n_rows=self.n_rows + other.n_rows,
+        )
+
+
+class Shard(Protocol):
+    """What a checkpoint must know of a shard."""
+
+    number: int
+    images: Images
+    entries: dict[str, list[Any]]
+    weight: np.ndarray | None
+    keep: set[int]
+
+
+class Checkpoint:
+    """Parts of shards, or their sum so far, each written whole or not at all.
+
+    Parameters
+    ----------
+    folder : path or None
+        None keeps nothing.
+    digest : str or None
+        Of the recipe that the parts were made by.
+
+    Raises
+    ------
+    CheckpointError
+        Where the folder holds anything else.
+    """
+
+    def __init__(self, folder: str | os.PathLike | None, digest: str | None) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self._saved, self._cost = time.monotonic(), 0.0
+        if self.folder is None:
+            return
+        self.header = self.folder / "mtsk_checkpoint.json"
+        self._recipe = digest
+        if self.folder.is_file():
+            raise CheckpointError(f"`checkpoint` {str(folder)!r} is a file")
+        if self.header.exists():
+            if self._read_header()["recipe"] != digest:
+                raise CheckpointError(
+                    f"`checkpoint` {str(folder)!r} is of a fit with other parameters "
+                    "or tasks; delete it, or name another folder"
+                )
+        elif self.folder.is_dir() and any(self.folder.iterdir()):
+            raise CheckpointError(
+                f"`checkpoint` {str(folder)!r} holds files that mtsk did not write; "
+                "name an empty folder or a new one"
+            )
+
+    def _read_header(self) -> dict[str, Any]:
+        try:
+            return json.loads(self.header.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise _damaged(self.header, error) from error
+
+    def shard_size(self, wanted: int) -> int:
+        """Return how many images a shard has: as many as those that are there."""
+        if self.folder is None:
+            return wanted
+        if self.header.exists():
+            return int(self._read_header()["size"])
+        text = json.dumps({"size": wanted, "recipe": self._recipe})
+        with _writing(self.header) as file:
+            file.write(text.encode())
+        return wanted
+
+    def _path(self, shard: Shard) -> Path:
+        assert self.folder is not None
+        return self.folder / f"shard_{shard.number:06d}.npz"
+
+    def load(self, shard: Shard) -> ShardPart | None:
+        """Return what was kept of a shard; None where it is not, or has changed."""
+        if self.folder is None or shard.keep or not self._path(shard).exists():
+            return None  # pictures are not kept
+        with _reading(self._path(shard)) as file:
+            if str(file["source"]) != _source_digest(shard):
+                return None
+            return _part_of(file)
+
+    def save(self, shard: Shard, part: ShardPart) -> None:
+        """Keep what a shard gave."""
+        if self.folder is None or shard.keep:
+            return
+        with _writing(self._path(shard)) as file:
+            arrays: dict[str, Any] = _arrays_of(part)
+            np.savez(file, source=np.array(_source_digest(shard)), **arrays)
+
+    def load_total(self, learners: Mapping[str, Any]) -> tuple[int, ShardPart | None]:
+        """Return how many shards were added up, and their sum."""
+        if self.folder is None or not (self.folder / _TOTAL).exists():
+            return 0, None
+        with _reading(self.folder / _TOTAL) as file:
+            part = _part_of(file)
+            for kind, learner in learners.items():
+                prefix = f"head_{kind}_"
+                state = {
+                    name.removeprefix(prefix): file[name]
+                    for name in file.files
+                    if name.startswith(prefix)
+                }
+                part.heads[kind] = clone(learner).load_sums(state)
+            return int(file["n_done"]), part
+
+    def save_total(self, n_done: int, total: ShardPart) -> None:
+        """Keep a sum, so often that it costs a twentieth of the time."""
+        now = time.monotonic()
+        if self.folder is None or now - self._saved < 20 * self._cost:
+            return
+        with _writing(self.folder / _TOTAL) as file:
+            arrays: dict[str, Any] = _arrays_of(total)
+            for kind, head in total.heads.items():
+                own = head.sums().items()
+                arrays |= {f"head_{kind}_{name}": array for name, array in own}
+            np.savez(file, n_done=np.array(n_done), **arrays)
+        self._saved = time.monotonic()
+        self._cost = self._saved - now
+
+    def remove(self) -> None:
+        """Delete the folder: the fit has all it needs."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+_TOTAL = "total.npz"
+
+
+def _arrays_of(part: ShardPart) -> dict[str, np.ndarray]:
+    tables = {
+        f"{kind}_{name}": getattr(table, name)
+        for kind, table in part.tables.items()
+        for name in TablePart._fields
+    }
+    return {
+        **tables,
+        "n_read": np.array(part.n_read),
+        "n_rows": np.array(part.n_rows),
+        "skipped": np.array(json.dumps(part.skipped)),
+    }
+
+
+def _part_of(file: Any) -> ShardPart:
+    tables = {
+        kind: TablePart(*(file[f"{kind}_{name}"] for name in TablePart._fields))
+        for kind in KINDS
+    }
+    skipped = {int(i): s for i, s in json.loads(str(file["skipped"])).items()}
+    n_read, n_rows = int(file["n_read"]), int(file["n_rows"])
+    return ShardPart(tables, n_read, skipped, {}, {}, n_rows)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[Any]:
+    try:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+            yield file  # opened here: numpy leaves a damaged file open
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from error
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[Any]:
+    """Give a file to write, put in place once it is whole and on disk."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise CheckpointError(
+            f"`checkpoint` {str(path.parent)!r} could not be written ({error}); what "
+            "was done before is kept"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _damaged(path: Path, error: BaseException) -> CheckpointError:
+    return CheckpointError(
+        f"{str(path)!r} of `checkpoint` is damaged ({error}); delete it"
+    )
+
+
+def _source_digest(shard: Shard) -> str:
+    """Return a hash of a shard's images and targets, as far as they can be told.
+
+    Arrays and targets by content, files by name, size and time; of other sequences,
+    which would have to be read, only how many there are.
+    """
+    source = shard.images.source
+    marks: Any = len(source)
+    if isinstance(source, np.ndarray) and source.dtype.kind != "O":
+        marks = source
+    elif isinstance(source, list | tuple):
+        marks = [_item_mark(item) for item in source]
+    elif hasattr(source, "paths"):
+        marks = [_item_mark(path) for path in source.paths]
+    return joblib.hash([marks, shard.entries, shard.weight])
+
+
+def _item_mark(item: Any) -> Any:
+    if not isinstance(item, str | os.PathLike):
+        return item
+    try:
+        status = os.stat(item)
+    except OSError:
+        return os.fspath(item)
+    return os.fspath(item), status.st_size, status.st_mtime_ns

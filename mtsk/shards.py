@@ -1,0 +1,286 @@
+"""Images read a shard at a time: here, on workers, or from what a dead run left.
+
+A shard is a run of neighbouring images. What it gives depends on nothing but its own
+images and targets, so shards may be read anywhere and in any order, one that was lost
+with its worker is read again, and those that a run has left on disk need not be.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import joblib
+import numpy as np
+from sklearn.base import clone
+from tqdm.auto import tqdm
+
+from mtsk.checkpoint import KINDS, Checkpoint, ShardPart
+from mtsk.features import DeepFeatures
+from mtsk.images import Images
+from mtsk.pictures import Picture
+from mtsk.superpixels import Segmentation
+from mtsk.tables import TableBuilder
+from mtsk.tasks import Task
+
+__all__ = ["Reading", "Recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How images become rows; all that a worker must know.
+
+    Attributes
+    ----------
+    features : DeepFeatures
+        Fitted.
+    tasks : dict of str to Task
+        Fitted.
+    n_pixels, seed : int
+        As of `TableBuilder`.
+    taught : dict of str to str
+        Tasks of pixels, and the tasks of tags by which images without a target of the
+        former are given rows all the same.
+    superpixels, n_segments
+        Of the pictures that are kept.
+    learners : dict of {"pixel", "image"} to estimator
+        Unfitted heads with ``add_rows``, which take the rows in where they are made.
+    """
+
+    features: DeepFeatures
+    tasks: dict[str, Task]
+    n_pixels: int
+    seed: int
+    taught: tuple[tuple[str, str], ...] = ()
+    superpixels: str | Segmentation = "slic"
+    n_segments: int | None = None
+    learners: dict[str, Any] = field(default_factory=dict)
+
+    def digest(self) -> str:
+        """Return a hash of all that shapes rows but the images and their targets."""
+        features = self.features
+        params = features.get_params(deep=False)
+        for name in ("backbone", "cache", "verbose", "batch_size"):
+            del params[name]
+        return joblib.hash(
+            [
+                features.backbone_digest_,
+                sorted(params.items(), key=lambda item: item[0]),
+                [(n, type(t).__name__, vars(t)) for n, t in self.tasks.items()],
+                (self.n_pixels, self.seed, self.taught),
+                [(kind, repr(head)) for kind, head in self.learners.items()],
+            ]
+        )
+
+    def read(
+        self,
+        images: Images,
+        entries: Mapping[str, Sequence[Any]],
+        weight: np.ndarray | None = None,
+        keep: Collection[int] = (),
+        bar: Any = None,
+    ) -> ShardPart:
+        """Read one shard.
+
+        Parameters
+        ----------
+        images : Images
+            A part of all, with the indices it has among them.
+        entries : mapping of str to sequence
+            The targets of these images.
+        weight : ndarray of shape (n_images,), optional
+            Of these images, for learners.
+        keep : collection of int
+            Images whose pictures are wanted.
+        bar : tqdm, optional
+            Moved on by every image.
+        """
+        builders = {
+            kind: TableBuilder(
+                {n: t for n, t in self.tasks.items() if t.granularity == kind},
+                self.n_pixels,
+                self.seed,
+            )
+            for kind in KINDS
+        }
+        n_read, pictures = 0, {}
+        for index, views, maps in self.features.iter_views_and_maps(images, bar=bar):
+            n_read += 1
+            if index in keep:
+                pictures[index] = Picture(
+                    views[0], maps, self.superpixels, self.n_segments
+                )
+            own = {name: e[index - images.first] for name, e in entries.items()}
+            weak = [
+                pixels
+                for pixels, tags in self.taught
+                if own[pixels] is None and own[tags] is not None
+            ]
+            for builder in builders.values():
+                builder.add(index, maps, own, weak)
+        tables = {kind: builder.part() for kind, builder in builders.items()}
+        n_rows = len(tables["pixel"].X)
+        heads: dict[str, Any] = {}
+        for kind, learner in self.learners.items():
+            heads[kind], table = clone(learner), tables[kind]
+            if len(table.X):
+                own_weight = (
+                    None if weight is None else weight[table.images - images.first]
+                )
+                heads[kind].add_rows(table.X, table.Y, own_weight)
+            tables[kind] = table._replace(X=table.X[:0], Y=table.Y[:0])
+        skipped = dict(images.skipped)
+        return ShardPart(tables, n_read, skipped, pictures, heads, n_rows)
+
+
+@dataclass
+class _Shard:
+    """Neighbouring images, their targets and weights."""
+
+    number: int
+    images: Images
+    entries: dict[str, list[Any]]
+    weight: np.ndarray | None
+    keep: set[int]
+
+
+@dataclass
+class Reading:
+    """All images and targets of a fit, and how they are to be read.
+
+    Attributes
+    ----------
+    recipe : Recipe
+    images : Images
+    entries : dict of str to sequence
+        Of each task, one entry an image.
+    weight : ndarray of shape (n_images,), optional
+        For the learners of the recipe.
+    keep : collection of int
+        Images whose pictures are wanted.
+    n_jobs : int, optional
+        Workers of the joblib backend that is in force. 1 reads in this process, and so
+        does a cache in this process's memory, which workers could not share.
+    checkpoint : path, optional
+        A folder where what was read is kept until all is.
+    verbose : int
+    """
+
+    recipe: Recipe
+    images: Images
+    entries: Mapping[str, Sequence[Any]]
+    weight: np.ndarray | None = None
+    keep: Collection[int] = ()
+    n_jobs: int | None = None
+    checkpoint: str | os.PathLike | None = None
+    verbose: int = 0
+
+    def parts(self) -> Iterator[ShardPart]:
+        """Yield what every shard gives, in order.
+
+        Raises
+        ------
+        CheckpointError
+            Where the folder holds something else.
+        """
+        kept = self._checkpoint()
+        shards = self._cut(kept)
+        loaded = {s.number: part for s in shards if (part := kept.load(s)) is not None}
+        with self._bar() as bar:
+            made = self._read([s for s in shards if s.number not in loaded], bar)
+            for shard in shards:
+                part = loaded.pop(shard.number, None)
+                if part is None:
+                    part = next(made)
+                    kept.save(shard, part)
+                else:
+                    bar.update(len(shard.images))
+                yield part
+        kept.remove()
+
+    def total(self) -> ShardPart:
+        """Return the sum of what all shards give: heads that have seen every row."""
+        kept = self._checkpoint()
+        shards = self._cut(kept)
+        n_done, total = kept.load_total(self.recipe.learners)
+        with self._bar() as bar:
+            bar.update(sum(len(s.images) for s in shards[:n_done]))
+            parts = self._read(shards[n_done:], bar)
+            for n, part in enumerate(parts, start=n_done + 1):
+                total = part if total is None else total.plus(part)
+                kept.save_total(n, total)
+        kept.remove()
+        assert total is not None
+        return total
+
+    def _bar(self) -> tqdm:
+        return tqdm(
+            total=len(self.images),
+            desc="features",
+            disable=not self.verbose,
+            unit="image",
+        )
+
+    def _checkpoint(self) -> Checkpoint:
+        digest = None if self.checkpoint is None else self.recipe.digest()
+        return Checkpoint(self.checkpoint, digest)
+
+    def _cut(self, kept: Checkpoint) -> list[_Shard]:
+        """Cut images into shards: few are in work at a time, all workers have some."""
+        n, most = len(self.images), _MOST_SUMMED if self.recipe.learners else _MOST
+        if self._here():
+            size = most
+        else:
+            share = n // (_PER_WORKER * joblib.effective_n_jobs(self.n_jobs))
+            size = min(most, max(_LEAST, share // 2 * 2))
+        size = kept.shard_size(size)
+        return [
+            _Shard(
+                number,
+                self.images.part(start, min(start + size, n)),
+                {k: list(e[start : start + size]) for k, e in self.entries.items()},
+                None if self.weight is None else self.weight[start : start + size],
+                {i for i in self.keep if start <= i < start + size},
+            )
+            for number, start in enumerate(range(0, n, size))
+        ]
+
+    def _here(self) -> bool:
+        cache = self.recipe.features.cache
+        on_disk = isinstance(cache, str | os.PathLike) and cache != "memory"
+        if cache is not None and not on_disk:
+            return True
+        return joblib.effective_n_jobs(self.n_jobs) == 1
+
+    def _read(self, shards: Sequence[_Shard], bar: tqdm) -> Iterator[ShardPart]:
+        """Read shards in this process, or on the workers of joblib's backend.
+
+        The backend says what becomes of a shard whose worker died: dask gives it to
+        another, loky stops, and a checkpoint keeps what was done.
+        """
+        if self._here() or len(shards) < 2:
+            for s in shards:
+                yield self.recipe.read(s.images, s.entries, s.weight, s.keep, bar)
+            return
+        quiet = replace(self.recipe, features=_quiet(self.recipe.features))
+        parts = joblib.Parallel(n_jobs=self.n_jobs, return_as="generator")(
+            joblib.delayed(quiet.read)(s.images, s.entries, s.weight, s.keep)
+            for s in shards
+        )
+        for shard, part in zip(shards, parts, strict=True):
+            bar.update(len(shard.images))
+            yield part
+
+
+_MOST, _MOST_SUMMED, _LEAST = 16, 64, 4  # images of a shard
+_PER_WORKER = 12  # shards; more make for an even end
+
+
+def _quiet(features: DeepFeatures) -> DeepFeatures:
+    """Return fitted features that draw no bar: workers write to no screen."""
+    if not features.verbose:
+        return features
+    other = features.__sklearn_clone__().set_params(verbose=0)
+    return other.fit()

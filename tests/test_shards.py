@@ -1,0 +1,335 @@
+"""Shards of images: read anywhere, killed and resumed, in memory that does not grow."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import joblib
+import numpy as np
+import pytest
+from tests_support import Counting, Slight
+
+from mtsk import (
+    DeepFeatures,
+    JointRidge,
+    MemoryCache,
+    MultiTaskSegmenter,
+)
+from mtsk.backbones import load_backbone
+from mtsk.exceptions import CheckpointError, ImageError, SkippedImageWarning
+from mtsk.heads import RelatedRidge
+from mtsk.testing import toy_images
+
+KILLS = int(os.environ.get("MTSK_KILLS", "3"))  # more where there is time
+SUMS = JointRidge(alpha=1e-2, calibrate=False)
+X, LABELS = toy_images(40)
+Y = {
+    "labels": LABELS,
+    "disc": [None if i % 3 else label == 7 for i, label in enumerate(LABELS)],
+    "mean": [float(image.mean()) for image in X],
+}
+
+
+def features(**kw):
+    kw = {"scales": [1], "storage": "float32"} | kw
+    return DeepFeatures(load_backbone(Slight(), taps=["first", "second"]), **kw)
+
+
+def segmenter(**kw):
+    kw = {"features": features(), "n_pixels": 60, "random_state": 0} | kw
+    return MultiTaskSegmenter(**kw)
+
+
+def coefficients(model):
+    return np.concatenate(
+        [np.ravel(head.coef_) for head in (model.pixel_head_, model.image_head_)]
+    )
+
+
+def assert_close(a, b):
+    """Other shards add up in another order: equal but for rounding, which few columns
+    that nearly depend on one another blow up a little."""
+    for head in ("pixel_head_", "image_head_"):
+        one, other = (getattr(m, head).coef_ for m in (a, b))
+        np.testing.assert_allclose(one, other, atol=1e-3 * np.abs(other).max())
+    for image in X[:2]:
+        for ours, theirs in zip(
+            a.decision_function([image]).values(),
+            b.decision_function([image]).values(),
+            strict=True,
+        ):
+            np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-3, atol=1e-4)
+
+
+class Breaking:
+    """A lazy sequence that fails once it has given so many images."""
+
+    def __init__(self, images, n):
+        self.images, self.left = images, n
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        self.left -= 1
+        if self.left < 0:
+            raise OSError("the disk is gone")
+        return self.images[index]
+
+
+@pytest.mark.parametrize("head", [None, SUMS], ids=["table", "sums"])
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_workers_give_what_one_process_gives(head, backend):
+    here = segmenter(head=head).fit(X, Y)
+    with joblib.parallel_config(backend, n_jobs=2):
+        there = segmenter(head=head).fit(X, Y)
+    assert_close(there, here)
+    assert there.n_rows_ == here.n_rows_
+    assert there.n_images_ == here.n_images_ == 40
+
+
+def test_a_cache_in_memory_stays_in_its_process():
+    cache = MemoryCache(2**24)
+    segmenter(features=features(cache=cache), n_jobs=2).fit(X, Y)
+    assert len(cache) > 0
+
+
+def test_errors_and_skipped_images_keep_their_indices():
+    images = [*X[:20], np.zeros((3, 3), np.uint8), *X[21:]]
+    for n_jobs in (1, 2):
+        with (
+            joblib.parallel_config("threading"),
+            pytest.raises(ImageError, match="image 20 must be at least"),
+        ):
+            segmenter(n_jobs=n_jobs).fit(images, Y)
+        with (
+            joblib.parallel_config("threading"),
+            pytest.warns(SkippedImageWarning, match="1 of 40 images"),
+        ):
+            model = segmenter(features=features(on_error="skip"), n_jobs=n_jobs).fit(
+                images, Y
+            )
+        assert list(model.skipped_) == [20]
+        assert model.n_images_ == 39
+
+
+@pytest.mark.parametrize(
+    "head", [SUMS, RelatedRidge(alpha=1e-2, share=0.5, calibrate=False)]
+)
+def test_sums_give_what_a_table_gives(head):
+    weight = np.random.default_rng(0).uniform(0.5, 2, len(X))
+    streamed = segmenter(head=head).fit(X, Y, sample_weight=weight)
+    in_pieces = segmenter(head=head)
+    for start in range(0, 40, 10):
+        part = slice(start, start + 10)
+        in_pieces.partial_fit(
+            X[part], {n: v[part] for n, v in Y.items()}, sample_weight=weight[part]
+        )
+    assert_close(streamed, in_pieces)
+    assert streamed.n_rows_ == in_pieces.n_rows_
+
+
+def test_many_images_give_fewer_pixels_each(monkeypatch):
+    monkeypatch.setattr("mtsk.learning._FULL_IMAGES", 10)
+    model = segmenter(n_pixels=None).fit(X, LABELS)
+    assert model.n_rows_ == 40 * (500 * 10 // 40)
+    assert segmenter(n_pixels=200).fit(X, LABELS).n_rows_ == 40 * 200
+    assert segmenter(n_pixels=None, head=SUMS).fit(X, LABELS).n_rows_ == 40 * 500
+
+
+def test_a_table_that_will_not_fit_is_refused_early(monkeypatch):
+    network = Counting()
+    own = DeepFeatures(load_backbone(network, taps=["first"]), scales=[1])
+    monkeypatch.setattr("mtsk.joining.available_memory", lambda: 10_000)
+    with pytest.raises(MemoryError, match=r"16 of 40 images.*Lower `n_pixels`"):
+        segmenter(features=own).fit(X, LABELS)
+    assert network.images == 16
+
+
+# -- checkpoints ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", [None, SUMS], ids=["table", "sums"])
+def test_a_broken_fit_goes_on_where_it_was(tmp_path, monkeypatch, head):
+    monkeypatch.setattr("mtsk.shards._MOST_SUMMED", 16)
+    unbroken = segmenter(head=head).fit(Breaking(X, 99), Y)
+    folder = tmp_path / "kept"
+    for n_read in (20, 16):
+        with pytest.raises(OSError, match="the disk is gone"):
+            segmenter(head=head, checkpoint=folder).fit(Breaking(X, n_read), Y)
+    resumed = segmenter(head=head, checkpoint=folder).fit(Breaking(X, 8), Y)
+    np.testing.assert_array_equal(coefficients(resumed), coefficients(unbroken))
+    assert resumed.n_images_ == 40
+    assert not folder.exists()
+
+
+def test_changed_targets_and_files_are_read_again(tmp_path):
+    folder = tmp_path / "kept"
+    with pytest.raises(OSError, match="gone"):
+        segmenter(checkpoint=folder).fit(Breaking(X, 20), Y)
+    changed = {**Y, "labels": LABELS[:, ::-1]}
+    resumed = segmenter(checkpoint=folder).fit(Breaking(X, 40), changed)
+    plain = segmenter().fit(X, changed)
+    np.testing.assert_array_equal(coefficients(resumed), coefficients(plain))
+
+
+def test_a_checkpoint_of_another_fit_is_refused(tmp_path):
+    with pytest.raises(OSError, match="gone"):
+        segmenter(checkpoint=tmp_path / "a").fit(Breaking(X, 20), Y)
+    with pytest.raises(CheckpointError, match="of a fit with other parameters"):
+        segmenter(checkpoint=tmp_path / "a", n_pixels=50).fit(X, Y)
+    with pytest.raises(CheckpointError, match="of a fit with other parameters"):
+        segmenter(checkpoint=tmp_path / "a", random_state=1).fit(X, Y)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match="files that mtsk did not write"):
+        segmenter(checkpoint=tmp_path).fit(X, Y)
+    with pytest.raises(CheckpointError, match="is a file"):
+        segmenter(checkpoint=tmp_path / "notes.txt").fit(X, Y)
+    with pytest.raises(ValueError, match=r"`random_state`.*`checkpoint` is given"):
+        segmenter(checkpoint=tmp_path / "b", random_state=None).fit(X, Y)
+
+
+@pytest.mark.parametrize("damage", ["cut", "noise", "header"])
+def test_damaged_checkpoints_are_named(tmp_path, damage):
+    folder = tmp_path / "kept"
+    with pytest.raises(OSError, match="gone"):
+        segmenter(checkpoint=folder).fit(Breaking(X, 20), Y)
+    path = folder / (
+        "mtsk_checkpoint.json" if damage == "header" else "shard_000000.npz"
+    )
+    content = path.read_bytes()
+    path.write_bytes(
+        content[: len(content) // 2] if damage != "noise" else b"\x00" * 99
+    )
+    with pytest.raises(CheckpointError, match=rf"{path.name}.*damaged.*delete it"):
+        segmenter(checkpoint=folder).fit(X, Y)
+
+
+def test_a_full_disk_leaves_what_is_done(tmp_path, monkeypatch):
+    folder = tmp_path / "kept"
+    savez, calls = np.savez, []
+
+    def full(file, **arrays):
+        calls.append(1)
+        if len(calls) > 1:
+            file.write(b"half")
+            raise OSError(28, "No space left on device")
+        savez(file, **arrays)
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(CheckpointError, match=r"could not be written.*No space"):
+        segmenter(checkpoint=folder).fit(X, Y)
+    monkeypatch.undo()
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "mtsk_checkpoint.json",
+        "shard_000000.npz",
+    ]
+    resumed = segmenter(checkpoint=folder).fit(X, Y)
+    np.testing.assert_array_equal(
+        coefficients(resumed), coefficients(segmenter().fit(X, Y))
+    )
+
+
+KILLED = """
+import sys, time
+sys.path.insert(0, {tests!r})
+import mtsk.shards, test_shards, numpy as np
+mtsk.shards._MOST = mtsk.shards._MOST_SUMMED = 2
+
+class Slow(test_shards.Breaking):
+    def __getitem__(self, index):
+        time.sleep(0.01)
+        return self.images[index]
+
+head = test_shards.SUMS if {sums} else None
+model = test_shards.segmenter(head=head, checkpoint={folder!r})
+print("ready", flush=True)
+model.fit(Slow(test_shards.X, 0), test_shards.Y)
+np.save({result!r}, test_shards.coefficients(model))
+print("done", flush=True)
+"""
+
+
+@pytest.mark.parametrize("sums", [False, True])
+def test_killed_at_random_it_ends_as_if_it_had_not_been(tmp_path, monkeypatch, sums):
+    monkeypatch.setattr("mtsk.shards._MOST", 2)
+    monkeypatch.setattr("mtsk.shards._MOST_SUMMED", 2)
+    script = KILLED.format(
+        tests=os.path.dirname(__file__),
+        sums=sums,
+        folder=str(tmp_path / "kept"),
+        result=str(tmp_path / "coef.npy"),
+    )
+    random = np.random.default_rng(int(sums))
+    kills, finished = 0, False
+    while not finished:
+        with subprocess.Popen(
+            [sys.executable, "-c", script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as run:
+            assert run.stdout.readline() == "ready\n"
+            if kills < KILLS:
+                time.sleep(random.uniform(0.02, 0.4))
+                run.send_signal(signal.SIGKILL)
+                kills += 1
+            finished = "done" in run.stdout.read()
+    unbroken = segmenter(head=SUMS if sums else None).fit(X, Y)
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "coef.npy"), coefficients(unbroken)
+    )
+    assert not (tmp_path / "kept").exists()
+
+
+# -- a cluster ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            memory_limit=0,
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+class Deadly:
+    """Images, one of which kills the first process that looks at it."""
+
+    def __init__(self, images, at, marker):
+        self.images, self.at, self.marker = images, at, marker
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        if index == self.at and not os.path.exists(self.marker):
+            with open(self.marker, "w") as file:
+                json.dump(os.getpid(), file)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.images[index]
+
+
+@pytest.mark.filterwarnings("ignore")  # of distributed's own
+@pytest.mark.parametrize("head", [None, SUMS], ids=["table", "sums"])
+def test_a_worker_of_a_cluster_dies_in_mid_fit(cluster, tmp_path, head):
+    cluster.wait_for_workers(2)  # with one, joblib does the work in this process
+    here = segmenter(head=head).fit(X, Y)
+    marker = tmp_path / "killed"
+    with joblib.parallel_config("dask"):
+        there = segmenter(head=head).fit(Deadly(X, 21, marker), Y)
+    assert json.loads(marker.read_text()) != os.getpid()
+    assert there.n_images_ == 40  # none twice, none lost
+    assert there.n_rows_ == here.n_rows_
+    assert_close(there, here)
