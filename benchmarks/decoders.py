@@ -41,6 +41,7 @@ def main() -> None:
         backbone_rate={"type": float, "default": 2e-4},
         class_weight={"type": float, "default": 0.25},
         seeds={"type": int, "default": 3},
+        first_seed={"type": int, "default": 0},
     )
     report_machine()
     print(vars(chosen))
@@ -50,7 +51,7 @@ def main() -> None:
         chosen.augment, Augmentation(zoom=chosen.zoom, crop=chosen.crop)
     )
     found: dict[str, list[float]] = {}
-    for seed in range(chosen.seeds):
+    for seed in range(chosen.first_seed, chosen.first_seed + chosen.seeds):
         times: dict[str, float] = {}
         model = MultiTaskSegmenter(
             semantic(chosen.dataset),

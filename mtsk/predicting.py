@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import joblib
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
@@ -12,6 +13,7 @@ from mtsk.exceptions import UnknownTaskError
 from mtsk.feature_maps import FeatureMaps
 from mtsk.images import Images
 from mtsk.learning import Learning
+from mtsk.shards import in_this_process, shard_size
 from mtsk.structure import with_messages
 from mtsk.tables import choose_pixels
 from mtsk.targets import DEFAULT_TASK
@@ -108,24 +110,49 @@ class Predicting(Learning):
             }
         return {name: found[name] for name in self.tasks_ if name in names}
 
-    def _map_scores(
-        self,
-        X: Any,
-        tasks: Sequence[str] | None,
-        decode: Callable[[Task, np.ndarray], Any],
-    ) -> Any:
+    def _map_scores(self, X: Any, tasks: Sequence[str] | None, answer: Answer) -> Any:
         names = self.wanted_tasks(tasks)
         images = Images(X, self.features_.channels, self.features_.on_error)
         out: dict[str, list[Any]] = {name: [None] * len(images) for name in names}
-        for index, views, maps in self.features_.iter_views_and_maps(
-            images, desc="predict"
-        ):
-            for name, scores in self._scores(views, maps, names).items():
-                out[name][index] = decode(self.tasks_[name], scores)
+        for found, skipped in self._answers(images, names, answer):
+            images.skipped.update(skipped)
+            for index, entries in found.items():
+                for name, entry in entries.items():
+                    out[name][index] = entry
         images.warn_of_skipped()
         stacked = isinstance(X, np.ndarray) and X.ndim >= 3 and not images.skipped
         shaped = {name: _shape_up(column, stacked) for name, column in out.items()}
         return shaped[DEFAULT_TASK] if self._bare and tasks is None else shaped
+
+    def _answers(
+        self, images: Images, names: Sequence[str], answer: Answer
+    ) -> Iterator[_Answers]:
+        """Yield what is said of images, here or from joblib's workers."""
+        n = len(images)
+        if n < _FEWEST_SHARED or in_this_process(self.features_, self.n_jobs):
+            yield self._answer(images, names, answer)
+            return
+        size = shard_size(n, self.n_jobs, _MOST_SHARED)
+        yield from joblib.Parallel(n_jobs=self.n_jobs, return_as="generator")(
+            joblib.delayed(self._answer)(
+                images.part(start, min(start + size, n)), names, answer
+            )
+            for start in range(0, n, size)
+        )
+
+    def _answer(self, images: Images, names: Sequence[str], answer: Answer) -> _Answers:
+        found = {}
+        for index, views, maps in self.features_.iter_views_and_maps(
+            images, desc="predict"
+        ):
+            scores = self._scores(views, maps, names)
+            found[index] = {n: answer(self.tasks_[n], s) for n, s in scores.items()}
+        return found, dict(images.skipped)
+
+
+Answer = Callable[[Task, np.ndarray], Any]
+_Answers = tuple[dict[int, dict[str, Any]], dict[int, str]]  # and skipped images
+_FEWEST_SHARED, _MOST_SHARED = 4, 16  # images worth sharing; images of a shard
 
 
 def _shape_up(column: list[Any], stacked: bool) -> Any:

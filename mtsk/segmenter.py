@@ -83,9 +83,9 @@ class MultiTaskSegmenter(Predicting):
         About so many regions an image; None makes regions of about 170 pixels.
     n_jobs : int, default=None
         Workers of joblib's backend that read images and pass them through the network,
-        and fits at a time of scikit-learn heads. None is 1, or what
-        ``joblib.parallel_config`` says: with its ``backend="dask"``, the workers of a
-        cluster. A cache in memory stays with this process, which then reads alone.
+        to learn or to predict, and fits at a time of scikit-learn heads. None is 1, or
+        what ``joblib.parallel_config`` says: with its ``backend="dask"``, the workers
+        of a cluster. A cache in memory stays with this process, which reads alone.
     checkpoint : path, default=None
         A folder where ``fit`` keeps what it has read, and deletes it when done. A fit
         that was stopped, by whatever, and is run again with the same parameters and
@@ -301,7 +301,7 @@ class MultiTaskSegmenter(Predicting):
         ------
         UnknownTaskError, ImageError, NotFittedError
         """
-        return self._map_scores(X, tasks, lambda task, scores: task.decode(scores))
+        return self._map_scores(X, tasks, _decoded)
 
     def predict_proba(self, X: Any, tasks: Sequence[str] | None = None) -> Any:
         """Return probabilities: (H, W, K) or (K,) of classes, (H, W) of a mask.
@@ -330,7 +330,7 @@ class MultiTaskSegmenter(Predicting):
         -------
         As ``predict``, each entry of shape (H, W, size) or (size,).
         """
-        return self._map_scores(X, tasks, lambda task, scores: scores)
+        return self._map_scores(X, tasks, _as_they_are)
 
     def score(self, X: Any, Y: Any) -> float:
         """Return the mean of the tasks' default metrics.
@@ -440,6 +440,14 @@ def _judge(
         meter.update(entry if getattr(meter, "from_targets", False) else truth, scores)
     except ValueError as error:
         raise TargetError(f"task {name!r}, image {index}: {error}") from error
+
+
+def _decoded(task: Task, scores: np.ndarray) -> Any:
+    return task.decode(scores)
+
+
+def _as_they_are(task: Task, scores: np.ndarray) -> np.ndarray:
+    return scores
 
 
 def _probabilities(task: Task, scores: np.ndarray) -> np.ndarray:

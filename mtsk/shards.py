@@ -25,7 +25,7 @@ from mtsk.superpixels import Segmentation
 from mtsk.tables import TableBuilder
 from mtsk.tasks import Task
 
-__all__ = ["Reading", "Recipe"]
+__all__ = ["Reading", "Recipe", "in_this_process", "shard_size"]
 
 
 @dataclass(frozen=True)
@@ -230,11 +230,7 @@ class Reading:
     def _cut(self, kept: Checkpoint) -> list[_Shard]:
         """Cut images into shards: few are in work at a time, all workers have some."""
         n, most = len(self.images), _MOST_SUMMED if self.recipe.learners else _MOST
-        if self._here():
-            size = most
-        else:
-            share = n // (_PER_WORKER * joblib.effective_n_jobs(self.n_jobs))
-            size = min(most, max(_LEAST, share // 2 * 2))
+        size = most if self._here() else shard_size(n, self.n_jobs, most)
         size = kept.shard_size(size)
         return [
             _Shard(
@@ -248,11 +244,7 @@ class Reading:
         ]
 
     def _here(self) -> bool:
-        cache = self.recipe.features.cache
-        on_disk = isinstance(cache, str | os.PathLike) and cache != "memory"
-        if cache is not None and not on_disk:
-            return True
-        return joblib.effective_n_jobs(self.n_jobs) == 1
+        return in_this_process(self.recipe.features, self.n_jobs)
 
     def _read(self, shards: Sequence[_Shard], bar: tqdm) -> Iterator[ShardPart]:
         """Read shards in this process, or on the workers of joblib's backend.
@@ -276,6 +268,31 @@ class Reading:
 
 _MOST, _MOST_SUMMED, _LEAST = 16, 64, 4  # images of a shard
 _PER_WORKER = 12  # shards; more make for an even end
+
+
+def in_this_process(features: DeepFeatures, n_jobs: int | None) -> bool:
+    """Tell whether images are read here: with one worker, or a cache not to be shared.
+
+    Parameters
+    ----------
+    features : DeepFeatures
+    n_jobs : int or None
+        As joblib has it.
+    """
+    cache = features.cache
+    on_disk = isinstance(cache, str | os.PathLike) and cache != "memory"
+    if cache is not None and not on_disk:
+        return True
+    return joblib.effective_n_jobs(n_jobs) == 1
+
+
+def shard_size(n_images: int, n_jobs: int | None, most: int) -> int:
+    """Return how many images make a shard, so that all workers end at about one time.
+
+    Even, so that images that go through the network in pairs are the same pairs.
+    """
+    share = n_images // (_PER_WORKER * joblib.effective_n_jobs(n_jobs))
+    return min(most, max(_LEAST, share // 2 * 2))
 
 
 def _quiet(features: DeepFeatures) -> DeepFeatures:

@@ -91,6 +91,27 @@ def test_workers_give_what_one_process_gives(head, backend):
     assert there.n_images_ == here.n_images_ == 40
 
 
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_workers_predict_what_one_process_predicts(backend):
+    images = [*X[:8], np.zeros((3, 3), np.uint8), *X[8:11]]
+    model = segmenter(features=features(on_error="skip")).fit(X[:6], LABELS[:6])
+    with pytest.warns(
+        SkippedImageWarning, match="1 of 12 images were skipped: image 8"
+    ):
+        here = model.predict(images)
+    with (
+        joblib.parallel_config(backend, n_jobs=2),
+        pytest.warns(SkippedImageWarning, match="1 of 12 images were skipped: image 8"),
+    ):
+        there = model.predict(images)
+    assert here[8] is None
+    assert there[8] is None
+    for one, other in zip(here, there, strict=True):
+        np.testing.assert_array_equal(one, other)
+    probabilities = segmenter(n_jobs=2).fit(X[:6], LABELS[:6]).predict_proba(X[:5])
+    assert probabilities.shape == (5, *X.shape[1:3], 2)
+
+
 def test_a_cache_in_memory_stays_in_its_process():
     cache = MemoryCache(2**24)
     segmenter(features=features(cache=cache), n_jobs=2).fit(X, Y)
