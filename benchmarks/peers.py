@@ -11,11 +11,15 @@ python benchmarks/peers.py
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
+import tempfile
 import time
+import types
 import warnings
+from pathlib import Path
 
 import numpy as np
 from common import load_masks, options, report_machine, row, semantic
@@ -144,13 +148,17 @@ def loop(images, masks):  # type: ignore[no-untyped-def]
 
 def convpaint(images, masks):  # type: ignore[no-untyped-def]
     """napari-convpaint's model at its default settings, without its window."""
-    import torchvision.models as zoo
-
-    for name in ("vgg16", "efficientnet_b0"):  # no network here: untrained weights
-        build = getattr(zoo, name)
-        setattr(zoo, name, lambda *a, _build=build, **k: _build(weights=None))
+    # Its package imports napari's window, which a model does not need.
+    spec = importlib.util.find_spec("napari_convpaint")
+    if spec is None:
+        sys.exit("napari-convpaint is not installed")
+    package = types.ModuleType(spec.name)
+    package.__path__ = list(spec.submodule_search_locations or [])
+    sys.modules[spec.name] = package
     from napari_convpaint.convpaint_model import ConvpaintModel
+    from napari_convpaint.feature_extractors import nnlayers
 
+    nnlayers.guided_model_download = random_vgg16
     rng = np.random.default_rng(0)
     scribbles = []
     for mask in masks:
@@ -160,9 +168,20 @@ def convpaint(images, masks):  # type: ignore[no-untyped-def]
         drawn[some] = mask.ravel()[some] + 1
         scribbles.append(drawn.reshape(mask.shape))
     model = ConvpaintModel()
+    model.set_param("channel_mode", "rgb")
     stack = [np.moveaxis(image, 2, 0) for image in images]
     model.train(stack, scribbles)
     return lambda image: model.segment(np.moveaxis(image, 2, 0))
+
+
+def random_vgg16(file: str, url: str) -> str:
+    """Return a file of untrained weights, in place of downloading trained ones."""
+    import torch
+    from torchvision.models import vgg16
+
+    path = Path(tempfile.gettempdir()) / f"untrained_{file}"
+    torch.save(vgg16(weights=None).state_dict(), path)
+    return str(path)
 
 
 MAKERS = {"mtsk": ours, "loop": loop, "convpaint": convpaint}

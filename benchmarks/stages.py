@@ -1,8 +1,8 @@
 """Where the time of a fit and of a prediction goes, beside what the machine could do.
 
 Default settings, CamVid. The floor of the network is its operations over the speed of a
-large float32 product; that of the taps' way to half precision their bytes over the speed
-of a copy.
+large float32 product; that of the taps' way to half precision their bytes over the
+speed of a copy.
 
 python benchmarks/stages.py
 """

@@ -287,6 +287,12 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
             names += [f"position_{name}" for name in POSITION_NAMES]
         return np.array(names, dtype=object)
 
+    @property
+    def n_views(self) -> int:
+        """How many views of an image there are: one for each triple of channels."""
+        check_is_fitted(self)
+        return self._n_views
+
     def memo(self, name: str) -> CachePart | None:
         """Return a place for what is derived from these features, for the next fit.
 

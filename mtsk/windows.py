@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from mtsk.backbones import Backbone
+from mtsk.backbones import Backbone, Tap
 from mtsk.feature_maps import FeatureMaps
 from mtsk.features import DeepFeatures
 from mtsk.images import Images
@@ -124,6 +124,71 @@ class _Axis:
         return max(0, first), n if edges[1] == self.whole else min(n, last)
 
 
+@dataclass
+class _Layer:
+    """A tap at one scale, in a window.
+
+    Attributes
+    ----------
+    values : ndarray of shape (h, w, C)
+    first : (int, int)
+        Of the tap's cells in the whole image, which come first here.
+    stride, start : (float, float)
+        As of `FeatureMaps`.
+    tap_stride : int
+    axes : (_Axis, _Axis)
+    """
+
+    values: np.ndarray
+    first: tuple[int, int]
+    stride: tuple[float, float]
+    start: tuple[float, float]
+    tap_stride: int
+    axes: tuple[_Axis, _Axis]
+
+    @classmethod
+    def of(
+        cls, tap: Tap, axes: tuple[_Axis, _Axis], window: Rectangle, dtype: str
+    ) -> Self:
+        """Return an empty layer."""
+        edges = (window.top, window.bottom), (window.left, window.right)
+        cells = [a.cells(tap.stride, e) for a, e in zip(axes, edges, strict=True)]
+        (top, bottom), (left, right) = cells
+        stride = axes[0].stride(tap.stride), axes[1].stride(tap.stride)
+        start = top * stride[0] - window.top, left * stride[1] - window.left
+        shape = bottom - top, right - left, tap.channels
+        return cls(np.empty(shape, dtype), (top, left), stride, start, tap.stride, axes)
+
+    def put(
+        self,
+        stored: np.ndarray,
+        tap: Tap,
+        axes: tuple[_Axis, _Axis],
+        block: Rectangle,
+    ) -> None:
+        """Take in what the network gave for a strip, but for what surrounds it."""
+        into, out_of = [], []
+        edges = (block.top, block.bottom), (block.left, block.right)
+        for axis, edge, first in zip(axes, edges, self.first, strict=True):
+            low, high = axis.cells(tap.stride, edge)
+            passed = axis.first // tap.stride
+            into.append(slice(low - first, high - first))
+            out_of.append(slice(low - passed, high - passed))
+        self.values[tuple(into)] = stored[tuple(out_of)]
+
+    def sums(self, tile: Rectangle) -> tuple[np.ndarray, np.ndarray]:
+        """Return sums over the cells that a tile owns, and how many these are."""
+        edges = (tile.top, tile.bottom), (tile.left, tile.right)
+        own = []
+        for axis, edge, first in zip(self.axes, edges, self.first, strict=True):
+            low, high = axis.own_cells(self.tap_stride, edge)
+            own.append(slice(low - first, max(low, high) - first))
+        cells = self.values[tuple(own)]
+        count = float(cells.shape[0] * cells.shape[1])
+        total = cells.sum(axis=0, dtype=np.float64).sum(axis=0)
+        return total, np.full(cells.shape[2], count)
+
+
 class WindowReader:
     """Features of windows of one image, as they are in the whole.
 
@@ -160,13 +225,6 @@ class WindowReader:
             for scale in self.features.scales
         )
 
-    def passed(self, window: Rectangle) -> int:
-        """Return how many pixels the network gets for a window, of all scales."""
-        return sum(
-            (down.last - down.first) * (across.last - across.first)
-            for down, across in (self._axes(s, window) for s in self.features.scales)
-        )
-
     def maps(
         self, window: Rectangle, own: Rectangle
     ) -> tuple[FeatureMaps, np.ndarray, np.ndarray]:
@@ -185,39 +243,55 @@ class WindowReader:
             Over the cells of the tile. Summed over all tiles they give the means
             that tasks of whole images see.
         """
-        taps: list[np.ndarray] = []
-        strides, starts, sums, counts = [], [], [], []
-        axes = [self._axes(scale, window) for scale in self.features.scales]
-        for views, (down, across) in self._inputs(axes):
-            with torch.inference_mode():
-                outputs = self.features.forward(self.backbone, views)
-            for tap, out in zip(self.backbone.taps, outputs, strict=True):
-                stored = self.features.store(out)[0]
-                edges = [(window.top, window.bottom), (window.left, window.right)]
-                inner = [(own.top, own.bottom), (own.left, own.right)]
-                picked, mine, origin = [], [], []
-                for axis, edge, tile in zip((down, across), edges, inner, strict=True):
-                    first = axis.first // tap.stride
-                    a, b = axis.cells(tap.stride, edge)
-                    picked.append(slice(a - first, b - first))
-                    origin.append(a * axis.stride(tap.stride) - edge[0])
-                    a, b = axis.own_cells(tap.stride, tile)
-                    mine.append(slice(a - first, max(a, b) - first))
-                taps.append(np.ascontiguousarray(stored[tuple(picked)]))
-                strides.append((down.stride(tap.stride), across.stride(tap.stride)))
-                starts.append((origin[0], origin[1]))
-                cells = stored[tuple(mine)]
-                sums.append(cells.sum(axis=(0, 1), dtype=np.float64))
-                counts.append(np.full(tap.channels, cells.shape[0] * cells.shape[1]))
+        layers = [
+            _Layer.of(tap, axes, window, self.features.storage)
+            for _ in range(self.features.n_views)
+            for axes in (self._axes(scale, window) for scale in self.features.scales)
+            for tap in self.backbone.taps
+        ]
+        for block in self._blocks(window):
+            self._fill(layers, block)
+        sums, counts = zip(*(layer.sums(own) for layer in layers), strict=True)
+        starts = [layer.start for layer in layers]
         maps = FeatureMaps(
-            taps,
-            strides,
+            [layer.values for layer in layers],
+            [layer.stride for layer in layers],
             window.shape,
             self.features.position,
             starts=starts if any(s != (0, 0) for s in starts) else None,
             place=(window.top, window.left, *self.shape),
         )
-        return maps, np.concatenate(sums), np.concatenate(counts).astype(float)
+        return maps, np.concatenate(sums), np.concatenate(counts)
+
+    def _blocks(self, window: Rectangle) -> list[Rectangle]:
+        """Cut a window into strips of rows that the network can take at once."""
+        n = 1
+        while True:
+            height = -(-window.shape[0] // (n * self.unit)) * self.unit
+            strips = [
+                window._replace(top=top, bottom=min(top + height, window.bottom))
+                for top in range(window.top, window.bottom, height)
+            ]
+            most = max(self._passed(scale, strips[0]) for scale in self.features.scales)
+            if most <= _MOST_PIXELS or height <= self.unit:
+                return strips
+            n += 1
+
+    def _passed(self, scale: float, window: Rectangle) -> int:
+        """Return how many pixels the network gets for a window at one scale."""
+        down, across = self._axes(scale, window)
+        return (down.last - down.first) * (across.last - across.first)
+
+    def _fill(self, layers: Sequence[_Layer], block: Rectangle) -> None:
+        """Pass a strip of the window through the network at every scale."""
+        axes = [self._axes(scale, block) for scale in self.features.scales]
+        waiting = iter(layers)
+        for views, (down, across) in self._inputs(axes):
+            with torch.inference_mode():
+                outputs = self.features.forward(self.backbone, views)
+            for tap, out in zip(self.backbone.taps, outputs, strict=True):
+                stored = self.features.store(out)[0]
+                next(waiting).put(stored, tap, (down, across), block)
 
     def _axes(self, scale: float, window: Rectangle) -> tuple[_Axis, _Axis]:
         edges = (window.top, window.bottom), (window.left, window.right)
@@ -287,3 +361,6 @@ def _resize_rows(
         shape=(last - first, end - begin),
     )
     return matrix, slice(begin, end)
+
+
+_MOST_PIXELS = 6_000_000  # that the network gets at once: about 0.6 GB in its layers

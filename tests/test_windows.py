@@ -115,6 +115,22 @@ def test_sums_of_tiles_make_the_mean_of_the_whole(shape):
     np.testing.assert_allclose(sums / counts, whole.vector(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [None, (2, 1, 0), [(0, 1, 2), (2, 2, 0)]])
+def test_strips_make_up_the_window(monkeypatch, channels):
+    image = PICTURE[:181, :143]
+    features = DeepFeatures(SLIGHT, channels=channels, storage="float32").fit()
+    window = Rectangle(32, 16, 160, 143)
+    reader = WindowReader(features, image, receptive_radius(SLIGHT))
+    whole, sums, _ = reader.maps(window, window)
+    monkeypatch.setattr("mtsk.windows._MOST_PIXELS", 20_000)
+    assert len(reader._blocks(window)) > 3
+    maps, again, _ = reader.maps(window, window)
+    assert len(maps.taps) == len(whole.taps)
+    for tap, other in zip(maps.taps, whole.taps, strict=True):
+        np.testing.assert_allclose(tap, other, atol=1e-4)
+    np.testing.assert_allclose(sums, again, rtol=1e-4, atol=1e-3)
+
+
 def test_tiles_cover_every_pixel_once():
     seen = np.zeros((70, 45), int)
     for tile in tiles_of(seen.shape, 32):
