@@ -21,6 +21,7 @@ from threadpoolctl import ThreadpoolController
 
 __all__ = [
     "available_memory",
+    "explain_memory",
     "fast_bfloat16",
     "keep_freed_memory",
     "one_blas_thread",
@@ -93,6 +94,26 @@ def fast_bfloat16() -> bool:
     except OSError:
         return False
     return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def explain_memory(error: BaseException, shape: tuple[int, ...]) -> BaseException:
+    """Return a MemoryError that names the knobs, or the error itself.
+
+    Parameters
+    ----------
+    error : BaseException
+        That a pass through the network ended with.
+    shape : tuple of int
+        Of the images: (n, views, H, W, 3).
+    """
+    text = str(error).lower()
+    if not isinstance(error, MemoryError) and "memory" not in text:
+        return error
+    n, _, height, width, _ = shape
+    return MemoryError(
+        f"not enough memory for the features of {n} image(s) of {height} x {width}; "
+        "lower `batch_size`, drop the largest of `scales`, or make the images smaller"
+    )
 
 
 @cache

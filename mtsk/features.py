@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from tqdm.auto import tqdm
 
-from mtsk._resources import keep_freed_memory
+from mtsk._resources import explain_memory, keep_freed_memory
 from mtsk._validation import (
     HasMethods,
     Interval,
@@ -442,7 +442,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
                     for own, one in zip(taps, stored, strict=True):
                         own.append(np.ascontiguousarray(one))
         except (RuntimeError, MemoryError) as error:
-            raise _explain_memory(error, batch.shape) from error
+            raise explain_memory(error, batch.shape) from error
         shape = batch.shape[2], batch.shape[3]
         return [FeatureMaps(own, strides, shape, self.position) for own in taps]
 
@@ -487,16 +487,4 @@ def _resize(x: torch.Tensor, scale: float) -> torch.Tensor:
     size = [max(1, round(side * scale)) for side in x.shape[2:]]
     return nn.functional.interpolate(
         x, size=size, mode="bilinear", align_corners=False, antialias=scale < 1
-    )
-
-
-def _explain_memory(error: BaseException, shape: tuple[int, ...]) -> BaseException:
-    """Return a MemoryError that names the knobs, or the error itself."""
-    text = str(error).lower()
-    if not isinstance(error, MemoryError) and "memory" not in text:
-        return error
-    n, _, height, width, _ = shape
-    return MemoryError(
-        f"not enough memory for the features of {n} image(s) of {height} x {width}; "
-        "lower `batch_size`, drop the largest of `scales`, or make the images smaller"
     )

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from mtsk._resources import explain_memory
 from mtsk.backbones import Backbone, Tap
 from mtsk.feature_maps import FeatureMaps
 from mtsk.features import DeepFeatures
@@ -287,8 +288,11 @@ class WindowReader:
         axes = [self._axes(scale, block) for scale in self.features.scales]
         waiting = iter(layers)
         for views, (down, across) in self._inputs(axes):
-            with torch.inference_mode():
-                outputs = self.features.forward(self.backbone, views)
+            try:
+                with torch.inference_mode():
+                    outputs = self.features.forward(self.backbone, views)
+            except (RuntimeError, MemoryError) as error:
+                raise explain_memory(error, (1, 1, *views.shape[2:], 3)) from error
             for tap, out in zip(self.backbone.taps, outputs, strict=True):
                 stored = self.features.store(out)[0]
                 next(waiting).put(stored, tap, (down, across), block)
