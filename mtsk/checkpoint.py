@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
+import re
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -100,11 +100,21 @@ class Checkpoint:
     def __init__(self, folder: str | os.PathLike | None, digest: str | None) -> None:
         self.folder = None if folder is None else Path(folder)
         self._saved, self._cost = time.monotonic(), 0.0
+        self._sources: list[str] = []
         if self.folder is None:
             return
         self.header = self.folder / "mtsk_checkpoint.json"
         self._recipe = digest
-        if self.folder.is_file():
+        try:
+            if "\0" in str(self.folder):
+                raise ValueError("a null character")
+            occupied = self.folder.is_dir() and any(self.folder.iterdir())
+            is_file = self.folder.is_file()
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"`checkpoint` {str(folder)!r} cannot be used ({error})"
+            ) from error
+        if is_file:
             raise CheckpointError(f"`checkpoint` {str(folder)!r} is a file")
         if self.header.exists():
             if self._read_header()["recipe"] != digest:
@@ -112,7 +122,7 @@ class Checkpoint:
                     f"`checkpoint` {str(folder)!r} is of a fit with other parameters "
                     "or tasks; delete it, or name another folder"
                 )
-        elif self.folder.is_dir() and any(self.folder.iterdir()):
+        elif occupied:
             raise CheckpointError(
                 f"`checkpoint` {str(folder)!r} holds files that mtsk did not write; "
                 "name an empty folder or a new one"
@@ -120,9 +130,12 @@ class Checkpoint:
 
     def _read_header(self) -> dict[str, Any]:
         try:
-            return json.loads(self.header.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise _damaged(self.header, error) from error
+            found = dict(json.loads(self.header.read_text(encoding="utf-8")))
+            if not isinstance(found["size"], int) or found["size"] < 1:
+                raise ValueError(f"size {found['size']!r}")
+            return {"size": found["size"], "recipe": found["recipe"]}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _damaged(self.header.parent, error) from error
 
     def shard_size(self, wanted: int) -> int:
         """Return how many images a shard has: as many as those that are there."""
@@ -156,11 +169,18 @@ class Checkpoint:
             arrays: dict[str, Any] = _arrays_of(part)
             np.savez(file, source=np.array(_source_digest(shard)), **arrays)
 
-    def load_total(self, learners: Mapping[str, Any]) -> tuple[int, ShardPart | None]:
-        """Return how many shards were added up, and their sum."""
+    def load_total(
+        self, learners: Mapping[str, Any], shards: Sequence[Shard]
+    ) -> tuple[int, ShardPart | None]:
+        """Return how many shards were added up, and their sum; 0 if they changed."""
         if self.folder is None or not (self.folder / _TOTAL).exists():
             return 0, None
         with _reading(self.folder / _TOTAL) as file:
+            self._sources = [str(source) for source in file["sources"]]
+            n_done = len(self._sources)
+            if self._sources != [_source_digest(s) for s in shards[:n_done]]:
+                self._sources = []
+                return 0, None
             part = _part_of(file)
             for kind, learner in learners.items():
                 prefix = f"head_{kind}_"
@@ -170,29 +190,41 @@ class Checkpoint:
                     if name.startswith(prefix)
                 }
                 part.heads[kind] = clone(learner).load_sums(state)
-            return int(file["n_done"]), part
+            return n_done, part
 
-    def save_total(self, n_done: int, total: ShardPart) -> None:
-        """Keep a sum, so often that it costs a twentieth of the time."""
+    def save_total(self, shard: Shard, total: ShardPart) -> None:
+        """Keep a sum up to a shard, so often that it costs a twentieth of the time."""
+        if self.folder is None:
+            return
+        self._sources.append(_source_digest(shard))
         now = time.monotonic()
-        if self.folder is None or now - self._saved < 20 * self._cost:
+        if now - self._saved < 20 * self._cost:
             return
         with _writing(self.folder / _TOTAL) as file:
             arrays: dict[str, Any] = _arrays_of(total)
             for kind, head in total.heads.items():
                 own = head.sums().items()
                 arrays |= {f"head_{kind}_{name}": array for name, array in own}
-            np.savez(file, n_done=np.array(n_done), **arrays)
+            np.savez(file, sources=np.array(self._sources), **arrays)
         self._saved = time.monotonic()
         self._cost = self._saved - now
 
     def remove(self) -> None:
-        """Delete the folder: the fit has all it needs."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete what was kept, and the folder if nothing else is in it."""
+        if self.folder is None or not self.folder.is_dir():
+            return
+        for path in self.folder.iterdir():
+            if _OURS.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty
+            self.folder.rmdir()
 
 
 _TOTAL = "total.npz"
+_OURS = re.compile(
+    r"mtsk_checkpoint\.json|total\.npz|shard_\d+\.npz"
+    r"|\.(mtsk_checkpoint\.json|total\.npz|shard_\d+\.npz)\.\d+"
+)
 
 
 def _arrays_of(part: ShardPart) -> dict[str, np.ndarray]:
@@ -214,6 +246,9 @@ def _part_of(file: Any) -> ShardPart:
         kind: TablePart(*(file[f"{kind}_{name}"] for name in TablePart._fields))
         for kind in KINDS
     }
+    for table in tables.values():
+        if not len(table.Y) == len(table.images) == table.weak.shape[1]:
+            raise ValueError("tables of unequal lengths")
     skipped = {int(i): s for i, s in json.loads(str(file["skipped"])).items()}
     n_read, n_rows = int(file["n_read"]), int(file["n_rows"])
     return ShardPart(tables, n_read, skipped, {}, {}, n_rows)
@@ -234,24 +269,24 @@ def _writing(path: Path) -> Iterator[Any]:
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        try:
+            with open(part, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(
-            f"`checkpoint` {str(path.parent)!r} could not be written ({error}); what "
-            "was done before is kept"
+            f"`checkpoint` {str(path.parent)!r} could not be written "
+            f"({error.strerror or error}); what was done before is kept"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _damaged(path: Path, error: BaseException) -> CheckpointError:
-    return CheckpointError(
-        f"{str(path)!r} of `checkpoint` is damaged ({error}); delete it"
-    )
+    what = "`checkpoint`" if path.is_dir() else "of `checkpoint`"
+    return CheckpointError(f"{str(path)!r} {what} is damaged ({error}); delete it")
 
 
 def _source_digest(shard: Shard) -> str:

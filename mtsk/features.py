@@ -236,7 +236,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
                 f"the weights of {backbone.name} changed since fit: their SHA-256 was "
                 f"{self.backbone_digest_[:12]}…, is {backbone.digest[:12]}…"
             )
-        recipe = self._recipe()
+        recipe = self.recipe()
         waiting: list[_Waiting] = []
         own = tqdm(
             total=len(images),
@@ -309,7 +309,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         cache = open_cache(self.cache)
         if not isinstance(cache, MemoryCache):
             return None
-        return CachePart(cache, content_digest(name, self._recipe()))
+        return CachePart(cache, content_digest(name, self.recipe()))
 
     def __sklearn_clone__(self) -> Self:
         """Clone without copying a network."""
@@ -352,8 +352,8 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         )
         return other.fit()
 
-    def _recipe(self) -> tuple:
-        """Everything but the image that shapes its features."""
+    def recipe(self) -> tuple:
+        """Return everything but the image's views that shapes its features."""
         device = choose_device(self.device).type
         names = tuple(tap.name for tap in self.taps_)
         scales = tuple(float(s) for s in self.scales)

@@ -19,7 +19,7 @@ import numpy as np
 from mtsk._validation import check_image, parameter_error
 from mtsk.exceptions import ImageError, SkippedImageWarning
 
-__all__ = ["Images", "ImageFolder", "read_image", "image_weights"]
+__all__ = ["ImageFolder", "Images", "as_views", "image_weights", "read_image"]
 
 Channels = Sequence[int] | Sequence[Sequence[int]] | None
 
@@ -177,7 +177,7 @@ class Images:
                 item = read_image(item)
             except ImageError as error:
                 raise ImageError(f"{where}: {error}") from error
-        return self._views(check_image(item, where), where)
+        return _views(check_image(item, where), where, self.channels)
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (index, views) of every usable image, in order."""
@@ -218,20 +218,45 @@ class Images:
             stacklevel=3,
         )
 
-    def _views(self, image: np.ndarray, where: str) -> np.ndarray:
-        count = image.shape[2]
-        if self.channels is None:
-            if count == 1:
-                return np.repeat(image, 3, axis=2)[None]
-            if count == 3:
-                return image[None]
-            raise ImageError(f"{where} has {count} channels; {_remedy(count)}")
-        used = max(max(triple) for triple in self.channels)
-        if used >= count:
-            raise ImageError(
-                f"{where} has {count} channels, but `channels` asks for channel {used}"
-            )
-        return np.stack([image[:, :, list(triple)] for triple in self.channels])
+
+def as_views(image: Any, where: str, channels: Channels) -> np.ndarray:
+    """Return one image as `Images` gives it.
+
+    Parameters
+    ----------
+    image : array of shape (H, W) or (H, W, C)
+    where : str
+        How messages call it.
+    channels
+        As of `Images`.
+
+    Returns
+    -------
+    ndarray of float32, shape (views, H, W, 3)
+
+    Raises
+    ------
+    ImageError
+    """
+    return _views(check_image(image, where), where, _channel_triples(channels))
+
+
+def _views(
+    image: np.ndarray, where: str, triples: list[tuple[int, ...]] | None
+) -> np.ndarray:
+    count = image.shape[2]
+    if triples is None:
+        if count == 1:
+            return np.repeat(image, 3, axis=2)[None]
+        if count == 3:
+            return image[None]
+        raise ImageError(f"{where} has {count} channels; {_remedy(count)}")
+    used = max(max(triple) for triple in triples)
+    if used >= count:
+        raise ImageError(
+            f"{where} has {count} channels, but `channels` asks for channel {used}"
+        )
+    return np.stack([image[:, :, list(triple)] for triple in triples])
 
 
 class _Run(Sequence):

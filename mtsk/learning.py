@@ -96,6 +96,9 @@ class Learning(StructureLearning):
         if self.structure is not None:
             allowed = "None with a SharedDecoder, which sees places side by side itself"
             raise parameter_error("structure", self, allowed, self.structure)
+        if self.checkpoint is not None:
+            allowed = "None with a SharedDecoder, which reads no tables"
+            raise parameter_error("checkpoint", self, allowed, self.checkpoint)
 
     def _decoder(self) -> SharedDecoder | None:
         """Return the decoder that was asked for, if one was."""

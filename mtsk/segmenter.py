@@ -90,7 +90,7 @@ class MultiTaskSegmenter(Predicting):
         A folder where ``fit`` keeps what it has read, and deletes it when done. A fit
         that was stopped, by whatever, and is run again with the same parameters and
         data goes on from there and ends as if it had not been. Needs an integer
-        ``random_state``; heads that are decoders keep nothing.
+        ``random_state``, and a head that is no decoder.
     random_state : int, RandomState or None, default=None
         Chooses the pixels. An image's choice depends on nothing but this and the
         image itself.

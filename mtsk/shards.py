@@ -130,7 +130,12 @@ class Recipe:
                     None if weight is None else weight[table.images - images.first]
                 )
                 heads[kind].add_rows(table.X, table.Y, own_weight)
-            tables[kind] = table._replace(X=table.X[:0], Y=table.Y[:0])
+            tables[kind] = table._replace(
+                X=table.X[:0],
+                Y=table.Y[:0],
+                images=table.images[:0],
+                weak=table.weak[:, :0],
+            )
         skipped = dict(images.skipped)
         return ShardPart(tables, n_read, skipped, pictures, heads, n_rows)
 
@@ -204,13 +209,13 @@ class Reading:
         """Return the sum of what all shards give: heads that have seen every row."""
         kept = self._checkpoint()
         shards = self._cut(kept)
-        n_done, total = kept.load_total(self.recipe.learners)
+        n_done, total = kept.load_total(self.recipe.learners, shards)
         with self._bar() as bar:
             bar.update(sum(len(s.images) for s in shards[:n_done]))
             parts = self._read(shards[n_done:], bar)
-            for n, part in enumerate(parts, start=n_done + 1):
+            for shard, part in zip(shards[n_done:], parts, strict=True):
                 total = part if total is None else total.plus(part)
-                kept.save_total(n, total)
+                kept.save_total(shard, total)
         kept.remove()
         assert total is not None
         return total

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mtsk._validation import parameter_error
 from mtsk.exceptions import TilingError
 
-__all__ = ["TileStore", "put"]
+__all__ = ["TileStore", "check_names", "put"]
 
 
 class TileStore:
@@ -29,8 +29,10 @@ class TileStore:
         any other a folder with one ``.npy`` a task.
     recipe : mapping
         What the predictions depend on, as JSON: a store of another recipe is refused.
+    n_tiles : int
     overwrite : bool
-        Whether what is there of another recipe is thrown away.
+        Whether what is there of another recipe is thrown away, once there is something
+        to put in its place.
 
     Attributes
     ----------
@@ -43,61 +45,128 @@ class TileStore:
     """
 
     def __init__(
-        self, out: str | os.PathLike | None, recipe: Mapping[str, Any], overwrite: bool
+        self,
+        out: str | os.PathLike | None,
+        recipe: Mapping[str, Any],
+        n_tiles: int,
+        overwrite: bool,
     ) -> None:
         self.arrays: dict[str, Any] = {}
         self.done: dict[int, dict[str, Any]] = {}
-        self.folder = None if out is None else Path(out)
+        self.folder = None if out is None else _as_folder(out)
         if self.folder is None:
             return
-        self._zarr = _import_zarr() if self.folder.suffix == ".zarr" else None
+        self._zarr = _import_zarr() if self.folder.suffix.lower() == ".zarr" else None
         self.journal = self.folder / "mtsk_tiles.jsonl"
-        wanted = json.loads(json.dumps(dict(recipe)))
-        found = self._read_journal()
-        if found == wanted:
-            return
-        if found is not None and not overwrite:
-            raise TilingError(
-                f"{str(self.folder)!r} holds a prediction that differs in "
-                f"{_differences(found, wanted)}; choose another place, or pass "
-                "overwrite=True"
+        self._recipe = json.loads(json.dumps(dict(recipe)))
+        self._shapes: dict[str, list] = {}  # of arrays, as the journal has them
+        self._begun = False
+        try:
+            found = self._read_journal(n_tiles)
+            occupied = self.folder.is_file() or (
+                self.folder.is_dir() and any(self.folder.iterdir())
             )
-        if found is None and _occupied(self.folder):
+        except TilingError:
+            if not overwrite:
+                raise
+            found, occupied = {}, False
+        except OSError as error:
+            raise _cannot(self.folder, error) from error
+        if found is None and occupied:
             raise TilingError(
                 f"{str(self.folder)!r} exists, and mtsk did not make it: it is left "
                 "alone; choose another place"
             )
-        self._begin(wanted)
+        if found is not None and found != self._recipe and not overwrite:
+            raise TilingError(
+                f"{str(self.folder)!r} holds a prediction that differs in "
+                f"{_differences(found, self._recipe)}; choose another place, or pass "
+                "overwrite=True"
+            )
+        self._begun = found == self._recipe and self._is_whole(overwrite)
+        if not self._begun:
+            self.done = {}
 
-    def _begin(self, recipe: Mapping[str, Any]) -> None:
+    def _is_whole(self, overwrite: bool) -> bool:
+        """Tell whether the maps that the journal knows of are there."""
+        try:
+            for name in self._shapes:
+                self.arrays[name] = self._existing(name)
+        except TilingError:
+            if not overwrite:
+                raise
+            self.arrays = {}
+            return False
+        return True
+
+    # -- the journal ------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Make a place, once there is something to write; clear what was there."""
+        if self.folder is None or self._begun:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for name in self._shapes:  # of another recipe; nothing else is touched
+                self._remove(name)
+            self._shapes = {}
+            self._write_line({"recipe": self._recipe}, "w")
+        except OSError as error:
+            raise _cannot(self.folder, error) from error
+        self._begun = True
+
+    def _remove(self, name: str) -> None:
+        if self._zarr is None:
+            (self._folder / f"{name}.npy").unlink(missing_ok=True)
+            return
+        group = self._group()
+        if name in group:
+            del group[name]
+
+    @property
+    def _folder(self) -> Path:
         assert self.folder is not None
-        self.done = {}
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        self._write_line({"recipe": recipe}, "w")
-        if self._zarr is not None:
-            self._zarr.open_group(str(self.folder), mode="a")
+        return self.folder
 
-    def _read_journal(self) -> dict[str, Any] | None:
-        """Return the recipe that a journal began with; note its tiles."""
-        if not self.journal.exists():
+    def _group(self) -> Any:
+        assert self._zarr is not None
+        return self._zarr.open_group(str(self._folder), mode="a")
+
+    def _read_journal(self, n_tiles: int) -> dict[str, Any] | None:
+        """Return the recipe that a journal began with; note tiles and arrays."""
+        if not self.journal.is_file():
             return None
         lines = self.journal.read_bytes().split(b"\n")
         whole = lines[:-1]  # after the last newline stands what a kill cut short
         if not whole:
-            return None
-        entries = [json.loads(line) for line in whole]
+            return {}  # killed before the first line was out
+        try:
+            entries = [json.loads(line) for line in whole]
+            recipe = dict(entries[0]["recipe"])
+            for entry in entries[1:]:
+                if "array" in entry:
+                    self._shapes[str(entry["array"])] = [entry["shape"], entry["dtype"]]
+                elif not 0 <= entry["tile"] < n_tiles and recipe == self._recipe:
+                    raise ValueError(f"no tile {entry['tile']}")
+                else:
+                    self.done[entry["tile"]] = entry
+        except (ValueError, KeyError, TypeError) as error:
+            raise TilingError(
+                f"{str(self.journal)!r} is damaged ({error}); pass overwrite=True to "
+                "begin anew"
+            ) from error
         if lines[-1]:
             with open(self.journal, "r+b") as file:
                 file.truncate(sum(len(line) + 1 for line in whole))
-        self.done = {entry["tile"]: entry for entry in entries[1:]}
-        return entries[0]["recipe"]
+        return recipe
 
     def _write_line(self, entry: Mapping[str, Any], mode: str = "a") -> None:
         with open(self.journal, mode, encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+    # -- the maps ---------------------------------------------------------------
 
     def array(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         """Return the array of a task; made, all zeros, where there is none yet."""
@@ -108,23 +177,53 @@ class TileStore:
     def _open(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         if self.folder is None:
             return np.zeros(shape, dtype)
+        if self._zarr is not None and dtype.kind not in "biuf":
+            raise TilingError(
+                f"task {name!r} predicts {dtype}, which zarr does not hold; name a "
+                "folder without the suffix .zarr"
+            )
+        self._begin()
+        try:
+            if name in self._shapes:
+                return self._existing(name)
+            made = self._made(name, shape, dtype)
+            entry = {"array": name, "shape": list(shape), "dtype": dtype.str}
+            self._write_line(entry)
+        except OSError as error:
+            raise _cannot(self.folder, error) from error
+        self._shapes[name] = [list(shape), dtype.str]
+        return made
+
+    def _existing(self, name: str) -> Any:
+        """Return an array that the journal knows of, if it still is what it was."""
+        try:
+            if self._zarr is None:
+                found = np.load(self._folder / f"{name}.npy", mmap_mode="r+")
+            else:
+                found = self._group()[name]
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise self._lost(name) from error
+        if [list(found.shape), np.dtype(found.dtype).str] != self._shapes[name]:
+            raise self._lost(name)
+        return found
+
+    def _lost(self, name: str) -> TilingError:
+        return TilingError(
+            f"the map of task {name!r} in {str(self._folder)!r} is missing or damaged; "
+            "pass overwrite=True to begin anew"
+        )
+
+    def _made(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         if self._zarr is not None:
-            group = self._zarr.open_group(str(self.folder), mode="a")
-            if name in group:
-                return group[name]
-            if dtype.kind not in "biuf":
-                raise TilingError(
-                    f"task {name!r} predicts {dtype}, which zarr does not hold; name "
-                    "a folder without the suffix .zarr"
-                )
             chunks = (*(min(n, _CHUNK) for n in shape[:2]), *shape[2:])
-            return group.create_array(name, shape=shape, dtype=dtype, chunks=chunks)
-        path = self.folder / f"{name}.npy"
-        if not path.exists():
-            part = path.with_suffix(".part")
-            np.lib.format.open_memmap(part, "w+", dtype, shape).flush()
-            _claim_disk(part)
-            os.replace(part, path)
+            return self._group().create_array(
+                name, shape=shape, dtype=dtype, chunks=chunks, overwrite=True
+            )
+        path = self._folder / f"{name}.npy"
+        part = path.with_suffix(".part")
+        np.lib.format.open_memmap(part, "w+", dtype, shape).flush()
+        _claim_disk(part)
+        os.replace(part, path)
         return np.load(path, mmap_mode="r+")
 
     def write(
@@ -149,6 +248,7 @@ class TileStore:
         self.done[index] = entry
         if self.folder is None:
             return
+        self._begin()
         for array in self.arrays.values():
             if isinstance(array, np.memmap):
                 array.flush()
@@ -165,8 +265,36 @@ def put(target: Any, slices: tuple[slice, slice], values: np.ndarray) -> None:
         ) from error
 
 
-def _occupied(path: Path) -> bool:
-    return path.is_file() or (path.is_dir() and any(path.iterdir()))
+def _as_folder(out: Any) -> Path:
+    """Return a path on this machine, or say why it is none."""
+    if not isinstance(out, str | os.PathLike) or not os.fspath(out):
+        raise parameter_error("out", "predict_tiled", "a path, or None", out)
+    text = os.fspath(out)
+    if not isinstance(text, str) or "://" in text or "\0" in text:
+        raise parameter_error("out", "predict_tiled", "a path on this machine", out)
+    return Path(text).expanduser()
+
+
+def _cannot(path: Path, error: OSError) -> TilingError:
+    return TilingError(
+        f"{str(path)!r} cannot be written ({error.strerror or error}); choose another "
+        "place"
+    )
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse names of tasks that are no names of files.
+
+    Raises
+    ------
+    TilingError
+    """
+    for name in names:
+        if Path(name).name != name or name.startswith(".") or name == "zarr.json":
+            raise TilingError(
+                f"task {name!r} cannot be the name of a file; rename it, or predict "
+                "with out=None"
+            )
 
 
 _CHUNK = 512  # pixels; tiles are multiples of it, so that no chunk is written twice

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -14,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from mtsk._resources import keep_freed_memory
-from mtsk._validation import parameter_error
+from mtsk._validation import MIN_SIDE, parameter_error
 from mtsk.backbones import receptive_radius
 from mtsk.decoders import SharedDecoder
 from mtsk.exceptions import ImageError, TilingError
@@ -24,7 +27,7 @@ from mtsk.targets import DEFAULT_TASK
 from mtsk.task_scores import task_scores
 from mtsk.tasks import Detection, InstanceSegmentation, PixelTask, Task
 from mtsk.tasks.columns import joined_score_slices
-from mtsk.tile_store import TileStore, put
+from mtsk.tile_store import TileStore, check_names, put
 from mtsk.windows import Rectangle, WindowReader, tiles_of
 
 __all__ = ["predict_tiled"]
@@ -73,7 +76,9 @@ def predict_tiled(
         By how many pixels tiles overlap where objects are found. At least the largest
         object's diameter, or it may come out in parts.
     overwrite : bool, default=False
-        Whether an ``out`` of another image, model or setting is replaced.
+        Whether an ``out`` of another model or setting, or of an image of another size,
+        is replaced. Where pixels of tiles that are done have changed, that is an error:
+        their hashes are kept, and compared before a prediction goes on.
 
     Returns
     -------
@@ -103,6 +108,8 @@ def predict_tiled(
     >>> bool((predict_tiled(model, images[0]) == whole).all())
     True
     """
+    if not isinstance(model, MultiTaskSegmenter):
+        raise TypeError(f"predict_tiled needs a MultiTaskSegmenter, got {model!r}")
     check_is_fitted(model)
     for name, value, least in (
         ("tile_size", tile_size, 1),
@@ -112,11 +119,19 @@ def predict_tiled(
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
             allowed = f"an int >= {least}" + (", or None" * (name == "halo"))
             raise parameter_error(name, "predict_tiled", allowed, value)
+    if not isinstance(overwrite, bool):
+        raise parameter_error("overwrite", "predict_tiled", "a bool", overwrite)
+    if tasks is not None and not isinstance(tasks, str | Iterable):
+        allowed = "a sequence of names, or None"
+        raise parameter_error("tasks", "predict_tiled", allowed, tasks)
     _check_image(image)
     names = model.wanted_tasks(tasks)
     _check_tasks(model, names)
+    if out is not None:
+        check_names(names)
     job = _Job(model, image, names, int(tile_size), halo, int(overlap))
-    store = TileStore(out, job.recipe, overwrite)
+    store = TileStore(out, job.recipe, len(job.tiles), overwrite)
+    job.check_seen(store)
     found = job.run(store)
     return found[DEFAULT_TASK] if model.bare_targets and tasks is None else found
 
@@ -160,7 +175,7 @@ class _Job:
                 raise TilingError(
                     f"an image of {self.shape} cannot be shown to a SharedDecoder in "
                     f"tiles: its sides times the scales {self.model.features_.scales} "
-                    "are no whole numbers; crop it, such as by one pixel"
+                    f"are no whole numbers; crop it to {self.reader.exact_shape()}"
                 )
             return head.reach() + self.reader.unit
         return 0 if isinstance(head, JointLinear) else 2 * self.model.head_stride
@@ -172,8 +187,8 @@ class _Job:
             "image": [list(self.image.shape), str(getattr(self.image, "dtype", ""))],
             "model": joblib.hash(
                 [
-                    self.model.features_.backbone_digest_,
-                    self.model.features_.get_params(deep=False)["scales"],
+                    (self.model.features_.recipe(), self.model.features_.channels),
+                    self.model.head_stride,
                     list(self.model.tasks_.items()),
                     list(self.heads.values()),
                 ]
@@ -183,6 +198,22 @@ class _Job:
             "halo": self.halo,
             "overlap": self.overlap,
         }
+
+    def check_seen(self, store: TileStore) -> None:
+        """Refuse to go on with an image whose finished tiles were of another."""
+        for index, note in store.done.items():
+            if note.get("pixels") != self._pixels(index):
+                tile = self.tiles[index]
+                raise TilingError(
+                    f"{str(store.folder)!r} holds a prediction of another image (of "
+                    f"rows {tile.top} to {tile.bottom}, columns {tile.left} to "
+                    f"{tile.right}); choose another place, or pass overwrite=True"
+                )
+
+    def _pixels(self, index: int) -> str:
+        """Return a hash of a tile's pixels."""
+        pixels = np.ascontiguousarray(self.reader.read(*self.tiles[index].slices))
+        return hashlib.blake2b(pixels.tobytes(), digest_size=8).hexdigest()
 
     def run(self, store: TileStore) -> dict[str, Any]:
         waiting = [i for i in range(len(self.tiles)) if i not in store.done]
@@ -207,12 +238,15 @@ class _Job:
         window = tile.grown(self.margin + reach, self.unit, self.shape)
         try:
             maps, sums, counts = self.reader.maps(window, tile)
-        except (OSError, ImageError) as error:
+        except ImageError as error:
+            kept = "; what was done before is kept" * bool(store.folder and store.done)
             raise ImageError(
                 f"the tile of rows {tile.top} to {tile.bottom}, columns {tile.left} to "
-                f"{tile.right}: {error}; what was done before is kept"
+                f"{tile.right}: {error}{kept}"
             ) from error
         notes: dict[str, Any] = {}
+        if store.folder is not None:
+            notes["pixels"] = self._pixels(index)
         if any(task.granularity == "image" for task in self.tasks.values()):
             notes["sums"], notes["counts"] = sums.tolist(), counts.tolist()
         names = [n for n, t in self.tasks.items() if t.granularity == "pixel"]
@@ -325,7 +359,9 @@ _TILE_UNIT = 512  # the chunks of a zarr output
 
 def _own_boxes(task: Detection, seen: _Seen) -> dict[str, list]:
     """Return the boxes whose centres lie in a tile, in pixels of the whole image."""
-    found = task.detect(seen.scores)
+    every = copy.copy(task)
+    every.max_boxes = sys.maxsize  # the cap is for the whole image
+    found = every.detect(seen.scores)
     boxes = found["boxes"] + np.array([seen.area.left, seen.area.top] * 2)
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     low = np.array([seen.tile.left, seen.tile.top])
@@ -345,7 +381,7 @@ def _joined_boxes(
     boxes = np.array([b for n in notes for b in n["boxes"]], float).reshape(-1, 4)
     codes = np.array([c for n in notes for c in n["codes"]], int)
     scores = np.array([s for n in notes for s in n["scores"]], float)
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores, kind="stable")[: task.max_boxes]
     return task.as_target(
         {"boxes": boxes[order], "codes": codes[order], "scores": scores[order]}
     )
@@ -358,9 +394,16 @@ def _check_image(image: Any) -> None:
             "predict_tiled takes one image, an array (H, W) or (H, W, C), a memory "
             f"map, zarr or dask array, got {type(image).__name__}"
         )
-    if len(shape) not in (2, 3):
+    whole = all(isinstance(n, Integral) for n in shape)
+    if len(shape) not in (2, 3) or not whole:
         raise ImageError(
             f"predict_tiled takes one image, (H, W) or (H, W, C), got shape {shape}"
+            + ("" if whole else "; sizes must be known (dask: compute_chunk_sizes())")
+        )
+    if min(shape) < 1 or min(shape[:2]) < MIN_SIDE:
+        raise ImageError(
+            f"an image must be at least {MIN_SIDE} x {MIN_SIDE} pixels, got shape "
+            f"{tuple(shape)}"
         )
 
 
@@ -376,7 +419,12 @@ def _check_tasks(model: MultiTaskSegmenter, names: Sequence[str]) -> None:
         task = model.tasks_[name]
         if isinstance(task, Detection | InstanceSegmentation):
             continue
-        if isinstance(task, PixelTask) and task.reach is None:
+        reach = getattr(task, "reach", None)
+        if reach is not None and (not isinstance(reach, Integral) or reach < 0):
+            raise TilingError(
+                f"`reach` of task {name!r} must be an int >= 0, or None, got {reach!r}"
+            )
+        if isinstance(task, PixelTask) and reach is None:
             raise TilingError(
                 f"task {name!r} decodes a whole image at once (`postprocess`, or a "
                 "task of your own without `reach`): leave it out of `tasks`, or "

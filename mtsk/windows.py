@@ -19,9 +19,10 @@ from scipy import sparse
 
 from mtsk._resources import explain_memory
 from mtsk.backbones import Backbone, Tap
+from mtsk.exceptions import ImageError
 from mtsk.feature_maps import FeatureMaps
 from mtsk.features import DeepFeatures
-from mtsk.images import Images
+from mtsk.images import as_views
 
 __all__ = ["Rectangle", "WindowReader", "tiles_of"]
 
@@ -220,11 +221,7 @@ class WindowReader:
     @property
     def exact(self) -> bool:
         """Whether the image's sides, scaled, are whole numbers."""
-        return all(
-            max(1, round(side * scale)) == side * scale
-            for side in self.shape
-            for scale in self.features.scales
-        )
+        return all(self._is_exact(side) for side in self.shape)
 
     def maps(
         self, window: Rectangle, own: Rectangle
@@ -297,6 +294,31 @@ class WindowReader:
                 stored = self.features.store(out)[0]
                 next(waiting).put(stored, tap, (down, across), block)
 
+    def read(self, rows: slice, columns: slice) -> np.ndarray:
+        """Return pixels as they are.
+
+        Raises
+        ------
+        ImageError
+            Whatever went wrong.
+        """
+        try:
+            return np.asarray(self.image[rows, columns])
+        except Exception as error:  # sources raise what they like
+            raise ImageError(f"it cannot be read ({error})") from error
+
+    def exact_shape(self) -> tuple[int, int]:
+        """Return the largest height and width for which the image would be `exact`."""
+        height, width = (
+            next(n for n in range(side, 0, -1) if self._is_exact(n))
+            for side in self.shape
+        )
+        return height, width
+
+    def _is_exact(self, side: int) -> bool:
+        scales = self.features.scales
+        return all(max(1, round(side * s)) == side * s for s in scales) or side == 1
+
     def _axes(self, scale: float, window: Rectangle) -> tuple[_Axis, _Axis]:
         edges = (window.top, window.bottom), (window.left, window.right)
         down, across = (
@@ -311,8 +333,8 @@ class WindowReader:
             slice(min(a.source.start for a in own), max(a.source.stop for a in own))
             for own in zip(*axes, strict=True)
         ]
-        item = np.asarray(self.image[needed[0], needed[1]])
-        views = Images([item], self.features.channels)[0]
+        item = self.read(needed[0], needed[1])
+        views = as_views(item, "its image", self.features.channels)
         for view in views:
             for down, across in axes:
                 part = view[

@@ -187,14 +187,31 @@ def test_a_broken_fit_goes_on_where_it_was(tmp_path, monkeypatch, head):
     assert not folder.exists()
 
 
-def test_changed_targets_and_files_are_read_again(tmp_path):
+@pytest.mark.parametrize("head", [None, SUMS], ids=["table", "sums"])
+@pytest.mark.parametrize("change", ["labels", "images", "weights", "fewer"])
+def test_what_changed_is_read_again(tmp_path, monkeypatch, head, change):
+    monkeypatch.setattr("mtsk.shards._MOST_SUMMED", 16)
     folder = tmp_path / "kept"
-    with pytest.raises(OSError, match="gone"):
-        segmenter(checkpoint=folder).fit(Breaking(X, 20), Y)
-    changed = {**Y, "labels": LABELS[:, ::-1]}
-    resumed = segmenter(checkpoint=folder).fit(Breaking(X, 40), changed)
-    plain = segmenter().fit(X, changed)
+    broken = [*X[:30], np.zeros(3, np.uint8), *X[31:]]
+    weight = np.ones(40)
+    with pytest.raises(ImageError):
+        segmenter(head=head, checkpoint=folder).fit(broken, Y, sample_weight=weight)
+    images, targets, n = list(X), Y, 40
+    if change == "labels":
+        targets = {**Y, "labels": LABELS[:, ::-1]}
+    elif change == "images":
+        images = [255 - image for image in X]
+    elif change == "weights":
+        weight[:10] = 5
+    else:
+        n = 12
+    images, weight = images[:n], weight[:n]
+    targets = {name: column[:n] for name, column in targets.items()}
+    resumed = segmenter(head=head, checkpoint=folder)
+    resumed.fit(images, targets, sample_weight=weight)
+    plain = segmenter(head=head).fit(images, targets, sample_weight=weight)
     np.testing.assert_array_equal(coefficients(resumed), coefficients(plain))
+    assert resumed.n_images_ == n
 
 
 def test_a_checkpoint_of_another_fit_is_refused(tmp_path):
@@ -209,6 +226,12 @@ def test_a_checkpoint_of_another_fit_is_refused(tmp_path):
         segmenter(checkpoint=tmp_path).fit(X, Y)
     with pytest.raises(CheckpointError, match="is a file"):
         segmenter(checkpoint=tmp_path / "notes.txt").fit(X, Y)
+    with pytest.raises(CheckpointError, match="could not be written"):
+        segmenter(checkpoint=tmp_path / "notes.txt" / "sub").fit(X, Y)
+    with pytest.raises(CheckpointError, match="cannot be used"):
+        segmenter(checkpoint="a\0b").fit(X, Y)
+    with pytest.raises(ValueError, match=r"`checkpoint` of.*SharedDecoder"):
+        segmenter(checkpoint=tmp_path / "b", head="fcn").fit(X, Y)
     with pytest.raises(ValueError, match=r"`random_state`.*`checkpoint` is given"):
         segmenter(checkpoint=tmp_path / "b", random_state=None).fit(X, Y)
 
@@ -221,11 +244,12 @@ def test_damaged_checkpoints_are_named(tmp_path, damage):
     path = folder / (
         "mtsk_checkpoint.json" if damage == "header" else "shard_000000.npz"
     )
+    named = folder.name if damage == "header" else path.name
     content = path.read_bytes()
     path.write_bytes(
         content[: len(content) // 2] if damage != "noise" else b"\x00" * 99
     )
-    with pytest.raises(CheckpointError, match=rf"{path.name}.*damaged.*delete it"):
+    with pytest.raises(CheckpointError, match=rf"{named}.*damaged.*delete it"):
         segmenter(checkpoint=folder).fit(X, Y)
 
 

@@ -1,5 +1,6 @@
 """Tiles give what the whole image gives, can be stopped, and go on."""
 
+import copy
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 import zarr
 from scipy import ndimage
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import NotFittedError
 from tests_support import Slight, Worldly
 
 from mtsk import DeepFeatures, MultiTaskSegmenter, SharedDecoder, predict_tiled
@@ -191,8 +193,9 @@ class Failing:
 def test_what_was_done_before_an_unreadable_tile_is_kept(model, tmp_path, out):
     image, _ = scene((192, 192), seed=4)
     with pytest.raises(ImageError, match=r"rows 64 to 128, columns 64 to 128.*is kept"):
-        predict_tiled(model, Failing(image, 4), tmp_path / out, **SMALL)
-    source = Failing(image, 5)  # nine tiles, four of them done
+        predict_tiled(model, Failing(image, 8), tmp_path / out, **SMALL)
+    # Nine tiles, four of them done: these are read to be compared, the others twice.
+    source = Failing(image, 4 + 5 * 2)
     found = predict_tiled(model, source, tmp_path / out, **SMALL)
     assert source.left == 0
     assert_same(found, whole_image(model, image))
@@ -201,11 +204,11 @@ def test_what_was_done_before_an_unreadable_tile_is_kept(model, tmp_path, out):
 def test_a_journal_cut_short_costs_one_tile(model, tmp_path):
     image, _ = scene((192, 192), seed=4)
     with pytest.raises(ImageError):
-        predict_tiled(model, Failing(image, 5), tmp_path / "out", **SMALL)
+        predict_tiled(model, Failing(image, 10), tmp_path / "out", **SMALL)
     journal = tmp_path / "out" / "mtsk_tiles.jsonl"
     text = journal.read_bytes()
     journal.write_bytes(text[:-7])
-    source = Failing(image, 5)
+    source = Failing(image, 4 + 5 * 2)
     assert_same(
         predict_tiled(model, source, tmp_path / "out", **SMALL),
         whole_image(model, image),
@@ -222,8 +225,125 @@ def test_another_model_image_or_setting_is_refused(model, tmp_path):
         predict_tiled(model, image[:90], out, tasks=["mask"], **SMALL)
     with pytest.raises(TilingError, match="differs in overlap"):
         predict_tiled(model, image, out, tasks=["mask"], tile_size=64, overlap=8)
+    with pytest.raises(TilingError, match=r"of another image.*rows 0 to 64"):
+        predict_tiled(model, image[::-1], out, tasks=["mask"], **SMALL)
+    other = copy.copy(model)
+    other.features_ = model.features_.__sklearn_clone__().set_params(channels=[2, 1, 0])
+    other.features_.fit()
+    with pytest.raises(TilingError, match="differs in model"):
+        predict_tiled(other, image, out, tasks=["mask"], **SMALL)
+
+
+def test_only_what_mtsk_wrote_is_replaced_and_only_when_there_is_something(
+    model, tmp_path
+):
+    image, _ = scene((100, 100))
+    out = tmp_path / "out"
+    predict_tiled(model, image, out, tasks=["mask"], **SMALL)
+    (out / "notes.txt").write_text("mine")
+    before = (out / "mask.npy").read_bytes()
+    with pytest.raises(ImageError):
+        predict_tiled(
+            model, Failing(image, 0), out, tasks=["depth"], overwrite=True, **SMALL
+        )
+    assert (out / "mask.npy").read_bytes() == before
     predict_tiled(model, image, out, tasks=["depth"], overwrite=True, **SMALL)
-    assert not (out / "mask.npy").exists()
+    assert sorted(p.name for p in out.iterdir()) == [
+        "depth.npy",
+        "mtsk_tiles.jsonl",
+        "notes.txt",
+    ]
+
+
+def test_a_refused_image_leaves_nothing(model, tmp_path):
+    with pytest.raises(ImageError, match="6 channels"):
+        predict_tiled(model, np.zeros((80, 80, 6), np.uint8), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("out", ["maps", "maps.zarr"])
+@pytest.mark.parametrize("damage", ["gone", "foreign"])
+def test_maps_that_are_no_longer_there_are_named(model, tmp_path, out, damage):
+    image, _ = scene((100, 100))
+    predict_tiled(model, image, tmp_path / out, tasks=["mask"], **SMALL)
+    if out == "maps":
+        (tmp_path / out / "mask.npy").unlink()
+        if damage == "foreign":
+            np.save(tmp_path / out / "mask.npy", np.zeros((3, 3)))
+    else:
+        group = zarr.open_group(tmp_path / out, mode="a")
+        del group["mask"]
+        if damage == "foreign":
+            group.create_array("mask", shape=(3, 3), dtype="f4")
+    with pytest.raises(
+        TilingError, match=r"the map of task 'mask'.*missing or damaged"
+    ):
+        predict_tiled(model, image, tmp_path / out, tasks=["mask"], **SMALL)
+    found = predict_tiled(
+        model, image, tmp_path / out, tasks=["mask"], overwrite=True, **SMALL
+    )
+    np.testing.assert_array_equal(found["mask"], whole_image(model, image)["mask"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"garbage\n",
+        b"\xff\xfe\x00\n",
+        b'{"a": 1}\n',
+        b"[1]\n",
+        b'{"recipe": {}}\n[1]\n',
+    ],
+)
+def test_a_damaged_journal_is_named(model, tmp_path, content):
+    image, _ = scene((72, 72))
+    predict_tiled(model, image, tmp_path / "out", tasks=["mask"], **SMALL)
+    (tmp_path / "out" / "mtsk_tiles.jsonl").write_bytes(content)
+    with pytest.raises(
+        TilingError, match=r"mtsk_tiles\.jsonl.*damaged.*overwrite=True"
+    ):
+        predict_tiled(model, image, tmp_path / "out", tasks=["mask"], **SMALL)
+    predict_tiled(
+        model, image, tmp_path / "out", tasks=["mask"], overwrite=True, **SMALL
+    )
+
+
+@pytest.mark.parametrize("most", [3, 1000])
+def test_the_most_boxes_of_an_image_are_of_the_image(model, most):
+    model = copy.deepcopy(model)
+    model.tasks_["boxes"].max_boxes = most
+    image, _ = scene((192, 192), seed=11)
+    found = predict_tiled(model, image, tasks=["boxes"], **SMALL)["boxes"]
+    whole = whole_image(model, image)["boxes"]
+    np.testing.assert_allclose(found["scores"], whole["scores"], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["../mask", "a/b", ".hidden"])
+def test_names_of_tasks_that_are_no_names_of_files(tmp_path, name):
+    image, ids = scene((72, 80))
+    model = MultiTaskSegmenter(features=features(), random_state=0).fit(
+        [image] * 2, {name: [ids > 0] * 2}
+    )
+    with pytest.raises(TilingError, match="cannot be the name of a file"):
+        predict_tiled(model, image, tmp_path / "out", **SMALL)
+    assert predict_tiled(model, image, **SMALL)[name].shape == (72, 80)
+
+
+@pytest.mark.parametrize(
+    "out", [3, True, b"", "", "http://host/out.zarr", "a\0b", ["a"]]
+)
+def test_places_that_are_none(model, out):
+    with pytest.raises((TypeError, ValueError), match="`out` of predict_tiled must be"):
+        predict_tiled(model, scene((72, 80))[0], out, **SMALL)
+
+
+def test_a_place_that_cannot_be_made(model, tmp_path):
+    image, _ = scene((72, 80))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TilingError, match="cannot be written"):
+        predict_tiled(model, image, tmp_path / "file" / "sub", **SMALL)
+    with pytest.raises(TilingError, match="cannot be written"):
+        predict_tiled(model, image, tmp_path / ("x" * 300), **SMALL)
 
 
 def test_what_mtsk_did_not_write_is_left_alone(model, tmp_path):
@@ -271,11 +391,20 @@ def test_bare_targets_give_a_bare_map(tmp_path):
         ({"halo": -3}, ValueError, "`halo`"),
         ({"halo": True}, ValueError, "`halo`"),
         ({"tasks": ["nope"]}, UnknownTaskError, "no task 'nope'"),
+        ({"tasks": 3}, ValueError, "`tasks` of predict_tiled"),
+        ({"overwrite": "yes"}, ValueError, "`overwrite`"),
     ],
 )
 def test_bad_parameters(model, kw, error, message):
     with pytest.raises(error, match=message):
         predict_tiled(model, scene((72, 80))[0], **kw)
+
+
+class Raising:
+    shape, dtype = (99, 99), np.uint8
+
+    def __getitem__(self, key):
+        raise RuntimeError("codec is broken")
 
 
 @pytest.mark.parametrize(
@@ -287,11 +416,29 @@ def test_bad_parameters(model, kw, error, message):
         (np.full((64, 64), 7.0), "must lie in"),
         (np.zeros((64, 64), np.int64), "must be uint8"),
         (np.zeros((3, 64), np.uint8), "at least 8 x 8"),
+        (np.zeros((0, 64, 3), np.uint8), "at least 8 x 8"),
+        (dask.array.ones((99, 99))[dask.array.ones(99) > 0], "sizes must be known"),
+        (Raising(), "cannot be read .codec is broken."),
     ],
 )
 def test_bad_images(model, image, message):
     with pytest.raises(ImageError, match=message):
         predict_tiled(model, image, **SMALL)
+
+
+class Selfish(BinaryMask):
+    reach = -3
+
+
+def test_models_that_are_none(model):
+    image, ids = scene((72, 80))
+    with pytest.raises(TypeError, match="needs a MultiTaskSegmenter"):
+        predict_tiled(RandomForestClassifier(), image)
+    with pytest.raises(NotFittedError):
+        predict_tiled(MultiTaskSegmenter(), image)
+    own = MultiTaskSegmenter(Selfish(), features=features(), random_state=0)
+    with pytest.raises(TilingError, match="`reach` of task 'target' must be an int"):
+        predict_tiled(own.fit([image] * 2, [ids > 0] * 2), image)
 
 
 def test_what_tiles_cannot_tell_is_refused():
@@ -358,5 +505,6 @@ def test_killed_at_random_it_goes_on(tmp_path):
     np.testing.assert_array_equal(np.load(out / "mask.npy"), whole["mask"])
     assert same_parts(np.load(out / "ids.npy"), whole["ids"])
     lines = (out / "mtsk_tiles.jsonl").read_text().splitlines()
-    tiles = [json.loads(line)["tile"] for line in lines[1:]]
+    notes = [json.loads(line) for line in lines[1:]]
+    tiles = [note["tile"] for note in notes if "tile" in note]
     assert sorted(tiles) == list(range(16))
