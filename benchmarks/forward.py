@@ -67,7 +67,7 @@ def main() -> None:
 def other_ways(ours: Backbone, x: torch.Tensor) -> dict[str, Callable[[], None]]:
     """Return ways that were tried and are not used; see the changelog."""
     compiled = ours.copy()
-    compiled.network = torch.compile(compiled.network)
+    compiled._forward = torch.compile(compiled._forward)
 
     def in_twos(backbone: Backbone, half: bool) -> Callable[[], None]:
         def run() -> None:

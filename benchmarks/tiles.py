@@ -1,7 +1,8 @@
 """One large image in tiles: peak memory, time, and whether it is as the whole image.
 
-Three tasks (classes, boundaries, objects) learnt from a few pictures of the retina that
-scikit-image ships; the large image is made of that picture, mirrored side by side.
+Three tasks (classes, boundaries, objects) learnt from parts of the picture of a
+retina that scikit-image ships, with discs drawn on it; the large image is made of that
+picture, mirrored side by side.
 
 python benchmarks/tiles.py
 python benchmarks/tiles.py --side 4000 --halo 128
@@ -77,23 +78,39 @@ def main() -> None:
 
 def learnt() -> MultiTaskSegmenter:
     """Return a model of three tasks, learnt from parts of one picture."""
-    picture = retina()
-    X = [picture[i : i + 256, j : j + 256] for i in (300, 600, 900) for j in (300, 700)]
-    green = [ndimage.gaussian_filter(x[..., 1].astype(float), 1) for x in X]
-    local = [g - ndimage.gaussian_filter(g, 12) for g in green]
-    ids = [ndimage.label(v > 4)[0] for v in local]
-    Y = {
-        "classes": [np.digitize(g, [50, 75]) for g in green],
-        "rims": ids,
-        "ids": ids,
-    }
+    picture = retina()[200:1200, 200:1200].copy()
+    drawn = draw_discs(picture, seed=0)
+    X, Y = [], {"classes": [], "rims": [], "ids": []}
+    for top, left in ((100, 100), (100, 600), (600, 100), (600, 600), (350, 350)):
+        part = slice(top, top + 256), slice(left, left + 256)
+        X.append(picture[part])
+        light = ndimage.gaussian_filter(picture[part][..., 1].astype(float), 1)
+        Y["classes"].append(np.digitize(light, [50, 75]))
+        Y["rims"].append(drawn[part])
+        Y["ids"].append(drawn[part])
     tasks = {"rims": Boundary(), "ids": InstanceSegmentation(min_size=9)}
     return MultiTaskSegmenter(tasks, random_state=0, verbose=1).fit(X, Y)
 
 
+def draw_discs(picture: np.ndarray, seed: int) -> np.ndarray:
+    """Draw light discs on a picture, in place; return their ids."""
+    random = np.random.default_rng(seed)
+    ids = np.zeros(picture.shape[:2], int)
+    y, x = np.mgrid[-12:13, -12:13]
+    for i in range(1, 601):
+        disc = y**2 + x**2 < random.uniform(5, 11) ** 2
+        top, left = random.integers(0, np.subtract(ids.shape, 25))
+        place = slice(top, top + 25), slice(left, left + 25)
+        if not ids[place][disc].any():
+            ids[place][disc] = i
+            picture[place][disc] = picture[place][disc] // 3 + [150, 160, 60]
+    return ids
+
+
 def draw(path: Path, side: int) -> None:
-    """Write a square image of the picture and its mirror images."""
-    picture = retina()[200:1200, 200:1200]
+    """Write a square image of the picture and its mirror images, with discs."""
+    picture = retina()[200:1200, 200:1200].copy()
+    draw_discs(picture, seed=1)
     out = np.lib.format.open_memmap(path, "w+", np.uint8, (side, side, 3))
     for i, top in enumerate(range(0, side, 1000)):
         for j, left in enumerate(range(0, side, 1000)):

@@ -25,6 +25,7 @@ __all__ = [
     "fast_bfloat16",
     "keep_freed_memory",
     "one_blas_thread",
+    "release_freed_memory",
 ]
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from <malloc.h>
@@ -53,6 +54,16 @@ def keep_freed_memory() -> Iterator[None]:
             libc.mallopt(_M_MMAP_MAX, _DEFAULT_MMAP_MAX)
             libc.mallopt(_M_TRIM_THRESHOLD, _MODEST_TRIM)
             libc.malloc_trim(0)
+
+
+def release_freed_memory() -> None:
+    """Give back what `keep_freed_memory` kept, for now (glibc only).
+
+    Blocks of ever new sizes leave gaps that are never filled again.
+    """
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
 
 
 def one_blas_thread() -> AbstractContextManager[Any]:

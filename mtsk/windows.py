@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from mtsk._resources import explain_memory
+from mtsk._resources import explain_memory, release_freed_memory
 from mtsk.backbones import Backbone, Tap
 from mtsk.exceptions import ImageError
 from mtsk.feature_maps import FeatureMaps
@@ -293,6 +293,8 @@ class WindowReader:
             for tap, out in zip(self.backbone.taps, outputs, strict=True):
                 stored = self.features.store(out)[0]
                 next(waiting).put(stored, tap, (down, across), block)
+            del outputs, out, stored
+            release_freed_memory()
 
     def read(self, rows: slice, columns: slice) -> np.ndarray:
         """Return pixels as they are.

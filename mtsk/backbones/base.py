@@ -137,7 +137,7 @@ class Backbone:
         """
         mean = torch.tensor(self.mean, device=images.device)[:, None, None]
         std = torch.tensor(self.std, device=images.device)[:, None, None]
-        x = self._pad((images - mean) / std)
+        x = self._pad((images - mean).div_(std))
         x = x.contiguous(memory_format=torch.channels_last)
         outputs = self._forward(self.network, x)
         height, width = images.shape[2:]

@@ -11,7 +11,7 @@ import torch
 
 from mtsk.backbones.base import Backbone
 from mtsk.backbones.fold import fold_batch_norm
-from mtsk.backbones.hooks import HookedTaps
+from mtsk.backbones.stages import Stages
 from mtsk.backbones.weights import load_state, read_weights
 from mtsk.exceptions import WeightsError
 
@@ -44,14 +44,14 @@ def bundled_backbone(weights: str | None, sha256: str | None) -> Backbone:
         load_state(network, state, weights or "of the package")
     network = fold_batch_norm(network).to(memory_format=torch.channels_last)
     names = [f"blocks.{i}" for i in range(len(network.blocks))]  # type: ignore[arg-type]
-    # Nothing after the last block is tapped, so nothing after it need run.
+    # Nothing after the last block is tapped, so nothing after it need be kept.
     for name in ("conv_head", "bn2", "global_pool", "classifier"):
         setattr(network, name, torch.nn.Identity())
     mean, std = _INPUT
     return Backbone(
         BUNDLED,
         network,
-        HookedTaps(tuple(names)),
+        Stages(n_fine=3, halo=48, stride=8),
         names,
         mean=[mean] * 3,
         std=[std] * 3,

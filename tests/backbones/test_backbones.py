@@ -695,3 +695,16 @@ def test_keeping_freed_memory_nests_and_survives_errors():
         raise RuntimeError("on purpose")
     for a, b in zip(expected, inside, strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("shape", [(1, 416, 320), (2, 160, 96), (1, 64, 352)])
+def test_strips_of_fine_stages_are_the_whole(monkeypatch, shape):
+    backbone = load_backbone()
+    n, height, width = shape
+    x = torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(0))
+    whole = backbone(x)
+    monkeypatch.setattr("mtsk.backbones.stages._MOST", 0)
+    monkeypatch.setattr("mtsk.backbones.stages._STRIP", 140 * n * width)
+    strips = backbone(x)
+    for one, other in zip(whole, strips, strict=True):
+        assert (one - other).abs().max() <= 1e-5 * one.abs().max()

@@ -1,0 +1,99 @@
+"""A network of stages, whose fine ones see large images strip by strip.
+
+The first stages hold nearly all the memory of a pass, at half and a quarter of the
+image's sides, and look only a few pixels around. So they can see an image in strips,
+each with what surrounds it; the coarse stages, which look far, see it whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Stages"]
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Runs the stem and the stages of one of timm's EfficientNets; gives every stage.
+
+    Attributes
+    ----------
+    n_fine : int
+        Stages that may see strips.
+    halo : int
+        Rows around a strip that they need, a multiple of ``stride``.
+    stride : int
+        Of the last of them. The image's sides must be multiples of twice this.
+    """
+
+    n_fine: int
+    halo: int
+    stride: int
+
+    def __call__(self, network: nn.Module, x: Tensor) -> list[Tensor]:
+        """Return the outputs of all stages.
+
+        Parameters
+        ----------
+        network : torch.nn.Module
+            With ``conv_stem``, ``bn1`` and ``blocks``.
+        x : Tensor of shape (n, 3, H, W)
+
+        Returns
+        -------
+        list of Tensor of shape (n, C, h, w)
+        """
+        stages: Any = network.blocks
+        if torch.is_grad_enabled() or x.shape[0] * x.shape[2] * x.shape[3] <= _MOST:
+            outputs = self._fine(network, x)
+        else:
+            outputs = self._in_strips(network, x)
+        for stage in stages[self.n_fine :]:
+            outputs.append(stage(outputs[-1]))
+        return outputs
+
+    def _fine(self, network: Any, x: Tensor) -> list[Tensor]:
+        x = network.bn1(network.conv_stem(x))
+        outputs = []
+        for stage in network.blocks[: self.n_fine]:
+            x = stage(x)
+            outputs.append(x)
+        return outputs
+
+    def _in_strips(self, network: Any, x: Tensor) -> list[Tensor]:
+        n, _, height, width = x.shape
+        unit = 2 * self.stride
+        room = _STRIP // (n * width) - 2 * self.halo
+        rows = max(unit, room // unit * unit)
+        whole: list[Tensor] = []
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            first, last = max(0, top - self.halo), min(height, bottom + self.halo)
+            parts = self._fine(network, x[:, :, first:last])
+            if not whole:
+                whole = [_empty(part, height, last - first) for part in parts]
+            for all_of_it, part in zip(whole, parts, strict=True):
+                step = (last - first) // part.shape[2]
+                inner = slice((top - first) // step, (bottom - first) // step)
+                all_of_it[:, :, top // step : bottom // step] = part[:, :, inner]
+        return whole
+
+
+_MOST, _STRIP = 1_500_000, 1_000_000  # pixels that fine stages see at once
+
+
+def _empty(part: Tensor, height: int, part_height: int) -> Tensor:
+    """Return room for what a part is of the whole, in its order in memory."""
+    n, channels, rows, columns = part.shape
+    size: Sequence[int] = (n, channels, height * rows // part_height, columns)
+    return torch.empty(
+        size,
+        dtype=part.dtype,
+        device=part.device,
+        memory_format=torch.channels_last,
+    )
