@@ -16,7 +16,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from mtsk._resources import keep_freed_memory
+from mtsk._resources import keep_freed_memory, release_freed_memory
 from mtsk._validation import MIN_SIDE, parameter_error
 from mtsk.backbones import receptive_radius
 from mtsk.decoders import SharedDecoder
@@ -261,6 +261,7 @@ class _Job:
             note = self._write(store, name, seen)
             if note is not None:
                 notes[name] = note
+            release_freed_memory()
         return notes
 
     def _decode_margin(self, task: Task) -> int:

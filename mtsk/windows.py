@@ -359,8 +359,8 @@ def _resized(
         turned = np.ascontiguousarray(image.transpose(1, 0, 2))
         flat = across @ turned.reshape(len(turned), -1)
         image = flat.reshape(across.shape[0], *turned.shape[1:]).transpose(1, 0, 2)
-    planes = np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32)
-    return torch.from_numpy(planes)[None]
+    pixels = np.ascontiguousarray(image, dtype=np.float32)
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None]  # channels last, uncopied
 
 
 def _resize_rows(
