@@ -152,13 +152,19 @@ class Checkpoint:
         assert self.folder is not None
         return self.folder / f"shard_{shard.number:06d}.npz"
 
-    def load(self, shard: Shard) -> ShardPart | None:
-        """Return what was kept of a shard; None where it is not, or has changed."""
+    def has(self, shard: Shard) -> bool:
+        """Tell whether a shard is kept, and neither images nor targets changed since.
+
+        Pictures are not kept, and so no shard that has some.
+        """
         if self.folder is None or shard.keep or not self._path(shard).exists():
-            return None  # pictures are not kept
+            return False
         with _reading(self._path(shard)) as file:
-            if str(file["source"]) != _source_digest(shard):
-                return None
+            return str(file["source"]) == _source_digest(shard)
+
+    def load(self, shard: Shard) -> ShardPart:
+        """Return what was kept of a shard that this `has`."""
+        with _reading(self._path(shard)) as file:
             return _part_of(file)
 
     def save(self, shard: Shard, part: ShardPart) -> None:

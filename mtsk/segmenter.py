@@ -58,8 +58,8 @@ class MultiTaskSegmenter(Predicting):
     n_pixels : int, default=None
         Most labelled pixels that an image gives to a task, for each group of columns
         where it has several. None is 500, 1000 for a `SharedLayerNetwork`; of more
-        than 400 images each gives fewer, so that memory does not grow with them, except
-        where a head learns from sums, such as
+        than 400 images each gives fewer, down to 10, so that the table does not grow,
+        except where a head learns from sums, such as
         ``JointRidge(alpha=1e-3, calibrate=False)``.
     head_stride : int, default=4
         Heads that are not linear are evaluated at every so many pixels, down and

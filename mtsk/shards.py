@@ -40,9 +40,9 @@ class Recipe:
         Fitted.
     n_pixels, seed : int
         As of `TableBuilder`.
-    taught : dict of str to str
-        Tasks of pixels, and the tasks of tags by which images without a target of the
-        former are given rows all the same.
+    taught : tuple of (str, str)
+        Tasks of pixels, each with the task of tags by which images without a target of
+        the former are given rows all the same.
     superpixels, n_segments
         Of the pictures that are kept.
     learners : dict of {"pixel", "image"} to estimator
@@ -192,16 +192,16 @@ class Reading:
         """
         kept = self._checkpoint()
         shards = self._cut(kept)
-        loaded = {s.number: part for s in shards if (part := kept.load(s)) is not None}
+        there = {s.number for s in shards if kept.has(s)}
         with self._bar() as bar:
-            made = self._read([s for s in shards if s.number not in loaded], bar)
+            made = self._read([s for s in shards if s.number not in there], bar)
             for shard in shards:
-                part = loaded.pop(shard.number, None)
-                if part is None:
-                    part = next(made)
-                    kept.save(shard, part)
-                else:
+                if shard.number in there:
                     bar.update(len(shard.images))
+                    yield kept.load(shard)
+                    continue
+                part = next(made)
+                kept.save(shard, part)
                 yield part
         kept.remove()
 

@@ -77,7 +77,7 @@ class TileStore:
                 f"{str(self.folder)!r} exists, and mtsk did not make it: it is left "
                 "alone; choose another place"
             )
-        if found is not None and found != self._recipe and not overwrite:
+        if found and found != self._recipe and not overwrite:
             raise TilingError(
                 f"{str(self.folder)!r} holds a prediction that differs in "
                 f"{_differences(found, self._recipe)}; choose another place, or pass "
@@ -145,6 +145,7 @@ class TileStore:
             recipe = dict(entries[0]["recipe"])
             for entry in entries[1:]:
                 if "array" in entry:
+                    check_names([str(entry["array"])])  # it will be a file's name
                     self._shapes[str(entry["array"])] = [entry["shape"], entry["dtype"]]
                 elif not 0 <= entry["tile"] < n_tiles and recipe == self._recipe:
                     raise ValueError(f"no tile {entry['tile']}")

@@ -215,6 +215,14 @@ def test_a_journal_cut_short_costs_one_tile(model, tmp_path):
     )
 
 
+def test_a_journal_killed_before_its_first_line_is_begun_anew(model, tmp_path):
+    image, _ = scene((72, 72))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mtsk_tiles.jsonl").write_bytes(b'{"reci')
+    found = predict_tiled(model, image, tmp_path / "out", tasks=["mask"], **SMALL)
+    np.testing.assert_array_equal(found["mask"], whole_image(model, image)["mask"])
+
+
 def test_another_model_image_or_setting_is_refused(model, tmp_path):
     image, _ = scene((100, 100))
     out = tmp_path / "out"
