@@ -3,14 +3,11 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 
 import joblib
 import numpy as np
 import pytest
-from tests_support import Counting, Slight
+from tests_support import Counting, Slight, run_until_done
 
 from mtsk import (
     DeepFeatures,
@@ -23,7 +20,6 @@ from mtsk.exceptions import CheckpointError, ImageError, SkippedImageWarning
 from mtsk.heads import RelatedRidge
 from mtsk.testing import toy_images
 
-KILLS = int(os.environ.get("MTSK_KILLS", "3"))  # more where there is time
 SUMS = JointRidge(alpha=1e-2, calibrate=False)
 X, LABELS = toy_images(40)
 Y = {
@@ -308,21 +304,7 @@ def test_killed_at_random_it_ends_as_if_it_had_not_been(tmp_path, monkeypatch, s
         folder=str(tmp_path / "kept"),
         result=str(tmp_path / "coef.npy"),
     )
-    random = np.random.default_rng(int(sums))
-    kills, finished = 0, False
-    while not finished:
-        with subprocess.Popen(
-            [sys.executable, "-c", script],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        ) as run:
-            assert run.stdout.readline() == "ready\n"
-            if kills < KILLS:
-                time.sleep(random.uniform(0.02, 0.4))
-                run.send_signal(signal.SIGKILL)
-                kills += 1
-            finished = "done" in run.stdout.read()
+    run_until_done(script, 0.4, seed=int(sums))
     unbroken = segmenter(head=SUMS if sums else None).fit(X, Y)
     np.testing.assert_array_equal(
         np.load(tmp_path / "coef.npy"), coefficients(unbroken)

@@ -3,10 +3,6 @@
 import copy
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 
 import dask.array
 import numpy as np
@@ -15,7 +11,7 @@ import zarr
 from scipy import ndimage
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
-from tests_support import Slight, Worldly
+from tests_support import Slight, Worldly, run_until_done
 
 from mtsk import DeepFeatures, MultiTaskSegmenter, SharedDecoder, predict_tiled
 from mtsk.backbones import load_backbone
@@ -30,7 +26,6 @@ from mtsk.tasks import (
 )
 
 SMALL = {"tile_size": 64, "overlap": 48}
-KILLS = int(os.environ.get("MTSK_KILLS", "3"))  # more where there is time
 
 
 @pytest.fixture(autouse=True)
@@ -492,21 +487,7 @@ def test_killed_at_random_it_goes_on(tmp_path):
     """kill -9 again and again until it ends; what comes out is whole."""
     out = tmp_path / "out"
     script = KILLED.format(tests=os.path.dirname(__file__), out=str(out))
-    random = np.random.default_rng(0)
-    kills, finished = 0, False
-    while not finished:
-        with subprocess.Popen(
-            [sys.executable, "-c", script],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        ) as run:
-            assert run.stdout.readline() == "ready\n"
-            if kills < KILLS:
-                time.sleep(random.uniform(0.02, 0.25))
-                run.send_signal(signal.SIGKILL)
-                kills += 1
-            finished = "done" in run.stdout.read()
+    run_until_done(script, 0.25)
     model = simple_model()
     image, _ = scene((256, 256), seed=5)
     whole = whole_image(model, image)

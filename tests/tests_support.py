@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
 import torch
 from torch import nn
 
@@ -39,3 +46,26 @@ class Worldly(Slight):
 
     def forward(self, x):
         return super().forward(x - x.mean(dim=(2, 3), keepdim=True))
+
+
+KILLS = int(os.environ.get("MTSK_KILLS", "3"))  # more where there is time
+
+
+def run_until_done(script: str, longest: float, seed: int = 0) -> None:
+    """Run a script that says "ready" and "done"; kill -9 it KILLS times before."""
+    random = np.random.default_rng(seed)
+    kills, finished = 0, False
+    while not finished:
+        with subprocess.Popen(
+            [sys.executable, "-c", script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as run:
+            assert run.stdout.readline() == "ready\n"
+            if kills < KILLS:
+                time.sleep(random.uniform(0.02, longest))
+                run.send_signal(signal.SIGKILL)
+            finished = "done" in run.stdout.read()
+        assert finished or kills < KILLS, "left alone, it did not end"
+        kills += 1
