@@ -29,7 +29,7 @@ def main() -> None:
         __doc__ or "",
         side={"type": int, "default": 10_000},
         crop={"type": int, "default": 2_000},
-        tile={"type": int, "default": 1024},
+        tile={"type": int, "default": 1536},
         halo={"type": int, "default": None},
     )
     report_machine()

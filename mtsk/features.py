@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, Self
@@ -409,7 +409,12 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
                 for tap, out in zip(backbone.taps, outputs, strict=True):
                     yield tap.stride / down, tap.stride / across, out
 
-    def forward(self, backbone: Backbone, x: torch.Tensor) -> list[torch.Tensor]:
+    def forward(
+        self,
+        backbone: Backbone,
+        x: torch.Tensor,
+        trace: Callable[[torch.Tensor], list[torch.Tensor]] | None = None,
+    ) -> list[torch.Tensor]:
         """Run the network, in mixed precision on a GPU.
 
         Parameters
@@ -417,6 +422,8 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         backbone : Backbone
         x : Tensor of shape (n, 3, H, W)
             In [0, 1].
+        trace : callable, default=None
+            A method of the backbone that runs part of it. None runs all.
 
         Returns
         -------
@@ -425,10 +432,11 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         """
         device = next(iter(backbone.network.parameters()), x).device
         x = x.to(device)
+        trace = trace or backbone.trace
         if device.type != "cuda":
-            return backbone.trace(x)
+            return trace(x)
         with torch.autocast("cuda", dtype=torch.float16):
-            return backbone.trace(x)
+            return trace(x)
 
     def _compute(self, backbone: Backbone, batch: np.ndarray) -> list[FeatureMaps]:
         """Return the maps of a batch (n, views, H, W, 3)."""

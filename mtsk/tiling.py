@@ -28,7 +28,8 @@ from mtsk.task_scores import task_scores
 from mtsk.tasks import Detection, InstanceSegmentation, PixelTask, Task
 from mtsk.tasks.columns import joined_score_slices
 from mtsk.tile_store import TileStore, check_names, put
-from mtsk.windows import Rectangle, WindowReader, tiles_of
+from mtsk.window_geometry import Rectangle, tiles_of
+from mtsk.windows import WindowReader
 
 __all__ = ["predict_tiled"]
 
@@ -39,7 +40,7 @@ def predict_tiled(
     out: str | os.PathLike | None = None,
     *,
     tasks: Sequence[str] | None = None,
-    tile_size: int = 1024,
+    tile_size: int = 1536,
     halo: int | None = None,
     overlap: int = 128,
     overwrite: bool = False,
@@ -65,7 +66,7 @@ def predict_tiled(
         it in memory.
     tasks : sequence of str, default=None
         The tasks wanted. None is all.
-    tile_size : int, default=1024
+    tile_size : int, default=1536
         Side of a tile in pixels, brought up to a multiple of 512. Larger tiles waste
         less on their surroundings and need more memory.
     halo : int, default=None

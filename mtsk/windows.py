@@ -1,17 +1,11 @@
-"""Windows of images too large to be looked at whole, with the features of the whole.
-
-Cells of a tap must lie where they lie in the whole image. A convolution with stride 2
-and "same" padding puts its cells by whether its input's side is odd; halving n again
-and again reads off the binary digits of n − 1. So a window whose scaled side is that of
-the whole image modulo the coarsest stride, and which starts at a multiple of it, has
-its cells on those of the whole.
-"""
+"""Windows of images too large to be looked at whole, with the features of the whole."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from itertools import product
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -23,107 +17,9 @@ from mtsk.exceptions import ImageError
 from mtsk.feature_maps import FeatureMaps
 from mtsk.features import DeepFeatures
 from mtsk.images import as_views
+from mtsk.window_geometry import Axis, Cells, Part, Rectangle
 
-__all__ = ["Rectangle", "WindowReader", "tiles_of"]
-
-
-class Rectangle(NamedTuple):
-    """Pixels from (top, left) up to, without, (bottom, right)."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width."""
-        return self.bottom - self.top, self.right - self.left
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """What picks these pixels from an array."""
-        return slice(self.top, self.bottom), slice(self.left, self.right)
-
-    def grown(self, margin: int, unit: int, bounds: tuple[int, int]) -> Rectangle:
-        """Return it with a margin, edges on multiples of a unit, inside an image."""
-        top, left = (max(0, (s - margin) // unit * unit) for s in self[:2])
-        ends = zip(self[2:], bounds, strict=True)
-        bottom, right = (min(n, -(-(s + margin) // unit) * unit) for s, n in ends)
-        return Rectangle(top, left, bottom, right)
-
-    def within(self, other: Rectangle) -> Rectangle:
-        """Return the same pixels counted from the corner of another rectangle."""
-        top, left = other[:2]
-        return Rectangle(
-            self.top - top, self.left - left, self.bottom - top, self.right - left
-        )
-
-
-def tiles_of(shape: tuple[int, int], side: int) -> list[Rectangle]:
-    """Return the tiles of an image, row by row; the last ones may be smaller."""
-    return [
-        Rectangle(top, left, min(top + side, shape[0]), min(left + side, shape[1]))
-        for top in range(0, shape[0], side)
-        for left in range(0, shape[1], side)
-    ]
-
-
-@dataclass
-class _Axis:
-    """What one scale needs along one axis.
-
-    Attributes
-    ----------
-    whole, scaled : int
-        Side of the whole image, and of the image as the network would get it.
-    first, last : int
-        What of the latter is passed through.
-    resize : csr_array or None
-        Makes these from source pixels; None where they are the same.
-    source : slice
-        The source pixels.
-    """
-
-    whole: int
-    scaled: int
-    first: int
-    last: int
-    resize: sparse.csr_array | None
-    source: slice
-
-    @classmethod
-    def plan(
-        cls, whole: int, scale: float, edges: tuple[int, int], halo: int, unit: int
-    ) -> Self:
-        scaled = max(1, round(whole * scale))
-        ratio = scaled / whole
-        low = int(np.floor(edges[0] * ratio)) // unit * unit - halo
-        high = int(np.ceil(edges[1] * ratio)) + unit + halo
-        first = max(0, low // unit * unit)
-        last = first + -(-(high - first - scaled % unit) // unit) * unit + scaled % unit
-        last = min(last, scaled)
-        if scaled == whole:
-            return cls(whole, scaled, first, last, None, slice(first, last))
-        resize, source = _resize_rows(whole, scaled, first, last, smooth=scale < 1)
-        return cls(whole, scaled, first, last, resize, source)
-
-    def stride(self, tap_stride: int) -> float:
-        """Return pixels of the image per cell."""
-        return tap_stride / (self.scaled / self.whole)
-
-    def cells(self, tap_stride: int, edges: tuple[int, int]) -> tuple[int, int]:
-        """Return the first cell that touches a window, and the first after it."""
-        stride = self.stride(tap_stride)
-        n = -(-self.scaled // tap_stride)
-        return int(edges[0] // stride), min(n, int(np.ceil(edges[1] / stride)))
-
-    def own_cells(self, tap_stride: int, edges: tuple[int, int]) -> tuple[int, int]:
-        """Return the cells whose centres lie in a tile; the last tile has the rest."""
-        stride = self.stride(tap_stride)
-        first, last = (int(np.ceil((e - (stride - 1) / 2) / stride)) for e in edges)
-        n = -(-self.scaled // tap_stride)
-        return max(0, first), n if edges[1] == self.whole else min(n, last)
+__all__ = ["WindowReader"]
 
 
 @dataclass
@@ -138,7 +34,7 @@ class _Layer:
     stride, start : (float, float)
         As of `FeatureMaps`.
     tap_stride : int
-    axes : (_Axis, _Axis)
+    axes : (Axis, Axis)
     """
 
     values: np.ndarray
@@ -146,11 +42,11 @@ class _Layer:
     stride: tuple[float, float]
     start: tuple[float, float]
     tap_stride: int
-    axes: tuple[_Axis, _Axis]
+    axes: tuple[Axis, Axis]
 
     @classmethod
     def of(
-        cls, tap: Tap, axes: tuple[_Axis, _Axis], window: Rectangle, dtype: str
+        cls, tap: Tap, axes: tuple[Axis, Axis], window: Rectangle, dtype: str
     ) -> Self:
         """Return an empty layer."""
         edges = (window.top, window.bottom), (window.left, window.right)
@@ -161,22 +57,23 @@ class _Layer:
         shape = bottom - top, right - left, tap.channels
         return cls(np.empty(shape, dtype), (top, left), stride, start, tap.stride, axes)
 
-    def put(
-        self,
-        stored: np.ndarray,
-        tap: Tap,
-        axes: tuple[_Axis, _Axis],
-        block: Rectangle,
-    ) -> None:
-        """Take in what the network gave for a strip, but for what surrounds it."""
-        into, out_of = [], []
-        edges = (block.top, block.bottom), (block.left, block.right)
-        for axis, edge, first in zip(axes, edges, self.first, strict=True):
-            low, high = axis.cells(tap.stride, edge)
-            passed = axis.first // tap.stride
-            into.append(slice(low - first, high - first))
-            out_of.append(slice(low - passed, high - passed))
-        self.values[tuple(into)] = stored[tuple(out_of)]
+    def put(self, stored: np.ndarray, cells: Sequence[Cells]) -> None:
+        """Take in what the network gave for a part, but for what surrounds it.
+
+        Parameters
+        ----------
+        stored : ndarray of shape (h, w, C)
+        cells : (Cells, Cells)
+            Those outside this layer are left out.
+        """
+        slices = []
+        for own, first, n in zip(cells, self.first, self.values.shape, strict=False):
+            low, high = max(own.first, first), min(own.last, first + n)
+            if low >= high:
+                return
+            slices.append(Cells(own.origin, low, high).slices(first))
+        into, out_of = zip(*slices, strict=True)
+        self.values[into] = stored[out_of]
 
     def sums(self, tile: Rectangle) -> tuple[np.ndarray, np.ndarray]:
         """Return sums over the cells that a tile owns, and how many these are."""
@@ -247,8 +144,11 @@ class WindowReader:
             for axes in (self._axes(scale, window) for scale in self.features.scales)
             for tap in self.backbone.taps
         ]
-        for block in self._blocks(window):
-            self._fill(layers, block)
+        if self.backbone.stages is None:
+            for block in self._blocks(window):
+                self._fill(layers, block)
+        else:
+            self._fill_by_stages(layers, window)
         sums, counts = zip(*(layer.sums(own) for layer in layers), strict=True)
         starts = [layer.start for layer in layers]
         maps = FeatureMaps(
@@ -285,16 +185,89 @@ class WindowReader:
         axes = [self._axes(scale, block) for scale in self.features.scales]
         waiting = iter(layers)
         for views, (down, across) in self._inputs(axes):
-            try:
-                with torch.inference_mode():
-                    outputs = self.features.forward(self.backbone, views)
-            except (RuntimeError, MemoryError) as error:
-                raise explain_memory(error, (1, 1, *views.shape[2:], 3)) from error
+            outputs = self._forward(views, self.backbone.trace)
             for tap, out in zip(self.backbone.taps, outputs, strict=True):
                 stored = self.features.store(out)[0]
-                next(waiting).put(stored, tap, (down, across), block)
+                edges = (block.top, block.bottom), (block.left, block.right)
+                cells = [
+                    Cells(axis.first // tap.stride, *axis.cells(tap.stride, edge))
+                    for axis, edge in zip((down, across), edges, strict=True)
+                ]
+                next(waiting).put(stored, cells)
             del outputs, out, stored
             release_freed_memory()
+
+    def _fill_by_stages(self, layers: Sequence[_Layer], window: Rectangle) -> None:
+        """Pass a window through the network, block by block through its fine stages."""
+        axes = [self._axes(scale, window) for scale in self.features.scales]
+        source = self._source(axes)
+        n_taps = len(self.backbone.taps)
+        n_views = self.features.n_views
+        for i, own in enumerate(axes * n_views):
+            view = i // len(axes)
+            some = layers[i * n_taps : (i + 1) * n_taps]
+
+            def pixels(down: Axis, across: Axis, view: int = view) -> torch.Tensor:
+                part = source.pixels[source.inside(down, across)]
+                chosen = as_views(part, "its image", self.features.channels)[view]
+                return _resized(chosen, down.resize, across.resize)
+
+            self._stages(some, own, pixels)
+            release_freed_memory()
+
+    def _stages(
+        self,
+        layers: Sequence[_Layer],
+        axes: tuple[Axis, Axis],
+        pixels: Callable[[Axis, Axis], torch.Tensor],
+    ) -> None:
+        """Fill one scale's layers: fine stages in blocks, the coarse ones at once."""
+        backbone, stages = self.backbone, self.backbone.stages
+        assert stages is not None
+        rows, columns = (
+            list(axis.parts(_BLOCK, stages.halo, self._unit)) for axis in axes
+        )
+        whole = [
+            Part(axis, blocks[0].first, blocks[-1].last)
+            for axis, blocks in zip(axes, (rows, columns), strict=True)
+        ]
+        cells = [part.cells(stages.stride) for part in whole]
+        carried: torch.Tensor | None = None
+        for block in product(rows, columns):
+            x = pixels(block[0].axis, block[1].axis)
+            outputs = self._forward(x, backbone.trace_fine)
+            self._put(layers[: stages.n_fine], outputs, block)
+            if carried is None:
+                size = [own.last - own.first for own in cells]
+                carried = outputs[-1].new_empty((1, *size, outputs[-1].shape[-1]))
+            (to_y, from_y), (to_x, from_x) = (
+                part.cells(stages.stride).slices(own.first)
+                for part, own in zip(block, cells, strict=True)
+            )
+            carried[:, to_y, to_x] = outputs[-1][:, from_y, from_x]
+            del outputs
+        assert carried is not None
+        outputs = self._forward(carried, backbone.trace_coarse)
+        self._put(layers[stages.n_fine :], outputs, whole)
+
+    def _put(
+        self,
+        layers: Sequence[_Layer],
+        outputs: Sequence[torch.Tensor],
+        block: Sequence[Part],
+    ) -> None:
+        for layer, out in zip(layers, outputs, strict=True):
+            cells = [part.cells(layer.tap_stride) for part in block]
+            layer.put(self.features.store(out)[0], cells)
+
+    def _forward(
+        self, x: torch.Tensor, trace: Callable[[torch.Tensor], list[torch.Tensor]]
+    ) -> list[torch.Tensor]:
+        try:
+            with torch.inference_mode():
+                return self.features.forward(self.backbone, x, trace)
+        except (RuntimeError, MemoryError) as error:
+            raise explain_memory(error, (1, 1, *x.shape[2:], 3)) from error
 
     def read(self, rows: slice, columns: slice) -> np.ndarray:
         """Return pixels as they are.
@@ -321,31 +294,46 @@ class WindowReader:
         scales = self.features.scales
         return all(max(1, round(side * s)) == side * s for s in scales) or side == 1
 
-    def _axes(self, scale: float, window: Rectangle) -> tuple[_Axis, _Axis]:
+    def _axes(self, scale: float, window: Rectangle) -> tuple[Axis, Axis]:
         edges = (window.top, window.bottom), (window.left, window.right)
         down, across = (
-            _Axis.plan(n, float(scale), edge, self.halo, self._unit)
+            Axis.plan(n, float(scale), edge, self.halo, self._unit)
             for n, edge in zip(self.shape, edges, strict=True)
         )
         return down, across
 
-    def _inputs(self, axes: Sequence[tuple[_Axis, _Axis]]) -> Any:
+    def _inputs(self, axes: Sequence[tuple[Axis, Axis]]) -> Any:
         """Yield the network's inputs (1, 3, h, w), each with its axes."""
-        needed = [
+        source = self._source(axes)
+        for view in as_views(source.pixels, "its image", self.features.channels):
+            for down, across in axes:
+                part = view[source.inside(down, across)]
+                yield _resized(part, down.resize, across.resize), (down, across)
+
+    def _source(self, axes: Sequence[tuple[Axis, Axis]]) -> _Source:
+        """Read all that the network needs, at every scale."""
+        rows, columns = (
             slice(min(a.source.start for a in own), max(a.source.stop for a in own))
             for own in zip(*axes, strict=True)
-        ]
-        item = self.read(needed[0], needed[1])
-        views = as_views(item, "its image", self.features.channels)
-        for view in views:
-            for down, across in axes:
-                part = view[
-                    down.source.start - needed[0].start : down.source.stop
-                    - needed[0].start,
-                    across.source.start - needed[1].start : across.source.stop
-                    - needed[1].start,
-                ]
-                yield _resized(part, down.resize, across.resize), (down, across)
+        )
+        return _Source(self.read(rows, columns), rows.start, columns.start)
+
+
+@dataclass
+class _Source:
+    """Pixels of an image as they were read, and where they begin."""
+
+    pixels: np.ndarray
+    top: int
+    left: int
+
+    def inside(self, down: Axis, across: Axis) -> tuple[slice, slice]:
+        """Return which of them two axes are made of."""
+        rows, columns = down.source, across.source
+        return (
+            slice(rows.start - self.top, rows.stop - self.top),
+            slice(columns.start - self.left, columns.stop - self.left),
+        )
 
 
 def _resized(
@@ -363,32 +351,5 @@ def _resized(
     return torch.from_numpy(pixels).permute(2, 0, 1)[None]  # channels last, uncopied
 
 
-def _resize_rows(
-    n: int, scaled: int, first: int, last: int, *, smooth: bool
-) -> tuple[sparse.csr_array, slice]:
-    """Return what resizes n pixels to ``scaled``, of the rows first … last − 1 alone.
-
-    Linear interpolation on half-pixel centres; when made smaller, ``smooth``, with a
-    triangle as wide as a pixel of the result (torch's ``antialias=True``).
-    """
-    ratio = n / scaled
-    centres = (np.arange(first, last) + 0.5) * ratio
-    reach = max(ratio, 1.0) if smooth else 1.0
-    low = np.floor(centres - 0.5 - reach).astype(np.intp)
-    taps = low[:, None] + np.arange(int(np.ceil(2 * reach)) + 2)
-    weights = (1 - np.abs(taps + 0.5 - centres[:, None]) / reach).clip(min=0)
-    if smooth:
-        weights[(taps < 0) | (taps >= n)] = 0
-        weights /= weights.sum(axis=1, keepdims=True)
-    taps = taps.clip(0, n - 1)
-    begin, end = int(taps[weights > 0].min()), int(taps[weights > 0].max()) + 1
-    rows = np.broadcast_to(np.arange(last - first)[:, None], taps.shape)
-    used = weights > 0
-    matrix = sparse.csr_array(
-        (weights[used].astype(np.float32), (rows[used], taps[used] - begin)),
-        shape=(last - first, end - begin),
-    )
-    return matrix, slice(begin, end)
-
-
 _MOST_PIXELS = 6_000_000  # that the network gets at once: about 0.6 GB in its layers
+_BLOCK = 1024  # side of what fine stages get at once, without what surrounds it

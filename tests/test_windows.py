@@ -10,7 +10,8 @@ from tests_support import Slight, Worldly
 
 from mtsk import DeepFeatures, FeatureMaps
 from mtsk.backbones import load_backbone, receptive_radius
-from mtsk.windows import Rectangle, WindowReader, _resize_rows, tiles_of
+from mtsk.window_geometry import Rectangle, resize_rows, tiles_of
+from mtsk.windows import WindowReader
 
 PICTURE = astronaut()
 SLIGHT = load_backbone(Slight(), taps=["first", "second"])
@@ -131,6 +132,26 @@ def test_strips_make_up_the_window(monkeypatch, channels):
     np.testing.assert_allclose(sums, again, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("channels", [None, [(0, 1, 2), (2, 2, 0)]])
+@pytest.mark.parametrize("shape", [(224, 160), (213, 171)])
+def test_blocks_of_fine_stages_make_up_the_window(monkeypatch, shape, channels):
+    monkeypatch.setattr("mtsk.windows._BLOCK", 64)
+    image = PICTURE[: shape[0], : shape[1]]
+    features = DeepFeatures(
+        scales=[0.5, 1, 1.5], channels=channels, storage="float32"
+    ).fit()
+    (whole,) = features.transform([image])
+    reader = WindowReader(features, image, 464)
+    window = Rectangle(64, 0, 192, shape[1])
+    maps, sums, counts = reader.maps(window, window)
+    for own, of_whole in cells_of(whole, window, maps):
+        np.testing.assert_allclose(own, of_whole, atol=1e-4 * np.abs(of_whole).max())
+    _, again, n = reader.maps(Rectangle(0, 0, *shape), Rectangle(0, 0, *shape))
+    np.testing.assert_allclose(again / n, whole.vector(), rtol=1e-3, atol=1e-4)
+    assert (counts <= n).all()
+    assert sums.shape == again.shape
+
+
 def test_tiles_cover_every_pixel_once():
     seen = np.zeros((70, 45), int)
     for tile in tiles_of(seen.shape, 32):
@@ -157,7 +178,7 @@ def test_some_rows_are_resized_as_torch_resizes_all(n, scale, part):
         align_corners=False,
         antialias=scale < 1,
     )[0, 0, first:last, 0]
-    matrix, source = _resize_rows(n, scaled, first, last, smooth=scale < 1)
+    matrix, source = resize_rows(n, scaled, first, last)
     found = matrix @ signal[0, 0, source, 0].numpy()
     np.testing.assert_allclose(found, expected, atol=1e-5)
 

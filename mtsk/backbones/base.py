@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtsk.backbones.stages import Stages
 from mtsk.exceptions import BackboneError
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Backbone", "Tap", "state_digest"]
@@ -135,11 +136,7 @@ class Backbone:
         -------
         list of Tensor
         """
-        mean = torch.tensor(self.mean, device=images.device)[:, None, None]
-        std = torch.tensor(self.std, device=images.device)[:, None, None]
-        x = self._pad((images - mean).div_(std))
-        x = x.contiguous(memory_format=torch.channels_last)
-        outputs = self._forward(self.network, x)
+        outputs = self._forward(self.network, self._normalised(images))
         height, width = images.shape[2:]
         taps = []
         for tap, first, out in zip(
@@ -149,6 +146,42 @@ class Backbone:
             rows, cols = -(-height // tap.stride), -(-width // tap.stride)
             taps.append(out[:, :rows, :cols])
         return taps
+
+    @property
+    def stages(self) -> Stages | None:
+        """How its fine stages can see parts of an image; None where they cannot."""
+        return self._forward if isinstance(self._forward, Stages) else None
+
+    def trace_fine(self, images: Tensor) -> list[Tensor]:
+        """Return the taps of the fine stages alone, with the cells of the padding.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n, 3, H, W)
+
+        Returns
+        -------
+        list of Tensor of shape (n, h, w, channels)
+            The last is what `trace_coarse` goes on from.
+        """
+        assert self.stages is not None
+        outputs = self.stages.fine(self.network, self._normalised(images))
+        return [out.permute(0, 2, 3, 1) for out in outputs]
+
+    def trace_coarse(self, cells: Tensor) -> list[Tensor]:
+        """Return the other taps, from the last of the fine stages.
+
+        Parameters
+        ----------
+        cells : Tensor of shape (n, h, w, channels)
+
+        Returns
+        -------
+        list of Tensor of shape (n, h, w, channels)
+        """
+        assert self.stages is not None
+        outputs = self.stages.coarse(self.network, cells.permute(0, 3, 1, 2))
+        return [out.permute(0, 2, 3, 1) for out in outputs]
 
     def to(self, device: torch.device) -> Backbone:
         """Move the network in place and return self."""
@@ -167,6 +200,13 @@ class Backbone:
     def renew_digest(self) -> None:
         """Hash the weights anew, after they were trained."""
         self.digest = state_digest(self.network)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        """Return the network's input: normalised, padded, channels last."""
+        mean = torch.tensor(self.mean, device=images.device)[:, None, None]
+        std = torch.tensor(self.std, device=images.device)[:, None, None]
+        x = self._pad((images - mean).div_(std))
+        return x.contiguous(memory_format=torch.channels_last)
 
     def _pad(self, x: Tensor) -> Tensor:
         down, right = (-s % self.multiple for s in x.shape[2:])

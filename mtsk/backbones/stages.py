@@ -1,7 +1,7 @@
-"""A network of stages, whose fine ones see large images strip by strip.
+"""A network of stages, whose fine ones see large images part by part.
 
 The first stages hold nearly all the memory of a pass, at half and a quarter of the
-image's sides, and look only a few pixels around. So they can see an image in strips,
+image's sides, and look only a few pixels around. So they can see an image in parts,
 each with what surrounds it; the coarse stages, which look far, see it whole.
 """
 
@@ -24,11 +24,12 @@ class Stages:
     Attributes
     ----------
     n_fine : int
-        Stages that may see strips.
+        Stages that may see parts.
     halo : int
-        Rows around a strip that they need, a multiple of ``stride``.
+        Pixels around a part that they need, a multiple of ``stride``.
     stride : int
-        Of the last of them. The image's sides must be multiples of twice this.
+        Of the last of them. The image's sides, and those of parts, must be multiples
+        of twice this.
     """
 
     n_fine: int
@@ -48,19 +49,45 @@ class Stages:
         -------
         list of Tensor of shape (n, C, h, w)
         """
-        stages: Any = network.blocks
         if torch.is_grad_enabled() or x.shape[0] * x.shape[2] * x.shape[3] <= _MOST:
-            outputs = self._fine(network, x)
+            outputs = self.fine(network, x)
         else:
             outputs = self._in_strips(network, x)
-        for stage in stages[self.n_fine :]:
-            outputs.append(stage(outputs[-1]))
-        return outputs
+        return outputs + self.coarse(network, outputs[-1])
 
-    def _fine(self, network: Any, x: Tensor) -> list[Tensor]:
+    def fine(self, network: Any, x: Tensor) -> list[Tensor]:
+        """Return the outputs of the stages that may see parts.
+
+        Parameters
+        ----------
+        network : torch.nn.Module
+        x : Tensor of shape (n, 3, H, W)
+
+        Returns
+        -------
+        list of Tensor of shape (n, C, h, w)
+        """
         x = network.bn1(network.conv_stem(x))
         outputs = []
         for stage in network.blocks[: self.n_fine]:
+            x = stage(x)
+            outputs.append(x)
+        return outputs
+
+    def coarse(self, network: Any, x: Tensor) -> list[Tensor]:
+        """Return the outputs of the other stages, from that of the last fine one.
+
+        Parameters
+        ----------
+        network : torch.nn.Module
+        x : Tensor of shape (n, C, h, w)
+
+        Returns
+        -------
+        list of Tensor of shape (n, C, h, w)
+        """
+        outputs = []
+        for stage in network.blocks[self.n_fine :]:
             x = stage(x)
             outputs.append(x)
         return outputs
@@ -74,7 +101,7 @@ class Stages:
         for top in range(0, height, rows):
             bottom = min(top + rows, height)
             first, last = max(0, top - self.halo), min(height, bottom + self.halo)
-            parts = self._fine(network, x[:, :, first:last])
+            parts = self.fine(network, x[:, :, first:last])
             if not whole:
                 whole = [_empty(part, height, last - first) for part in parts]
             for all_of_it, part in zip(whole, parts, strict=True):
