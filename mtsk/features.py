@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from tqdm.auto import tqdm
 
-from mtsk._resources import explain_memory, keep_freed_memory
+from mtsk._resources import keep_freed_memory
 from mtsk._validation import (
     HasMethods,
     Interval,
@@ -31,9 +30,11 @@ from mtsk.cache import (
     content_digest,
     open_cache,
 )
-from mtsk.exceptions import BackboneError, WeightsError
+from mtsk.exceptions import WeightsError
 from mtsk.feature_maps import POSITION_NAMES, FeatureMaps
 from mtsk.images import Channels, Images
+from mtsk.network_passes import NetworkPasses
+from mtsk.projection import TapProjection, spread_evenly
 
 __all__ = ["DeepFeatures"]
 
@@ -43,7 +44,7 @@ __all__ = ["DeepFeatures"]
 _BATCH_PIXELS = {"cpu": 2 * 360 * 480, "cuda": 64 * 360 * 480, "mps": 16 * 360 * 480}
 
 
-class DeepFeatures(TransformerMixin, BaseEstimator):
+class DeepFeatures(NetworkPasses, TransformerMixin, BaseEstimator):
     """Features of a frozen pretrained network, as maps or as one row an image.
 
     Parameters
@@ -68,6 +69,11 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
     channels : three int, sequence of such triples, or None, default=None
         Which channels make the network's three; several triples mean several
         passes. Needed where images have other than 1 or 3 channels.
+    n_components : float in (0, 1), int or None, default=None
+        Keep, of every tap's channels at every scale, as many principal components as
+        hold this share of their variance, or at most this number of them: a smaller
+        table, cache and head, found from up to 32 of the images that ``fit`` gets.
+        Those pass through the network twice. None keeps all channels.
     storage : {"float16", "float32"}, default="float16"
         Precision in which maps are kept.
     batch_size : int, default=None
@@ -91,6 +97,8 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         Name, channels and stride of each tap.
     n_features_out_ : int
         Length of a hypercolumn, or of a row.
+    projection_ : TapProjection or None
+        With ``n_components``, its matrices, one a scale and tap.
 
     Examples
     --------
@@ -112,6 +120,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         position: bool = False,
         output: Literal["maps", "vector"] = "maps",
         channels: Channels = None,
+        n_components: float | None = None,
         storage: Literal["float16", "float32"] = "float16",
         batch_size: int | None = None,
         device: str = "auto",
@@ -127,6 +136,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         self.position = position
         self.output = output
         self.channels = channels
+        self.n_components = n_components
         self.storage = storage
         self.batch_size = batch_size
         self.device = device
@@ -135,12 +145,12 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         self.verbose = verbose
 
     def fit(self, X: Any = None, y: Any = None) -> Self:
-        """Load the network; nothing is learnt.
+        """Load the network; nothing is learnt but components, where they are wanted.
 
         Parameters
         ----------
         X : images, default=None
-            Only counted, not opened.
+            Needed for ``n_components``; else ignored.
         y : ignored
 
         Returns
@@ -156,6 +166,9 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         self.backbone_digest_ = backbone.digest
         self.taps_ = backbone.taps
         self._n_views = len(Images([0], self.channels).channels or [None])
+        self.projection_: TapProjection | None = None
+        if self.n_components is not None:
+            self.projection_ = self._find_components(X)
         self.n_features_out_ = len(self.get_feature_names_out())
         return self
 
@@ -276,12 +289,14 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self, "taps_")
         views = [""] if self._n_views == 1 else [f"v{v}_" for v in range(self._n_views)]
+        layers = [f"scale{s:g}_{tap.name}" for s in self.scales for tap in self.taps_]
+        if self.projection_ is not None:
+            layers = [f"{layer}_pc" for layer in layers]
         names = [
-            f"{view}scale{scale:g}_{tap.name}_{channel}"
+            f"{view}{layer}_{channel}"
             for view in views
-            for scale in self.scales
-            for tap in self.taps_
-            for channel in range(tap.channels)
+            for layer, size in zip(layers, self.layer_sizes, strict=True)
+            for channel in range(size)
         ]
         if self.position and self.output == "maps":
             names += [f"position_{name}" for name in POSITION_NAMES]
@@ -350,15 +365,34 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         other = clone(self).set_params(
             backbone=backbone, weights=None, weights_sha256=None, taps=None
         )
-        return other.fit()
+        components, other.n_components = other.n_components, None
+        other.fit().set_params(n_components=components)
+        other.projection_ = self.projection_
+        other.n_features_out_ = self.n_features_out_
+        return other
 
     def recipe(self) -> tuple:
         """Return everything but the image's views that shapes its features."""
         device = choose_device(self.device).type
         names = tuple(tap.name for tap in self.taps_)
         scales = tuple(float(s) for s in self.scales)
-        return (self.backbone_digest_, names, scales, self.position, self.storage) + (
-            () if device == "cpu" else (device,)
+        parts: tuple = self.backbone_digest_, names, scales, self.position, self.storage
+        if self.projection_ is not None:
+            parts += (content_digest(*self.projection_.matrices),)
+        return parts if device == "cpu" else (*parts, device)
+
+    def _find_components(self, X: Any) -> TapProjection:
+        """Find components in some of the images, spread over all of them."""
+        if X is None:
+            raise TypeError("DeepFeatures with `n_components` needs images: fit(X)")
+        images = X if isinstance(X, Images) else Images(X, self.channels, "skip")
+        some = Images([images.source[i] for i in spread_evenly(len(images))])
+        some.channels, some.on_error = images.channels, "skip"
+        plain = clone(self).set_params(n_components=None, verbose=0).fit()
+        return TapProjection.learn(
+            (maps.taps for _, maps in plain.iter_maps(some)),
+            len(self.scales) * len(self.taps_),
+            self.n_components or 1,
         )
 
     def _batch_limit(self, views: np.ndarray) -> int:
@@ -373,94 +407,12 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
     ) -> Iterator[tuple[int, np.ndarray, FeatureMaps]]:
         if not waiting:
             return
-        made = self._compute(backbone, np.stack([w.views for w in waiting]))
+        made = self.maps_of(backbone, np.stack([w.views for w in waiting]))
         for new, maps in zip(waiting, made, strict=True):
             maps.digest = new.digest
             if cache is not None:
                 cache.put(new.key, maps)
             yield new.index, new.views, maps
-
-    def passes(
-        self, backbone: Backbone, images: torch.Tensor
-    ) -> Iterator[tuple[float, float, torch.Tensor]]:
-        """Yield every tap of every view and scale: (strides down, across, output).
-
-        Parameters
-        ----------
-        backbone : Backbone
-        images : Tensor of shape (n, views, H, W, 3)
-            In [0, 1].
-
-        Yields
-        ------
-        down, across : float
-            Pixels of the image per cell.
-        output : Tensor of shape (n, h, w, channels)
-            With gradients where these are wanted.
-        """
-        n_views, height, width = images.shape[1:4]
-        device = next(iter(backbone.network.parameters()), images).device
-        for view in range(n_views):
-            x = images[:, view].permute(0, 3, 1, 2).to(device)
-            for scale in self.scales:
-                resized = _resize(x, scale)
-                down, across = resized.shape[2] / height, resized.shape[3] / width
-                outputs = self.forward(backbone, resized)
-                for tap, out in zip(backbone.taps, outputs, strict=True):
-                    yield tap.stride / down, tap.stride / across, out
-
-    def forward(
-        self,
-        backbone: Backbone,
-        x: torch.Tensor,
-        trace: Callable[[torch.Tensor], list[torch.Tensor]] | None = None,
-    ) -> list[torch.Tensor]:
-        """Run the network, in mixed precision on a GPU.
-
-        Parameters
-        ----------
-        backbone : Backbone
-        x : Tensor of shape (n, 3, H, W)
-            In [0, 1].
-        trace : callable, default=None
-            A method of the backbone that runs part of it. None runs all.
-
-        Returns
-        -------
-        list of Tensor of shape (n, h, w, channels)
-            One a tap, on the network's device.
-        """
-        device = next(iter(backbone.network.parameters()), x).device
-        x = x.to(device)
-        trace = trace or backbone.trace
-        if device.type != "cuda":
-            return trace(x)
-        with torch.autocast("cuda", dtype=torch.float16):
-            return trace(x)
-
-    def _compute(self, backbone: Backbone, batch: np.ndarray) -> list[FeatureMaps]:
-        """Return the maps of a batch (n, views, H, W, 3)."""
-        taps: list[list[np.ndarray]] = [[] for _ in batch]
-        strides: list[tuple[float, float]] = []
-        try:
-            with torch.inference_mode():
-                for down, across, out in self.passes(backbone, torch.from_numpy(batch)):
-                    strides.append((down, across))
-                    stored = self.store(out)
-                    for own, one in zip(taps, stored, strict=True):
-                        own.append(np.ascontiguousarray(one))
-        except (RuntimeError, MemoryError) as error:
-            raise explain_memory(error, batch.shape) from error
-        shape = batch.shape[2], batch.shape[3]
-        return [FeatureMaps(own, strides, shape, self.position) for own in taps]
-
-    def store(self, out: torch.Tensor) -> np.ndarray:
-        """Return a tap's output in the precision of storage, and on the host."""
-        stored = out.to(getattr(torch, self.storage))
-        if not torch.isfinite(stored.abs().amax()):
-            advice = '; use storage="float32"' if self.storage == "float16" else ""
-            raise BackboneError(f"features overflow {self.storage}{advice}")
-        return stored.cpu().numpy()
 
 
 @dataclass
@@ -481,18 +433,14 @@ _CONSTRAINTS: dict[str, list] = {
     "scales": [SequenceOf(Interval(Real, 0, None, closed="neither"))],
     "position": ["boolean"],
     "output": [StrOptions({"maps", "vector"})],
+    "n_components": [
+        Interval(Real, 0, 1, closed="neither"),
+        Interval(Integral, 1, None, closed="left"),
+        None,
+    ],
     "storage": [StrOptions({"float16", "float32"})],
     "batch_size": [Interval(Integral, 1, None, closed="left"), None],
     "cache": [None, str, os.PathLike, HasMethods(["get", "put"])],
     "on_error": [StrOptions({"raise", "skip"})],
     "verbose": ["verbose"],
 }
-
-
-def _resize(x: torch.Tensor, scale: float) -> torch.Tensor:
-    if scale == 1:
-        return x
-    size = [max(1, round(side * scale)) for side in x.shape[2:]]
-    return nn.functional.interpolate(
-        x, size=size, mode="bilinear", align_corners=False, antialias=scale < 1
-    )

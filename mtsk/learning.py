@@ -110,7 +110,7 @@ class Learning(StructureLearning):
     ) -> tuple[Images, Targets]:
         if not again:
             parts = self.default_parts()
-            self.features_ = clone(parts.get("features", self.features)).fit()
+            self.features_ = clone(parts.get("features", self.features)).fit(X)
             if self.verbose and not self.features_.verbose:
                 self.features_.set_params(verbose=self.verbose)
             self._seed = int(

@@ -35,6 +35,8 @@ class _Layer:
         As of `FeatureMaps`.
     tap_stride : int
     axes : (Axis, Axis)
+    number : int
+        Counted over the taps of all scales.
     """
 
     values: np.ndarray
@@ -43,10 +45,16 @@ class _Layer:
     start: tuple[float, float]
     tap_stride: int
     axes: tuple[Axis, Axis]
+    number: int
 
     @classmethod
     def of(
-        cls, tap: Tap, axes: tuple[Axis, Axis], window: Rectangle, dtype: str
+        cls,
+        tap: Tap,
+        axes: tuple[Axis, Axis],
+        window: Rectangle,
+        dtype: str,
+        number: int,
     ) -> Self:
         """Return an empty layer."""
         edges = (window.top, window.bottom), (window.left, window.right)
@@ -55,7 +63,9 @@ class _Layer:
         stride = axes[0].stride(tap.stride), axes[1].stride(tap.stride)
         start = top * stride[0] - window.top, left * stride[1] - window.left
         shape = bottom - top, right - left, tap.channels
-        return cls(np.empty(shape, dtype), (top, left), stride, start, tap.stride, axes)
+        return cls(
+            np.empty(shape, dtype), (top, left), stride, start, tap.stride, axes, number
+        )
 
     def put(self, stored: np.ndarray, cells: Sequence[Cells]) -> None:
         """Take in what the network gave for a part, but for what surrounds it.
@@ -138,11 +148,19 @@ class WindowReader:
             Over the cells of the tile. Summed over all tiles they give the means
             that tasks of whole images see.
         """
+        every = [(s, tap) for s in self.features.scales for tap in self.backbone.taps]
         layers = [
-            _Layer.of(tap, axes, window, self.features.storage)
+            _Layer.of(
+                Tap(tap.name, size, tap.stride),
+                self._axes(scale, window),
+                window,
+                self.features.storage,
+                number,
+            )
             for _ in range(self.features.n_views)
-            for axes in (self._axes(scale, window) for scale in self.features.scales)
-            for tap in self.backbone.taps
+            for number, ((scale, tap), size) in enumerate(
+                zip(every, self.features.layer_sizes, strict=True)
+            )
         ]
         if self.backbone.stages is None:
             for block in self._blocks(window):
@@ -187,13 +205,14 @@ class WindowReader:
         for views, (down, across) in self._inputs(axes):
             outputs = self._forward(views, self.backbone.trace)
             for tap, out in zip(self.backbone.taps, outputs, strict=True):
-                stored = self.features.store(out)[0]
+                layer = next(waiting)
+                stored = self._stored(layer, out)
                 edges = (block.top, block.bottom), (block.left, block.right)
                 cells = [
                     Cells(axis.first // tap.stride, *axis.cells(tap.stride, edge))
                     for axis, edge in zip((down, across), edges, strict=True)
                 ]
-                next(waiting).put(stored, cells)
+                layer.put(stored, cells)
             del outputs, out, stored
             release_freed_memory()
 
@@ -258,7 +277,10 @@ class WindowReader:
     ) -> None:
         for layer, out in zip(layers, outputs, strict=True):
             cells = [part.cells(layer.tap_stride) for part in block]
-            layer.put(self.features.store(out)[0], cells)
+            layer.put(self._stored(layer, out), cells)
+
+    def _stored(self, layer: _Layer, out: torch.Tensor) -> np.ndarray:
+        return self.features.store(self.features.project(out, layer.number))[0]
 
     def _forward(
         self, x: torch.Tensor, trace: Callable[[torch.Tensor], list[torch.Tensor]]

@@ -119,7 +119,9 @@ def test_sums_of_tiles_make_the_mean_of_the_whole(shape):
 @pytest.mark.parametrize("channels", [None, (2, 1, 0), [(0, 1, 2), (2, 2, 0)]])
 def test_strips_make_up_the_window(monkeypatch, channels):
     image = PICTURE[:181, :143]
-    features = DeepFeatures(SLIGHT, channels=channels, storage="float32").fit()
+    features = DeepFeatures(
+        SLIGHT, channels=channels, n_components=3, storage="float32"
+    ).fit([image])
     window = Rectangle(32, 16, 160, 143)
     reader = WindowReader(features, image, receptive_radius(SLIGHT))
     whole, sums, _ = reader.maps(window, window)
@@ -132,14 +134,22 @@ def test_strips_make_up_the_window(monkeypatch, channels):
     np.testing.assert_allclose(sums, again, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("channels", [None, [(0, 1, 2), (2, 2, 0)]])
+@pytest.mark.parametrize(
+    ("channels", "n_components"),
+    [(None, None), ([(0, 1, 2), (2, 2, 0)], None), ([(0, 1, 2), (2, 2, 0)], 5)],
+)
 @pytest.mark.parametrize("shape", [(224, 160), (213, 171)])
-def test_blocks_of_fine_stages_make_up_the_window(monkeypatch, shape, channels):
+def test_blocks_of_fine_stages_make_up_the_window(
+    monkeypatch, shape, channels, n_components
+):
     monkeypatch.setattr("mtsk.windows._BLOCK", 64)
     image = PICTURE[: shape[0], : shape[1]]
     features = DeepFeatures(
-        scales=[0.5, 1, 1.5], channels=channels, storage="float32"
-    ).fit()
+        scales=[0.5, 1, 1.5],
+        channels=channels,
+        n_components=n_components,
+        storage="float32",
+    ).fit([image])
     (whole,) = features.transform([image])
     reader = WindowReader(features, image, 464)
     window = Rectangle(64, 0, 192, shape[1])

@@ -1,0 +1,159 @@
+"""Images through a network, at every scale, in the precision of storage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from mtsk._resources import explain_memory
+from mtsk.backbones import Backbone, Tap
+from mtsk.exceptions import BackboneError
+from mtsk.feature_maps import FeatureMaps
+from mtsk.projection import TapProjection
+
+__all__ = ["NetworkPasses"]
+
+
+class NetworkPasses:
+    """What ``DeepFeatures`` asks of its network."""
+
+    scales: Sequence[float]
+    position: bool
+    storage: Literal["float16", "float32"]
+    taps_: tuple[Tap, ...]
+    projection_: TapProjection | None
+
+    def passes(
+        self, backbone: Backbone, images: torch.Tensor
+    ) -> Iterator[tuple[float, float, torch.Tensor]]:
+        """Yield every tap of every view and scale: (strides down, across, output).
+
+        Parameters
+        ----------
+        backbone : Backbone
+        images : Tensor of shape (n, views, H, W, 3)
+            In [0, 1].
+
+        Yields
+        ------
+        down, across : float
+            Pixels of the image per cell.
+        output : Tensor of shape (n, h, w, channels)
+            With gradients where these are wanted.
+        """
+        n_views, height, width = images.shape[1:4]
+        device = next(iter(backbone.network.parameters()), images).device
+        for view in range(n_views):
+            x = images[:, view].permute(0, 3, 1, 2).to(device)
+            layer = 0
+            for scale in self.scales:
+                resized = _resize(x, scale)
+                down, across = resized.shape[2] / height, resized.shape[3] / width
+                outputs = self.forward(backbone, resized)
+                for tap, out in zip(backbone.taps, outputs, strict=True):
+                    out = self.project(out, layer)
+                    layer += 1
+                    yield tap.stride / down, tap.stride / across, out
+
+    def forward(
+        self,
+        backbone: Backbone,
+        x: torch.Tensor,
+        trace: Callable[[torch.Tensor], list[torch.Tensor]] | None = None,
+    ) -> list[torch.Tensor]:
+        """Run the network, in mixed precision on a GPU.
+
+        Parameters
+        ----------
+        backbone : Backbone
+        x : Tensor of shape (n, 3, H, W)
+            In [0, 1].
+        trace : callable, default=None
+            A method of the backbone that runs part of it. None runs all.
+
+        Returns
+        -------
+        list of Tensor of shape (n, h, w, channels)
+            One a tap, on the network's device.
+        """
+        device = next(iter(backbone.network.parameters()), x).device
+        x = x.to(device)
+        trace = trace or backbone.trace
+        if device.type != "cuda":
+            return trace(x)
+        with torch.autocast("cuda", dtype=torch.float16):
+            return trace(x)
+
+    def project(self, out: torch.Tensor, layer: int) -> torch.Tensor:
+        """Return the components of a tap's output, or the output itself.
+
+        Parameters
+        ----------
+        out : Tensor of shape (n, h, w, channels)
+        layer : int
+            Counted over the taps of all scales.
+
+        Returns
+        -------
+        Tensor of shape (n, h, w, n_components)
+        """
+        return out if self.projection_ is None else self.projection_(out, layer)
+
+    @property
+    def layer_sizes(self) -> list[int]:
+        """Channels of every tap of every scale, or their components."""
+        if self.projection_ is not None:
+            return self.projection_.sizes
+        return [tap.channels for _ in self.scales for tap in self.taps_]
+
+    def maps_of(self, backbone: Backbone, batch: np.ndarray) -> list[FeatureMaps]:
+        """Return the features of a batch.
+
+        Parameters
+        ----------
+        backbone : Backbone
+        batch : ndarray of float32, shape (n, views, H, W, 3)
+
+        Returns
+        -------
+        list of FeatureMaps
+
+        Raises
+        ------
+        MemoryError
+            With the remedy.
+        """
+        taps: list[list[np.ndarray]] = [[] for _ in batch]
+        strides: list[tuple[float, float]] = []
+        try:
+            with torch.inference_mode():
+                for down, across, out in self.passes(backbone, torch.from_numpy(batch)):
+                    strides.append((down, across))
+                    stored = self.store(out)
+                    for own, one in zip(taps, stored, strict=True):
+                        own.append(np.ascontiguousarray(one))
+        except (RuntimeError, MemoryError) as error:
+            raise explain_memory(error, batch.shape) from error
+        shape = batch.shape[2], batch.shape[3]
+        return [FeatureMaps(own, strides, shape, self.position) for own in taps]
+
+    def store(self, out: torch.Tensor) -> np.ndarray:
+        """Return a tap's output in the precision of storage, and on the host."""
+        stored = out.to(getattr(torch, self.storage))
+        if not torch.isfinite(stored.abs().amax()):
+            advice = '; use storage="float32"' if self.storage == "float16" else ""
+            raise BackboneError(f"features overflow {self.storage}{advice}")
+        return stored.cpu().numpy()
+
+
+def _resize(x: torch.Tensor, scale: float) -> torch.Tensor:
+    if scale == 1:
+        return x
+    size = [max(1, round(side * scale)) for side in x.shape[2:]]
+    return nn.functional.interpolate(
+        x, size=size, mode="bilinear", align_corners=False, antialias=scale < 1
+    )
