@@ -234,8 +234,11 @@ class Reading:
 
     def _cut(self, kept: Checkpoint) -> list[_Shard]:
         """Cut images into shards: few are in work at a time, all workers have some."""
-        n, most = len(self.images), _MOST_SUMMED if self.recipe.learners else _MOST
-        size = most if self._here() else shard_size(n, self.n_jobs, most)
+        n = len(self.images)
+        if self.recipe.learners:  # how sums round must not hang on who makes them
+            size = int(np.clip(n // _SUMS // 2 * 2, _LEAST, _MOST_SUMMED))
+        else:
+            size = _MOST if self._here() else shard_size(n, self.n_jobs, _MOST)
         size = kept.shard_size(size)
         return [
             _Shard(
@@ -273,6 +276,7 @@ class Reading:
 
 _MOST, _MOST_SUMMED, _LEAST = 16, 64, 4  # images of a shard
 _PER_WORKER = 12  # shards; more make for an even end
+_SUMS = 16  # shards that sums are made of; more where they would be large
 
 
 def in_this_process(features: DeepFeatures, n_jobs: int | None) -> bool:

@@ -171,7 +171,7 @@ def test_a_table_that_will_not_fit_is_refused_early(monkeypatch):
 
 @pytest.mark.parametrize("head", [None, SUMS], ids=["table", "sums"])
 def test_a_broken_fit_goes_on_where_it_was(tmp_path, monkeypatch, head):
-    monkeypatch.setattr("mtsk.shards._MOST_SUMMED", 16)
+    monkeypatch.setattr("mtsk.shards._LEAST", 16)
     unbroken = segmenter(head=head).fit(Breaking(X, 99), Y)
     folder = tmp_path / "kept"
     for n_read in (20, 16):
@@ -186,7 +186,7 @@ def test_a_broken_fit_goes_on_where_it_was(tmp_path, monkeypatch, head):
 @pytest.mark.parametrize("head", [None, SUMS], ids=["table", "sums"])
 @pytest.mark.parametrize("change", ["labels", "images", "weights", "fewer"])
 def test_what_changed_is_read_again(tmp_path, monkeypatch, head, change):
-    monkeypatch.setattr("mtsk.shards._MOST_SUMMED", 16)
+    monkeypatch.setattr("mtsk.shards._LEAST", 16)
     folder = tmp_path / "kept"
     broken = [*X[:30], np.zeros(3, np.uint8), *X[31:]]
     weight = np.ones(40)
@@ -278,7 +278,7 @@ KILLED = """
 import sys, time
 sys.path.insert(0, {tests!r})
 import mtsk.shards, test_shards, numpy as np
-mtsk.shards._MOST = mtsk.shards._MOST_SUMMED = 2
+mtsk.shards._MOST = mtsk.shards._MOST_SUMMED = mtsk.shards._LEAST = 2
 
 class Slow(test_shards.Breaking):
     def __getitem__(self, index):
@@ -298,6 +298,7 @@ print("done", flush=True)
 def test_killed_at_random_it_ends_as_if_it_had_not_been(tmp_path, monkeypatch, sums):
     monkeypatch.setattr("mtsk.shards._MOST", 2)
     monkeypatch.setattr("mtsk.shards._MOST_SUMMED", 2)
+    monkeypatch.setattr("mtsk.shards._LEAST", 2)
     script = KILLED.format(
         tests=os.path.dirname(__file__),
         sums=sums,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from scipy.linalg.blas import ssyrk
 
 __all__ = ["Moments", "inverse_std"]
 
+_ADDED = ("weight", "x_sum", "xx", "t_sum", "xt", "tt")
 _BLOCK = 8192  # rows of a float32 product before it is added up in float64
 
 
@@ -111,13 +112,20 @@ class Moments:
 
     def moved_to(self, centre: np.ndarray) -> Moments:
         """Return the same moments about another centre (the parallel-axis rule)."""
+        return Moments(centre, *self._about(centre))
+
+    def _about(self, centre: np.ndarray) -> tuple:
+        """Return all but the centre, about another one; ``xx`` stays symmetric."""
         shift = self.centre - centre
-        cross = np.outer(self.x_sum, shift)
-        return Moments(
-            centre,
+        if not shift.any():
+            return tuple(getattr(self, name) for name in _ADDED)
+        xx = np.outer(self.x_sum + self.weight / 2 * shift, shift)
+        xx += xx.T.copy()
+        xx += self.xx
+        return (
             self.weight,
             self.x_sum + self.weight * shift,
-            self.xx + cross + cross.T + self.weight * np.outer(shift, shift),
+            xx,
             self.t_sum,
             self.xt + np.outer(shift, self.t_sum),
             self.tt,
@@ -125,26 +133,28 @@ class Moments:
 
     def times(self, factor: float) -> Moments:
         """Return the moments with every weight multiplied."""
-        return Moments(
-            self.centre,
-            *(
-                getattr(self, name) * factor
-                for name in ("weight", "x_sum", "xx", "t_sum", "xt", "tt")
-            ),
-        )
+        return Moments(self.centre, *(getattr(self, n) * factor for n in _ADDED))
 
     def __add__(self, other: Moments) -> Moments:
-        other = other.moved_to(self.centre)
-        return Moments(
-            self.centre,
-            *(
-                getattr(self, name) + getattr(other, name)
-                for name in ("weight", "x_sum", "xx", "t_sum", "xt", "tt")
-            ),
-        )
+        more = zip(_ADDED, other._about(self.centre), strict=True)
+        return Moments(self.centre, *(getattr(self, name) + m for name, m in more))
 
     def __sub__(self, other: Moments) -> Moments:
         return self + other.times(-1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Half of ``xx`` says it all: what travels from a worker is half as much."""
+        upper = [row[i:] for i, row in enumerate(self.xx)]
+        return {**vars(self), "xx": np.concatenate(upper)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        d = len(self.centre)
+        self.xx = np.empty((d, d))
+        ends = np.cumsum(np.arange(d, 0, -1))
+        for i, (row, end) in enumerate(zip(self.xx, ends, strict=True)):
+            row[i:] = state["xx"][end - (d - i) : end]
+            self.xx[i:, i] = row[i:]
 
     @staticmethod
     def merge(parts: list[Moments]) -> Moments:

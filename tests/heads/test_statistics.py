@@ -1,5 +1,7 @@
 """Moments: laws of merging, and agreement with numpy in double precision."""
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -189,3 +191,23 @@ def test_squared_error_is_that_of_the_rows(seed):
     expected = w @ (T - X.astype(float) @ coef - intercept) ** 2
     got = squared_error(Moments.of(X, T, w), coef, intercept)
     np.testing.assert_allclose(got, expected, rtol=1e-4)
+
+
+def test_sums_come_back_from_pickle_whole_and_half_as_long():
+    X, T, w = table(n=200)
+    moments = Moments.of(X.repeat(8, axis=1), T, w)
+    moments = moments + Moments.of(2 * X.repeat(8, axis=1), T, w)
+    data = pickle.dumps(moments)
+    again = pickle.loads(data)
+    for name, value in vars(moments).items():
+        np.testing.assert_array_equal(getattr(again, name), value)
+    assert len(data) < 0.75 * moments.xx.nbytes + 3000
+
+
+@given(st.integers(0, 1000))
+@FEW
+def test_sums_stay_symmetric_to_the_bit(seed):
+    X, T, w = table(seed)
+    moments = Moments.of(X[:20], T[:20], w[:20]) + Moments.of(X[20:], T[20:], w[20:])
+    for own in (moments, moments.moved_to(np.ones(4)), moments.times(0.3)):
+        np.testing.assert_array_equal(own.xx, own.xx.T)
