@@ -8,6 +8,7 @@ __all__ = [
     "BackboneError",
     "CheckpointError",
     "ImageError",
+    "ModelFileError",
     "MtskError",
     "SkippedImageWarning",
     "TargetError",
@@ -31,6 +32,10 @@ class TargetError(MtskError, ValueError):
 
 class CheckpointError(MtskError, ValueError):
     """A checkpoint is of another fit, or cannot be read or written."""
+
+
+class ModelFileError(MtskError, ValueError):
+    """A model's file is damaged, not to be trusted, or cannot be read or written."""
 
 
 class TilingError(MtskError, ValueError):

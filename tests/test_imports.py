@@ -40,7 +40,7 @@ LEVELS = [
     {"learning"},
     {"predicting"},
     {"segmenter"},
-    {"tile_store"},
+    {"persistence", "tile_store"},
     {"oracle", "inspection", "tiling"},
     {"testing"},
 ]

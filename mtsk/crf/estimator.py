@@ -92,9 +92,10 @@ class SuperpixelCRF(BaseEstimator):
         Weights of edges from their features.
     cost_ : ndarray of shape (n_labels, n_labels)
     strength_, temperature_, palette_, context_ : float
-    search_ : dict of (strength, temperature, palette, context) to float
-        Score of each setting tried: mean intersection over union of held-out nodes, by
-        size.
+    search_ : dict of str to ndarray of shape (n_settings,)
+        ``strength``, ``temperature``, ``palette`` and ``context`` of each setting
+        tried, and its ``score``: mean intersection over union of held-out nodes, by
+        size. Empty where nothing was tried.
     gaps_ : list of float
         Duality gap of the structured SVM after each pass.
 
@@ -344,7 +345,7 @@ class SuperpixelCRF(BaseEstimator):
         given = self.palette, self.context
         fixed = [0.0 if isinstance(p, str) else float(p) for p in given]
         settings = self._settings(len(graphs), fixed)
-        self.search_: dict[Setting, float] = {}
+        self.search_: dict[str, np.ndarray] = {}
         best = settings[0]
         if self.learning == "piecewise" and len(graphs) > 1:
             held = HeldOut(self, graphs, labels)
@@ -362,7 +363,7 @@ class SuperpixelCRF(BaseEstimator):
                 trial = best._replace(palette=1.0)
                 gain, error = held.gain(trial, best)
                 best = trial if gain >= -error else best
-            self.search_ = held.found
+            self.search_ = held.table()
         self.strength_, self.temperature_, self.palette_, self.context_ = best
 
     def _settings(self, n_graphs: int, fixed: Sequence[float]) -> list[Setting]:

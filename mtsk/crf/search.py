@@ -111,6 +111,14 @@ class HeldOut:
             self.found[setting] = mean_node_iou(self._counts[setting].sum(axis=0))
         return self._counts[setting]
 
+    def table(self) -> dict[str, np.ndarray]:
+        """Return the settings tried and their scores, by column."""
+        columns = {
+            name: np.array([getattr(setting, name) for setting in self.found])
+            for name in Setting._fields
+        }
+        return {**columns, "score": np.array(list(self.found.values()))}
+
     def best(self, settings: list[Setting]) -> Setting:
         """Return the setting of highest score, of equals the first."""
         for setting in settings:

@@ -58,6 +58,17 @@ class FromSums(JointLinear):
     ) -> tuple[np.ndarray, np.ndarray]:
         raise NotImplementedError
 
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if "_sums" in state:  # pairs: a file of JSON knows no other keys than text
+            state = {**state, "_sums": list(state["_sums"].items())}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({**state, "_sums": dict(state.get("_sums", []))})
+        if not self._sums:
+            del self._sums
+
     @available_if(_sums_only)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Add rows to those seen so far; the result equals one ``fit`` of them all.
