@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 import skops.io
 from sklearn import metrics, model_selection
-from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
 from sklearn.tree import BaseDecisionTree
-from sklearn.tree._tree import Tree
 
 from mtsk.exceptions import ModelFileError
 
@@ -63,10 +61,14 @@ _LOADERS = {  # of skops; those that call what the file names are not among them
     "TupleNode",
     "TypeNode",
 }
+_TREE = "sklearn.tree._tree.Tree"
+_TREES = (  # check_trees looks where their branches lead
+    _TREE,
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+)
 _SAFE = {
     "numpy.dtype",  # made of an empty array, and so of a checked header
-    "sklearn.tree._tree.Tree",  # see check_trees
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",  # the same
+    *_TREES,
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
 }
@@ -168,12 +170,12 @@ def check_trees(model: Any, name: str) -> None:
     ModelFileError
     """
     for tree, n_features in _trees(model, set()):
-        check = _is_sound if isinstance(tree, Tree) else _is_sound_boosted
+        check = _is_sound if _type_path(tree) == _TREE else _is_sound_boosted
         if not check(tree, n_features):
             raise ModelFileError(f"{name} holds a decision tree that is none")
 
 
-def _is_sound(tree: Tree, n_features: int) -> bool:
+def _is_sound(tree: Any, n_features: int) -> bool:
     leaf = (tree.children_left == -1) & (tree.children_right == -1)
     return (
         _lead_on(leaf, tree.children_left, tree.children_right)
@@ -182,7 +184,7 @@ def _is_sound(tree: Tree, n_features: int) -> bool:
     )
 
 
-def _is_sound_boosted(tree: TreePredictor, n_features: int) -> bool:
+def _is_sound_boosted(tree: Any, n_features: int) -> bool:
     nodes = tree.nodes
     leaf = nodes["is_leaf"].astype(bool)
     by_category = nodes[~leaf & nodes["is_categorical"].astype(bool)]
@@ -223,6 +225,10 @@ def _path(node: dict[str, Any]) -> str:
     return f"{node.get('__module__')}.{node.get('__class__')}"
 
 
+def _type_path(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
 def _is_allowed(node: dict[str, Any], allow: Collection[str]) -> bool:
     return _path(node) in allow
 
@@ -248,7 +254,7 @@ def _trees(
         return
     seen.add(id(value))
     parts: Any = ()
-    if isinstance(value, Tree | TreePredictor):
+    if _type_path(value) in _TREES:
         yield value, n_features
     elif isinstance(value, dict):
         parts = value.values()
