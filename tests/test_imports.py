@@ -43,6 +43,8 @@ LEVELS = [
     {"persistence", "tile_store"},
     {"oracle", "inspection", "tiling"},
     {"testing"},
+    {"cli"},
+    {"__main__"},
 ]
 LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 HEADS_MAY = {
@@ -89,7 +91,7 @@ def own_imports(path):
         if module == "mtsk" and name is not None:
             # ``from mtsk import tasks`` is a room; a public name says its home.
             yield line, f"mtsk.{mtsk._HOME.get(name, f'mtsk.{name}')[5:]}"
-        elif module.split(".")[0] == "mtsk":
+        elif module.startswith("mtsk."):  # all of it, as users do, is the cli's way
             yield line, module
 
 

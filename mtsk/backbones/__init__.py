@@ -13,7 +13,11 @@ from mtsk.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, Tap
 from mtsk.backbones.bundled import BUNDLED, bundled_backbone
 from mtsk.backbones.field import receptive_radius
 from mtsk.backbones.hooks import HookedTaps, find_tap_names
-from mtsk.backbones.named import timm_backbone, torchvision_backbone
+from mtsk.backbones.named import (
+    named_backbones,
+    timm_backbone,
+    torchvision_backbone,
+)
 from mtsk.exceptions import BackboneError
 
 __all__ = [
@@ -21,6 +25,7 @@ __all__ = [
     "Backbone",
     "Tap",
     "choose_device",
+    "known_backbones",
     "load_backbone",
     "module_backbone",
     "receptive_radius",
@@ -85,6 +90,22 @@ def load_backbone(
         )
     path = None if weights is None else os.fspath(weights)
     return _load_named(backbone, path, weights_sha256, tuple(taps) if taps else None)
+
+
+def known_backbones() -> list[str]:
+    """Return the names that `load_backbone` knows: the bundled one, then the others.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> from mtsk.backbones import known_backbones
+    >>> known_backbones()[0]
+    'efficientnet_lite0'
+    """
+    return [BUNDLED, *named_backbones()]
 
 
 def module_backbone(

@@ -17,7 +17,7 @@ from mtsk.backbones.hooks import HookedTaps, find_tap_names
 from mtsk.backbones.weights import load_state, read_weights
 from mtsk.exceptions import BackboneError, WeightsError
 
-__all__ = ["import_timm", "timm_backbone", "torchvision_backbone"]
+__all__ = ["import_timm", "named_backbones", "timm_backbone", "torchvision_backbone"]
 
 _VIT_TAPS = 4
 
@@ -42,6 +42,15 @@ def import_torchvision() -> ModuleType:
             "pip install --force-reinstall torch torchvision"
         ) from error
     return torchvision
+
+
+def named_backbones() -> list[str]:
+    """Return the names of all networks of timm and torchvision."""
+    models = import_torchvision().models
+    return [
+        *(f"timm:{name}" for name in import_timm().list_models()),
+        *(f"torchvision:{name}" for name in models.list_models(module=models)),
+    ]
 
 
 def timm_backbone(

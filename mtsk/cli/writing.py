@@ -1,0 +1,201 @@
+"""Predictions become files: maps, overlays, tables."""
+
+from __future__ import annotations
+
+import csv
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from skimage.color import label2rgb
+from skimage.io import imsave
+from skimage.segmentation import find_boundaries
+
+from mtsk.images import read_image
+from mtsk.tasks import Detection, ImageToImage, InstanceSegmentation, Task
+
+__all__ = ["PredictionWriter"]
+
+# Okabe & Ito (2008): told apart with any kind of colour vision.
+_COLOURS = [
+    (0.90, 0.62, 0.00),
+    (0.34, 0.71, 0.91),
+    (0.00, 0.62, 0.45),
+    (0.94, 0.89, 0.26),
+    (0.00, 0.45, 0.70),
+    (0.84, 0.37, 0.00),
+    (0.80, 0.47, 0.65),
+    (0.30, 0.30, 0.30),
+]
+
+
+class PredictionWriter:
+    """Writes what is predicted for images, one after another.
+
+    Parameters
+    ----------
+    folder : Path
+        Made where it is not there. Every task of pixels has a folder in it, every task
+        of boxes ``<task>.csv``, all tasks of images ``predictions.csv``.
+    tasks : dict of str to Task
+    overlays : bool
+        Whether images with the predictions drawn over them are written too.
+    """
+
+    def __init__(self, folder: Path, tasks: dict[str, Task], overlays: bool) -> None:
+        self.folder, self.tasks, self.overlays = folder, tasks, overlays
+        folder.mkdir(parents=True, exist_ok=True)
+        self._of_images = [n for n, t in tasks.items() if t.granularity == "image"]
+        self._started: set[str] = set()
+        for name, task in tasks.items():
+            classes = getattr(task, "classes_", None)
+            if task.granularity == "pixel" and _needs_codes(classes):
+                text = {str(i): str(c) for i, c in enumerate(np.asarray(classes))}
+                (folder / f"{name}_classes.json").write_text(
+                    json.dumps(text, indent=1, ensure_ascii=False), encoding="utf-8"
+                )
+
+    def write(self, path: Path, found: dict[str, Any]) -> list[Path]:
+        """Write one image's predictions; return the files of maps."""
+        written = []
+        for name, task in self.tasks.items():
+            if task.granularity == "image":
+                continue
+            if isinstance(task, Detection):
+                self._boxes(name, path, found[name])
+                continue
+            values = np.asarray(found[name])
+            if _needs_codes(getattr(task, "classes_", None)):
+                values = np.searchsorted(task.classes_, values)
+            written.append(self._map(name, path, values, task))
+            if self.overlays and values.ndim == 2:
+                written.append(self._overlay(name, path, values, task))
+        if self._of_images:
+            row = {"image": path.name}
+            row |= {n: _cell(found[n]) for n in self._of_images}
+            self._append("predictions", ["image", *self._of_images], [row])
+        return written
+
+    def _map(self, name: str, path: Path, values: np.ndarray, task: Task) -> Path:
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        if values.dtype.kind == "b":
+            values = values.astype(np.uint8) * 255
+        elif isinstance(task, ImageToImage):
+            values = (values.clip(0, 1) * 255).round().astype(np.uint8)
+        elif values.dtype.kind == "f":
+            values = values.astype(np.float32)
+        elif values.min(initial=0) >= 0:
+            values = values.astype(np.min_scalar_type(int(values.max(initial=0))))
+        plain = values.dtype in (np.uint8, np.uint16)
+        out = folder / f"{path.stem}{'.png' if plain else '.tif'}"
+        if path.suffix.lower() in (".tif", ".tiff"):
+            out = out.with_suffix(".tif")
+            if _write_georeferenced(path, out, values):
+                return out
+        imsave(out, values, check_contrast=False)
+        return out
+
+    def _overlay(self, name: str, path: Path, values: np.ndarray, task: Task) -> Path:
+        folder = self.folder / f"{name}_overlay"
+        folder.mkdir(exist_ok=True)
+        out = folder / f"{path.stem}.png"
+        imsave(out, overlay(read_image(path), values, task), check_contrast=False)
+        return out
+
+    def _boxes(self, name: str, path: Path, found: dict[str, np.ndarray]) -> None:
+        fields = ["image", "x0", "y0", "x1", "y1", "label", "score"]
+        rows = [
+            dict(zip(fields, (path.name, *map(float, box), label, score), strict=True))
+            for box, label, score in zip(
+                found["boxes"], found["labels"], found["scores"], strict=True
+            )
+        ]
+        self._append(name, fields, rows)
+
+    def _append(self, name: str, fields: list[str], rows: list[dict]) -> None:
+        """Add rows to a table, which this run begins anew."""
+        new = name not in self._started
+        self._started.add(name)
+        path = self.folder / f"{name}.csv"
+        with open(path, "w" if new else "a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fields)
+            if new:
+                writer.writeheader()
+            writer.writerows(rows)
+
+
+def overlay(image: np.ndarray, values: np.ndarray, task: Task) -> np.ndarray:
+    """Return an image with a prediction drawn over it.
+
+    Parameters
+    ----------
+    image : ndarray of shape (H, W) or (H, W, C)
+    values : ndarray of shape (H, W)
+    task : Task
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+    """
+    grey = image if image.ndim == 2 else image[..., :3].mean(axis=2)
+    if image.dtype.kind == "u":
+        grey = grey / np.iinfo(image.dtype).max
+    if values.dtype.kind == "f":
+        low, high = np.nanmin(values), np.nanmax(values)
+        share = (values - low) / max(high - low, 1e-12)
+        return (np.stack([share, grey, 1 - share], axis=2) * 255).astype(np.uint8)
+    labels = values.astype(int)
+    if isinstance(task, InstanceSegmentation):
+        labels = labels * find_boundaries(labels)
+    background = 0 if (labels == 0).any() and labels.max() > 1 else -1
+    drawn = label2rgb(labels, grey, colors=_COLOURS, alpha=0.45, bg_label=background)
+    return (drawn * 255).round().astype(np.uint8)
+
+
+def _needs_codes(classes: Any) -> bool:
+    """Tell whether classes are no numbers that a picture can hold."""
+    if classes is None:
+        return False
+    array = np.asarray(classes)
+    return array.dtype.kind not in "iub" or (bool(array.size) and int(array.min()) < 0)
+
+
+def _cell(value: Any) -> Any:
+    """Return what a table says of an image."""
+    if isinstance(value, set | frozenset):
+        return ";".join(sorted(map(str, value)))
+    array = np.asarray(value)
+    if array.ndim == 0:
+        return array.item()
+    return ";".join(str(v) for v in array.tolist())
+
+
+def _write_georeferenced(source: Path, out: Path, values: np.ndarray) -> bool:
+    """Write a map where its image lies on Earth; False where that is not known."""
+    try:
+        import rasterio
+    except ImportError:
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of files that lie nowhere
+        with rasterio.open(source) as image:
+            if image.crs is None:
+                return False
+            place = {"crs": image.crs, "transform": image.transform}
+        bands = values[None] if values.ndim == 2 else np.moveaxis(values, 2, 0)
+        with rasterio.open(
+            out,
+            "w",
+            driver="GTiff",
+            height=bands.shape[1],
+            width=bands.shape[2],
+            count=len(bands),
+            dtype=bands.dtype,
+            compress="deflate",
+            **place,
+        ) as file:
+            file.write(bands)
+    return True

@@ -1,0 +1,247 @@
+"""The command line, as a person runs it: folders with spaces, broken files, Ctrl-C."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from skimage.io import imread, imsave
+
+import mtsk
+from mtsk.cli import main
+from mtsk.testing import toy_images
+
+X, MASKS = toy_images(6, (32, 40))
+QUICK = ["--scales", "0.5", "--head", "ridge"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Images, maps and a table, in a folder with a space and an é in its name."""
+    home = tmp_path_factory.mktemp("meine Bilder é")
+    for name in ("photos", "parts", "new photos"):
+        (home / name).mkdir()
+    for i, (image, mask) in enumerate(zip(X, MASKS, strict=True)):
+        imsave(home / "photos" / f"bild {i}.png", image, check_contrast=False)
+        imsave(home / "new photos" / f"neu {i}.png", image, check_contrast=False)
+        if i < 5:
+            part = mask.astype(np.uint8)
+            imsave(home / "parts" / f"bild {i}.tif", part, check_contrast=False)
+    rows = [
+        {
+            "image": f"bild {i}.png",
+            "kind": "äb"[i % 2],
+            "n": i / 2,
+            "tags": "a;b" * (i % 2),
+        }
+        for i in range(6)
+    ]
+    with open(home / "table.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    train = [str(home / "photos"), str(home / "parts"), str(home / "table.csv")]
+    assert main(["train", *train, "-o", str(home / "m.mtsk"), *QUICK, "--json"]) == 0
+    return home
+
+
+def answer(capsys):
+    return json.loads(capsys.readouterr().out)
+
+
+def test_train_learns_folders_and_tables_together(home):
+    model = mtsk.load(home / "m.mtsk")
+    kinds = {name: type(task).__name__ for name, task in model.tasks_.items()}
+    assert kinds == {
+        "parts": "SemanticSegmentation",
+        "kind": "Classification",
+        "n": "Regression",
+        "tags": "MultiLabel",
+    }
+    assert model.n_images_ == 6
+    assert set(mtsk.describe(home / "m.mtsk")["scores"]) <= set(kinds)
+
+
+def test_predict_writes_what_predict_says(home, tmp_path, capsys):
+    where = [str(home / "new photos"), "-o", str(tmp_path / "out"), "--overlays"]
+    assert main(["predict", str(home / "m.mtsk"), *where, "--json"]) == 0
+    assert answer(capsys)["done"] == 6
+    found = mtsk.load(home / "m.mtsk").predict(X)
+    for i in range(6):
+        np.testing.assert_array_equal(
+            imread(tmp_path / "out" / "parts" / f"neu {i}.png"), found["parts"][i]
+        )
+        drawn = imread(tmp_path / "out" / "parts_overlay" / f"neu {i}.png")
+        assert drawn.shape == X[i].shape
+    with open(tmp_path / "out" / "predictions.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [f"neu {i}.png" for i in range(6)]
+    assert [row["kind"] for row in rows] == list(found["kind"])
+    assert [float(row["n"]) for row in rows] == pytest.approx(list(found["n"]))
+    assert [set(filter(None, row["tags"].split(";"))) for row in rows] == found["tags"]
+
+
+def test_broken_images_are_named_and_the_rest_goes_on(home, tmp_path, capsys):
+    for i in range(3):
+        imsave(tmp_path / f"good{i}.png", X[i], check_contrast=False)
+        (tmp_path / f"bad{i}.png").write_text("no image")
+    arguments = ["predict", str(home / "m.mtsk"), str(tmp_path)]
+    assert main([*arguments, "-o", str(tmp_path / "out"), "--json"]) == 1
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert told["done"] == 3
+    assert {os.path.basename(p) for p in told["failed"]} == {
+        f"bad{i}.png" for i in range(3)
+    }
+    assert all(f"bad{i}.png" in said.err for i in range(3))
+    assert len(list((tmp_path / "out" / "parts").iterdir())) == 3
+
+
+def test_evaluate_scores_as_score_tasks_does(home, capsys):
+    where = [str(home / "photos"), str(home / "parts")]
+    assert main(["evaluate", str(home / "m.mtsk"), *where, "--json"]) == 0
+    told = answer(capsys)
+    expected = mtsk.load(home / "m.mtsk").score_tasks(
+        X[:5], mtsk.Targets(parts=MASKS[:5])
+    )
+    assert told["scores"]["parts"] == pytest.approx(expected["parts"])
+    assert told["images"] == 5
+
+
+def test_describe_and_backbones(home, capsys):
+    assert main(["describe", str(home / "m.mtsk")]) == 0
+    assert "parts: SemanticSegmentation" in capsys.readouterr().out
+    assert main(["describe", str(home / "m.mtsk"), "--json"]) == 0
+    assert answer(capsys)["model"] == "MultiTaskSegmenter"
+    assert main(["backbones", "mobilenetv3_small_0"]) == 0
+    assert "timm:mobilenetv3_small_050" in capsys.readouterr().out.split()
+    assert main(["backbones", "no such network"]) == 1
+
+
+def test_names_types_and_void_can_be_said(home, tmp_path, capsys):
+    out = tmp_path / "m.mtsk"
+    labels = [f"edges={home / 'parts'}", "--task", "edges=Boundary"]
+    arguments = ["train", str(home / "photos"), *labels, "-o", str(out), *QUICK]
+    assert main([*arguments, "--holdout", "0", "--json"]) == 0
+    assert type(mtsk.load(out).tasks_["edges"]).__name__ == "Boundary"
+    labels = [f"parts={home / 'parts'}", "--void", "7"]
+    arguments = ["train", str(home / "photos"), *labels, "-o", str(out), *QUICK]
+    assert main([*arguments, "--json"]) == 0
+    assert mtsk.load(out).tasks_["parts"].classes_.tolist() == [3]
+
+
+def test_text_classes_are_written_as_codes_with_their_names(tmp_path):
+    words = np.where(MASKS == 7, "disc", "ground")
+    features = mtsk.DeepFeatures(scales=(0.5,))
+    model = mtsk.MultiTaskSegmenter(features=features, head="ridge", random_state=0)
+    mtsk.save(model.fit(X, mtsk.Targets(words=words)), tmp_path / "m")
+    imsave(tmp_path / "a.png", X[0], check_contrast=False)
+    out = tmp_path / "out"
+    assert (
+        main(["predict", str(tmp_path / "m"), str(tmp_path / "a.png"), "-o", str(out)])
+        == 0
+    )
+    names = json.loads((out / "words_classes.json").read_text())
+    codes = imread(out / "words" / "a.png")
+    np.testing.assert_array_equal(
+        np.vectorize(lambda c: names[str(c)])(codes), model.predict(X[:1])["words"][0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["describe", "none.mtsk"], "cannot be read: No such file"),
+        (["predict", "none.mtsk", ".", "-o", "{out}"], "cannot be read: No such file"),
+        (["train", "none", "labels", "-o", "{out}"], "no such folder: 'none'"),
+        (
+            ["train", "{photos}", "none", "-o", "{out}"],
+            "neither a folder nor a .csv",
+        ),
+        (["train", "{photos}", "{photos}", "-o", "{out}"], "is in colours"),
+        (
+            ["train", "{photos}", "{parts}", "-o", "{out}", "--task", "a=b"],
+            "TYPE one of",
+        ),
+        (
+            ["train", "{photos}", "{parts}", "-o", "{out}", "--task", "a=Boundary"],
+            "the labels are ['parts']",
+        ),
+        (
+            ["train", "{new}", "{parts}", "-o", "{out}"],
+            "no label has the name of",
+        ),
+        (["train", "{photos}", "{parts}", "-o", "{out}", "--holdout", "2"], "below 1"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(
+    home, arguments, message, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    places = {
+        n: str(home / p)
+        for n, p in (("photos", "photos"), ("parts", "parts"), ("new", "new photos"))
+    }
+    places["out"] = str(tmp_path / "out")
+    assert main([a.format(**places) for a in arguments]) == 1
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["train"], ["predict", "m"]])
+def test_wrong_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as told:
+        main(arguments)
+    assert told.value.code == 2
+    assert "usage: mtsk" in capsys.readouterr().err
+
+
+def test_a_table_without_images(home, tmp_path, capsys):
+    table = tmp_path / "t.csv"
+    table.write_text("name,kind\na,b\n")
+    assert main(["train", str(home / "photos"), str(table), "-o", str(tmp_path)]) == 1
+    assert "a column 'image'" in capsys.readouterr().err
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "mtsk", *arguments]
+
+
+def test_it_runs_as_a_process_and_help_is_quick(home):
+    run = subprocess.run(command("--help"), capture_output=True, text=True, check=True)
+    assert "predict" in run.stdout
+    script = "import mtsk.cli, sys; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGINT is not sent so on Windows")
+def test_ctrl_c_keeps_what_is_done(home, tmp_path):
+    many = tmp_path / "many"
+    many.mkdir()
+    for i in range(400):
+        imsave(many / f"{i:03d}.png", X[i % 6], check_contrast=False)
+    out = tmp_path / "out"
+    with subprocess.Popen(
+        command("predict", str(home / "m.mtsk"), str(many), "-o", str(out)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        while not (out / "parts").exists() or len(list((out / "parts").iterdir())) < 2:
+            time.sleep(0.05)
+            assert run.poll() is None
+        run.send_signal(signal.SIGINT)
+        said, complained = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "stopped; what was written is kept" in complained
+    assert "of 400 images done" in said
+    written = sorted((out / "parts").iterdir())
+    assert 2 <= len(written) < 400
+    for path in written[:-1]:
+        assert imread(path).shape == (32, 40)
