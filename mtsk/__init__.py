@@ -21,6 +21,7 @@ _HOME = {
     "JointRidge": "mtsk.heads",
     "PerTaskHead": "mtsk.heads",
     "PixelCRF": "mtsk.crf",
+    "SegmentationDisplay": "mtsk.displays",
     "SharedLayerNetwork": "mtsk.heads",
     "SharingDisplay": "mtsk.displays",
     "SharingReport": "mtsk.sharing",

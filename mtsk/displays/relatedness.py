@@ -1,8 +1,4 @@
-"""Pictures of what was found: how tasks are related, and what sharing bought.
-
-Importing this file does not load matplotlib (the optional extra ``[plot]``); ``plot``
-does.
-"""
+"""Which tasks are related, as a picture."""
 
 from __future__ import annotations
 
@@ -15,23 +11,11 @@ from scipy.spatial.distance import squareform
 from sklearn.utils.validation import check_is_fitted
 
 from mtsk._validation import parameter_error
+from mtsk.displays.axes import new_axes
 
-__all__ = ["SharingDisplay", "TaskRelatednessDisplay"]
+__all__ = ["TaskRelatednessDisplay"]
 
 _GREY = "0.45"
-_MARKERS = "osD^vPX"
-
-
-def _axes(ax: Any, owner: object) -> Any:
-    """Return axes to draw on, new ones for None."""
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError(
-            f"{type(owner).__name__}.plot needs matplotlib: "
-            'python -m pip install "mtsk[plot]"'
-        ) from error
-    return plt.subplots(layout="constrained")[1] if ax is None else ax
 
 
 class TaskRelatednessDisplay:
@@ -160,7 +144,7 @@ class TaskRelatednessDisplay:
             Where shapes do not fit.
         """
         matrix, names = self._checked()
-        self.ax_ = _axes(ax, self)
+        self.ax_ = new_axes(ax, self)
         self.figure_ = self.ax_.figure
         links = _links(matrix, self.directed) if tree and len(matrix) > 1 else None
         self.order_ = np.arange(len(matrix)) if links is None else leaves_list(links)
@@ -287,156 +271,3 @@ def _links(matrix: np.ndarray, directed: bool) -> np.ndarray:
     far = 1 - (near + near.T) / 2
     np.fill_diagonal(far, 0)
     return linkage(squareform(far, checks=False), "average", optimal_ordering=True)
-
-
-class SharingDisplay:
-    """What each task gains from training with the others: a dot and its interval.
-
-    Filled dots are differences that were shown, hollow ones are not. Budgets of labels
-    differ in marker as well as in colour.
-
-    Parameters
-    ----------
-    rows : sequence of dict
-        With ``task``, ``budget``, ``gain``, ``lower``, ``upper`` (fractions) and
-        ``verdict``, as ``SharingReport.rows``.
-    delta_m : mapping of budget to dict, default=None
-        With ``value``, ``lower``, ``upper`` (percent), as ``SharingReport.delta_m``.
-        None draws none.
-
-    Attributes
-    ----------
-    ax_ : matplotlib Axes
-    figure_ : matplotlib Figure
-    lines_ : list of matplotlib ErrorbarContainer
-        One a budget.
-    legend_ : matplotlib Legend or None
-
-    Examples
-    --------
-    >>> from mtsk import SharingDisplay
-    >>> row = {"task": "edges", "budget": None, "gain": 0.04, "lower": 0.01}
-    >>> display = SharingDisplay([row | {"upper": 0.07, "verdict": "gains"}])
-    >>> display.plot().ax_.get_xlabel()  # doctest: +SKIP
-    'gain of training together, %'
-    """
-
-    def __init__(
-        self,
-        rows: Sequence[Mapping[str, Any]],
-        delta_m: Mapping[Any, Mapping[str, float]] | None = None,
-    ) -> None:
-        self.rows = rows
-        self.delta_m = delta_m
-
-    @classmethod
-    def from_report(cls, report: Any, *, ax: Any = None, **style: Any) -> Self:
-        """Draw what `compare_sharing` returned.
-
-        Parameters
-        ----------
-        report : SharingReport
-        ax : matplotlib Axes, default=None
-        **style
-            As for `plot`.
-
-        Returns
-        -------
-        SharingDisplay
-
-        Raises
-        ------
-        ImportError
-        """
-        return cls(report.rows, report.delta_m).plot(ax=ax, **style)
-
-    def plot(self, *, ax: Any = None, line_kw: Mapping[str, Any] | None = None) -> Self:
-        """Draw.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, default=None
-            None makes a figure.
-        line_kw : dict, default=None
-            For ``errorbar``.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ImportError
-            Without matplotlib.
-        ValueError
-            Without rows.
-        """
-        if not len(self.rows):
-            raise parameter_error("rows", self, "at least one row", self.rows)
-        self.ax_ = _axes(ax, self)
-        self.figure_ = self.ax_.figure
-        tasks = list(dict.fromkeys(row["task"] for row in self.rows))
-        budgets = list(dict.fromkeys(row["budget"] for row in self.rows))
-        shift = (np.arange(len(budgets)) - (len(budgets) - 1) / 2) * 0.6 / len(budgets)
-        self.lines_ = [
-            self._plot_budget(budget, i, tasks, shift[i], line_kw or {})
-            for i, budget in enumerate(budgets)
-        ]
-        self._dress(tasks, budgets)
-        return self
-
-    def _plot_budget(
-        self,
-        budget: Any,
-        place: int,
-        tasks: list[str],
-        shift: float,
-        line_kw: Mapping[str, Any],
-    ) -> Any:
-        """Draw a budget's intervals, and its dots by whether they were shown."""
-        rows = [row for row in self.rows if row["budget"] == budget]
-        found = [
-            (tasks.index(r["task"]), r["gain"], r["lower"], r["upper"]) for r in rows
-        ]
-        if self.delta_m is not None:
-            mean = self.delta_m[budget]
-            value, lower, upper = (mean[k] / 100 for k in ("value", "lower", "upper"))
-            found.append((len(tasks), value, lower, upper))
-        y, *ends = np.array(found, float).T
-        y += shift
-        gain, low, high = 100 * np.stack(ends)
-        shown = (low > 0) | (high < 0)
-        style = {
-            "fmt": _MARKERS[place % len(_MARKERS)],
-            "color": _colour(place),
-            "capsize": 2,
-            "markerfacecolor": "none",
-            "label": "all labels" if budget is None else f"{budget} images a task",
-            **line_kw,
-        }
-        spread = np.abs(np.stack([gain - low, high - gain]))
-        line = self.ax_.errorbar(gain, y, xerr=spread, **style)
-        self.ax_.plot(gain[shown], y[shown], style["fmt"], color=style["color"])
-        return line
-
-    def _dress(self, tasks: list[str], budgets: list[Any]) -> None:
-        names = list(tasks)
-        if self.delta_m is not None:
-            names.append("mean (Δm)")
-            self.ax_.axhline(len(tasks) - 0.5, color="0.8", linewidth=0.8, zorder=0)
-        self.ax_.axvline(0, color="0.3", linewidth=0.8, zorder=0)
-        self.ax_.set_yticks(range(len(names)), names)
-        self.ax_.set_ylim(len(names) - 0.5, -0.5)
-        self.ax_.set_xlabel("gain of training together, %")
-        self.ax_.spines[["top", "right"]].set_visible(False)
-        self.legend_ = None
-        if len(budgets) > 1:
-            self.legend_ = self.ax_.legend(
-                title="labels", frameon=False, loc="upper left", bbox_to_anchor=(1, 1)
-            )
-
-
-def _colour(place: int) -> str:
-    """Return a colour that colour-blind readers tell from the others (Okabe & Ito)."""
-    colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-    return colours[place % len(colours)]

@@ -1,0 +1,203 @@
+"""SegmentationDisplay: what its panels hold."""
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from mtsk import DeepFeatures, MultiTaskSegmenter, SegmentationDisplay, Targets
+from mtsk.displays import segmentation
+from mtsk.tasks import Boundary, Detection, InstanceSegmentation, SurfaceNormals
+from mtsk.testing import toy_images
+
+mpl.use("Agg")
+X, MASKS = toy_images(4, (32, 40))
+WRONG = MASKS[0].copy()
+WRONG[:4, :10] = 7
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def pixels(display, name):
+    return np.asarray(display.images_[name].get_array(), float)
+
+
+def test_four_panels_and_a_legend():
+    display = SegmentationDisplay.from_predictions(X[0], WRONG, MASKS[0])
+    assert list(display.axes_) == ["image", "truth", "prediction", "difference"]
+    assert [ax.get_title() for ax in display.axes_.values()][:3] == list(display.axes_)[
+        :3
+    ]
+    assert [t.get_text() for t in display.legend_.get_texts()] == ["3", "7"]
+    for image in display.images_.values():
+        assert image.get_array().shape[:2] == MASKS[0].shape
+
+
+def test_difference_marks_what_is_wrong_and_counts_it():
+    display = SegmentationDisplay.from_predictions(X[0], WRONG, MASKS[0])
+    wrong = MASKS[0] != WRONG
+    red = np.isclose(pixels(display, "difference"), segmentation._rgb("#D55E00")).all(
+        -1
+    )
+    np.testing.assert_array_equal(red, wrong)
+    title = display.axes_["difference"].get_title()
+    assert title == f"difference: {100 * wrong.mean():.1f} %"
+
+
+def test_unlabelled_pixels_are_neither_right_nor_wrong():
+    truth = MASKS[0].copy()
+    truth[:4] = -1
+    display = SegmentationDisplay.from_predictions(X[0], WRONG, truth)
+    assert display.axes_["difference"].get_title() == "difference: 0.0 %"
+    assert [t.get_text() for t in display.legend_.get_texts()] == ["3", "7"]
+
+
+def test_scribbles_are_drawn_on_the_image_wide_enough_to_see():
+    truth = np.full_like(MASKS[0], -1)
+    truth[10, 5:20] = 3
+    display = SegmentationDisplay.from_predictions(X[0], MASKS[0], truth)
+    coloured = np.ptp(pixels(display, "truth"), axis=-1) > 0
+    assert 15 < coloured.sum() <= 3 * 17
+    assert coloured[10, 5:20].all()
+
+
+def test_without_truth_there_are_two_panels():
+    display = SegmentationDisplay.from_predictions(X[0], MASKS[0])
+    assert list(display.axes_) == ["image", "prediction"]
+
+
+@pytest.mark.parametrize("names", [{3: "ground", 7: "disc"}, ["ground", "disc"]])
+def test_classes_have_names(names):
+    display = SegmentationDisplay.from_predictions(
+        X[0], MASKS[0], class_names=names, classes=[3, 7]
+    )
+    assert [t.get_text() for t in display.legend_.get_texts()] == ["ground", "disc"]
+
+
+def test_a_class_has_one_colour_in_every_picture():
+    some = np.where(MASKS[0] == 7, 7, -1)
+    one = SegmentationDisplay.from_predictions(X[0], some, classes=[3, 7])
+    both = SegmentationDisplay.from_predictions(X[0], MASKS[0], classes=[3, 7])
+    disc = MASKS[0] == 7
+    np.testing.assert_allclose(
+        pixels(one, "prediction")[disc], pixels(both, "prediction")[disc]
+    )
+
+
+def test_colours_differ_in_grey_and_many_classes_in_lightness():
+    assert len(set(segmentation._COLOURS)) == 8
+    grey = [
+        np.dot(segmentation._rgb(c), [0.3, 0.59, 0.11]) for c in segmentation._COLOURS
+    ]
+    assert np.abs(np.diff(grey)).min() > 0.08
+    many = np.arange(30).repeat(40).reshape(30, 40)
+    display = SegmentationDisplay.from_predictions(np.zeros((30, 40)), many)
+    assert len({tuple(c) for c in display._colours()}) == 30
+
+
+def test_objects_are_outlined_and_counted():
+    ids = np.zeros((32, 40), int)
+    ids[4:12, 4:12], ids[12:20, 4:12] = 1, 2
+    display = SegmentationDisplay.from_predictions(X[0], ids, kind="ids")
+    assert display.axes_["prediction"].get_title() == "prediction: 2 objects"
+    drawn = np.ptp(pixels(display, "prediction"), axis=-1) > 0
+    assert drawn[4, 4]
+    assert not drawn[7, 7]
+    assert display.legend_ is None
+
+
+def test_numbers_have_one_scale():
+    depth = np.linspace(0, 1, 32 * 40).reshape(32, 40)
+    display = SegmentationDisplay.from_predictions(
+        X[0], 2 * depth, depth, kind="values"
+    )
+    limits = {display.images_[n].get_clim() for n in ("truth", "prediction")}
+    assert limits == {(0, 2)}
+    low, high = display.images_["difference"].get_clim()
+    assert low == -high == -1
+
+
+def test_boxes_are_frames_with_labels():
+    found = {
+        "boxes": np.array([[2, 3, 12, 20], [5, 5, 9, 9]]),
+        "labels": ["cat", "dog"],
+    }
+    display = SegmentationDisplay.from_predictions(X[0], found, found, kind="boxes")
+    ax = display.axes_["prediction"]
+    assert [p.get_width() for p in ax.patches] == [10, 4]
+    assert [t.get_text() for t in ax.texts] == ["cat", "dog"]
+    assert len({p.get_edgecolor() for p in ax.patches}) == 2
+
+
+def test_every_task_of_pixels_is_drawn_from_a_model():
+    normals = np.zeros((*MASKS.shape, 3))
+    normals[..., 2] = 1
+    Y = Targets(
+        semantic=MASKS,
+        words=np.where(MASKS == 7, "disc", "ground"),
+        mask=MASKS == 7,
+        edges=MASKS,
+        depth=MASKS / 2.0,
+        objects=(MASKS == 7).astype(int),
+        boxes=[np.array([[5, 5, 18, 18]])] * 4,
+        normals=normals,
+        kind=["a", "b"] * 2,
+    )
+    tasks = {
+        "edges": Boundary(),
+        "objects": InstanceSegmentation(),
+        "boxes": Detection(),
+        "normals": SurfaceNormals(),
+    }
+    model = MultiTaskSegmenter(
+        tasks, features=DeepFeatures(scales=(0.5,)), head="ridge", random_state=0
+    ).fit(X, Y)
+    for task in set(Y.task_names) - {"kind"}:
+        truth = Y[task][0]
+        display = SegmentationDisplay.from_estimator(model, X[0], truth, task=task)
+        display.figure_.canvas.draw()
+        assert set(display.images_) == set(display.axes_)
+    with pytest.raises(ValueError, match="`task` must be one that can be drawn"):
+        SegmentationDisplay.from_estimator(model, X[0], task="kind")
+    with pytest.raises(ValueError, match="`task` must be one that can be drawn"):
+        SegmentationDisplay.from_estimator(model, X[0])
+
+
+@pytest.mark.parametrize(
+    "image",
+    [X[0], X[0, ..., 0], X[0] / 255, X[0].astype(np.uint16) * 257, X[0, ..., :1]],
+)
+def test_images_of_every_form(image):
+    display = SegmentationDisplay.from_predictions(image, MASKS[0], MASKS[0])
+    display.figure_.canvas.draw()
+    shown = pixels(display, "prediction")
+    assert shown.min() >= 0
+    assert shown.max() <= 1
+
+
+def test_axes_of_your_own():
+    _, axes = plt.subplots(2, 2)
+    display = SegmentationDisplay(X[0], WRONG, MASKS[0]).plot(axes=axes, legend=False)
+    assert list(display.axes_.values()) == axes.ravel().tolist()
+    assert display.legend_ is None
+    with pytest.raises(ValueError, match="`axes` must be 4"):
+        SegmentationDisplay(X[0], WRONG, MASKS[0]).plot(axes=axes[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prediction": MASKS[0, :5]}, r"prediction must be of the image's height"),
+        ({"truth": MASKS[0].T}, r"truth must be of the image's height"),
+        ({"kind": "cake"}, r"`kind` of SegmentationDisplay must be one of"),
+        ({"image": X}, r"image must be \(H, W\) or \(H, W, C\)"),
+    ],
+)
+def test_what_cannot_be_drawn(change, message):
+    given = {"image": X[0], "prediction": MASKS[0], "truth": MASKS[0], **change}
+    with pytest.raises(ValueError, match=message):
+        SegmentationDisplay(**given).plot()
