@@ -16,7 +16,7 @@ types:
 	$(PYTHON) -m mypy
 
 test:
-	$(PYTHON) -m pytest
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --dist loadfile
 
 examples:
 	$(PYTHON) examples/quickstart.py --scenes 24 --output outputs

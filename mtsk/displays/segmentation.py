@@ -217,7 +217,8 @@ class SegmentationDisplay:
         plt = matplotlib_for(self)
         panels = self._check()
         if axes is None:
-            size = 3.2 * len(panels), 3.6
+            height, width = np.shape(self.image)[:2]
+            size = 3.2 * len(panels), min(3.2 * height / width, 6) + 0.9
             _, grid = plt.subplots(
                 1, len(panels), figsize=size, layout="constrained", squeeze=False
             )
@@ -296,7 +297,7 @@ class SegmentationDisplay:
         drawn = np.repeat(grey[..., None], 3, axis=2)
         drawn[rim] = _rgb(_COLOURS[2])
         n = len(np.unique(ids[ids > 0]))
-        ax.set_title(f"{ax.get_title()}: {n} objects")
+        ax.set_title(f"{ax.get_title()}: {n} object{'s' * (n != 1)}")
         return ax.imshow(drawn)
 
     def _draw_values(self, ax: Any, value: Any, grey: np.ndarray) -> Any:

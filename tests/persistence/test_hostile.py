@@ -20,7 +20,7 @@ from mtsk.exceptions import ModelFileError, MtskError
 from mtsk.persistence.container import FORMAT, MANIFEST, read_container, write_container
 from mtsk.testing import toy_images
 
-CASES = int(os.environ.get("MTSK_DAMAGES", "100"))  # of each kind; more in benchmarks
+CASES = int(os.environ.get("MTSK_DAMAGES", "40"))  # of each kind; more in benchmarks
 
 
 @pytest.fixture(scope="module")
