@@ -70,6 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("--head", choices=_HEADS, default="logistic")
     own.add_argument("--structure", choices=["crf"], help="neighbours speak together")
     own.add_argument("--scales", type=float, nargs="+", default=[0.5, 1.0, 2.0])
+    own.add_argument(
+        "--channels",
+        type=int,
+        nargs=3,
+        metavar="N",
+        help="of images of other than 1 or 3",
+    )
     own.add_argument("--holdout", type=float, default=0.2, metavar="SHARE")
     own.add_argument("--seed", type=int, default=0)
 
@@ -102,10 +109,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from math import isfinite
+
+    from sklearn.base import clone
+
     import mtsk
     from mtsk.cli.reading import image_paths, named_tasks, read_labels
     from mtsk.tasks import SemanticSegmentation, infer_task
 
+    _check_writable(Path(options.output))
     targets, images = read_labels(options.labels, image_paths([options.images]))
     tasks = named_tasks(options.task, targets.task_names)
     for name in targets.task_names if options.void else ():
@@ -114,7 +126,10 @@ def _train(options: argparse.Namespace) -> int:
             tasks[name] = task.set_params(void=options.void)
     model = mtsk.MultiTaskSegmenter(
         tasks,
-        features=mtsk.DeepFeatures(scales=tuple(options.scales)),
+        features=mtsk.DeepFeatures(
+            scales=tuple(options.scales),
+            channels=None if options.channels is None else tuple(options.channels),
+        ),
         head=options.head,
         structure=options.structure,
         random_state=options.seed,
@@ -122,12 +137,18 @@ def _train(options: argparse.Namespace) -> int:
     )
     scores: dict[str, float] = {}
     train, held = _split(len(images), options.holdout, options.seed)
-    if held:
-        model.fit([images[i] for i in train], targets[train])
-        judged = targets[held]
-        known = {name: judged[name] for name in judged.task_names}
-        known = {n: c for n, c in known.items() if any(e is not None for e in c)}
-        scores = model.score_tasks([images[i] for i in held], mtsk.Targets(known))
+    judged = [name for name in targets.task_names if _can_judge(targets[name], held)]
+    if judged:
+        taught = {name: targets[train][name] for name in judged}
+        truth = {name: targets[held][name] for name in judged}
+        some = {name: task for name, task in tasks.items() if name in judged}
+        trial = clone(model).set_params(tasks=some)
+        trial.fit([images[i] for i in train], mtsk.Targets(taught))
+        scores = trial.score_tasks([images[i] for i in held], mtsk.Targets(truth))
+        scores = {name: score for name, score in scores.items() if isfinite(score)}
+    left_out = [name for name in targets.task_names if name not in scores]
+    if left_out and options.holdout:
+        print(f"too few labels to score {', '.join(left_out)}", file=sys.stderr)
     model.fit(images, targets)
     mtsk.save(model, options.output, scores=scores)
     _say(
@@ -150,14 +171,14 @@ def _train(options: argparse.Namespace) -> int:
 def _predict(options: argparse.Namespace) -> int:
     from tqdm.auto import tqdm
 
-    import mtsk
-    from mtsk.cli.reading import image_paths
+    from mtsk.cli.reading import check_stems, image_paths
     from mtsk.cli.writing import PredictionWriter
 
-    model = mtsk.load(options.model, allow=options.allow)
+    model = _segmenter(options)
     names = model.wanted_tasks(options.tasks)
     tasks = {name: model.tasks_[name] for name in names}
     paths = image_paths(options.images)
+    check_stems(paths)
     writer = PredictionWriter(Path(options.output), tasks, options.overlays)
     failed: dict[str, str] = {}
     done = 0
@@ -181,15 +202,36 @@ def _predict(options: argparse.Namespace) -> int:
     return _SOME_FAILED if failed else _DONE
 
 
+def _segmenter(options: argparse.Namespace) -> Any:
+    """Return the segmenter in a model's file: the best one, of a search."""
+    import mtsk
+    from mtsk.exceptions import ModelFileError
+
+    loaded = mtsk.load(options.model, allow=options.allow)
+    model = getattr(loaded, "best_estimator_", loaded)
+    if not isinstance(model, mtsk.MultiTaskSegmenter):
+        raise ModelFileError(
+            f"{options.model!r} holds a {type(loaded).__name__}, and `mtsk "
+            f"{options.command}` needs a MultiTaskSegmenter"
+        )
+    return model
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     import mtsk
     from mtsk.cli.reading import image_paths, read_labels
 
-    model = mtsk.load(options.model, allow=options.allow)
+    model = _segmenter(options)
     targets, images = read_labels(options.labels, image_paths([options.images]))
     truth = targets
     if model.bare_targets:  # learnt without a name, judged by the only one there is
-        truth = mtsk.Targets({next(iter(model.tasks_)): targets[targets.task_names[0]]})
+        (name,) = model.tasks_
+        if len(targets.task_names) > 1:
+            raise ValueError(
+                f"the model knows one task, and the labels are {targets.task_names}: "
+                "give those of one"
+            )
+        truth = mtsk.Targets({name: targets[targets.task_names[0]]})
     scores = model.score_tasks(images, truth)
     lines = [f"{name}: {score:.4f}" for name, score in scores.items()]
     _say(options, {"images": len(images), "scores": scores}, "\n".join(lines))
@@ -218,6 +260,8 @@ def _demo(options: argparse.Namespace) -> int:
     from mtsk.datasets import make_digit_scenes
     from mtsk.tasks import Boundary
 
+    images = Path(options.output) / "images"
+    _make_folder(images)
     train = make_digit_scenes(options.scenes, random_state=0)
     test = make_digit_scenes(max(4, options.scenes // 4), subset="test", random_state=1)
 
@@ -235,8 +279,6 @@ def _demo(options: argparse.Namespace) -> int:
     ).fit(train.images, targets(train))
     scores = model.score_tasks(test.images, targets(test))
     folder = Path(options.output)
-    images = folder / "images"
-    images.mkdir(parents=True, exist_ok=True)
     _write_images(images, test.images)
     mtsk.save(model, folder / "demo.mtsk", scores=scores, description="Digits.")
     file = folder / "demo.mtsk"
@@ -245,6 +287,13 @@ def _demo(options: argparse.Namespace) -> int:
     lines += [f"  mtsk predict {file} {images} -o {folder / 'out'} --overlays"]
     _say(options, {"model": str(file), "scores": scores}, "\n".join(lines))
     return _DONE
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{str(path)!r} can be no folder: {error.strerror}") from error
 
 
 def _write_images(folder: Path, images: Any) -> None:
@@ -265,6 +314,18 @@ def _split(n: int, share: float, seed: int) -> tuple[list[int], list[int]]:
     order = np.random.default_rng(seed).permutation(n)
     n_held = round(n * share) if n >= 5 else 0
     return sorted(order[n_held:].tolist()), sorted(order[:n_held].tolist())
+
+
+def _can_judge(entries: Sequence[Any], held: Sequence[int]) -> bool:
+    """Tell whether a task has labels to learn from, and two or more to be judged by."""
+    known = {i for i, entry in enumerate(entries) if entry is not None}
+    return len(known & set(held)) >= 2 and bool(known - set(held))
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse a place where no file can be written, before hours have gone by."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise OSError(f"{str(path)!r} cannot be written: no such folder, or one itself")
 
 
 def _say(options: argparse.Namespace, data: Any, text: str) -> None:

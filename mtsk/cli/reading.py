@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from mtsk import tasks as task_types
-from mtsk.exceptions import TargetError
+from mtsk.exceptions import ImageError, TargetError
 from mtsk.images import ImageFolder, read_image
 from mtsk.targets import Targets
 from mtsk.tasks import Task
 
-__all__ = ["image_paths", "named_tasks", "read_labels"]
+__all__ = ["check_stems", "image_paths", "named_tasks", "read_labels"]
 
 
 def image_paths(given: Sequence[str]) -> list[Path]:
@@ -30,6 +31,20 @@ def image_paths(given: Sequence[str]) -> list[Path]:
     for item in map(Path, given):
         found += [item] if item.is_file() else ImageFolder(item).paths
     return found
+
+
+def check_stems(paths: Sequence[Path]) -> None:
+    """Refuse files whose names differ in suffix or folder alone.
+
+    Raises
+    ------
+    ImageError
+    """
+    seen: dict[str, Path] = {}
+    for path in paths:
+        other = seen.setdefault(path.stem, path)
+        if other != path:
+            raise ImageError(f"{str(other)!r} and {str(path)!r} have one name")
 
 
 def named_tasks(given: Sequence[str], names: Sequence[str]) -> dict[str, Task]:
@@ -83,18 +98,20 @@ def read_labels(
     TargetError
         Where labels are of no image, or cannot be read.
     """
+    check_stems(images)
     stems = [path.stem for path in images]
-    twice = {stem for stem in stems if stems.count(stem) > 1}
-    if twice:
-        raise TargetError(f"several images have one name: {sorted(twice)[:5]}")
     columns: dict[str, list[Any]] = {}
     for item in given:
         name, separator, place = item.partition("=")
         path = Path(place if separator else item)
         if path.suffix.lower() == ".csv":
-            columns |= _table(path, stems)
+            found = _table(path, stems)
         else:
-            columns[name if separator else path.name] = _folder(path, stems)
+            found = {name if separator else path.name: _folder(path, stems)}
+        for task in found:
+            if task in columns:
+                raise TargetError(f"two labels are called {task!r}; say NAME=FOLDER")
+        columns |= found
     labelled = [
         i for i in range(len(images)) if any(c[i] is not None for c in columns.values())
     ]
@@ -109,13 +126,17 @@ def read_labels(
 def _folder(path: Path, stems: Sequence[str]) -> list[Any]:
     if not path.is_dir():
         raise TargetError(f"labels {str(path)!r} are neither a folder nor a .csv file")
-    of = {p.stem: p for p in ImageFolder(path).paths}
+    paths = ImageFolder(path).paths
+    check_stems(paths)
+    of = {p.stem: p for p in paths}
     return [_map(of[stem]) if stem in of else None for stem in stems]
 
 
 def _map(path: Path) -> np.ndarray:
-    """Read a label map; three equal channels are one."""
-    array = read_image(path)
+    """Read a label map; of a palette its numbers, and three equal channels are one."""
+    array = _palette_numbers(path)
+    if array is None:
+        array = read_image(path)
     if array.ndim == 3 and (array == array[..., :1]).all():
         array = array[..., 0]
     if array.ndim == 3:
@@ -126,6 +147,15 @@ def _map(path: Path) -> np.ndarray:
     return array if array.dtype.kind in "fb" else array.astype(np.int64)
 
 
+def _palette_numbers(path: Path) -> np.ndarray | None:
+    """Return the numbers of an image with a palette; None of any other."""
+    try:
+        with Image.open(path) as file:
+            return np.asarray(file) if file.mode == "P" else None
+    except OSError:  # left to the reader of all images
+        return None
+
+
 def _table(path: Path, stems: Sequence[str]) -> dict[str, list[Any]]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -133,13 +163,28 @@ def _table(path: Path, stems: Sequence[str]) -> dict[str, list[Any]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TargetError(f"{str(path)!r} cannot be read: {error}") from error
     if not rows or "image" not in rows[0]:
-        raise TargetError(f"{str(path)!r} must have rows, and a column 'image'")
-    of = {Path(row["image"] or "").stem: row for row in rows}
-    names = [name for name in rows[0] if name not in ("image", None)]
+        raise TargetError(
+            f"{str(path)!r} must have rows, commas between cells, and a column "
+            f"'image'; it has {list(rows[0]) if rows else 'no row'}"
+        )
+    names = [name for name in rows[0] if name != "image"]
+    if None in names or not all(names) or any(None in row for row in rows):
+        raise TargetError(f"{str(path)!r} has a cell in a column without a name")
+    of: dict[str, dict] = {}
+    for number, row in enumerate(rows, start=2):
+        stem = _stem(row["image"] or "", stems)
+        if stem in of:
+            raise TargetError(f"{str(path)!r}, line {number}: {stem!r} a second time")
+        of[stem] = row
     return {
         name: _values([(of[s].get(name) or "") if s in of else "" for s in stems])
         for name in names
     }
+
+
+def _stem(name: str, stems: Sequence[str]) -> str:
+    """Return what a file's name is without its suffix, if it has one."""
+    return name if name in stems else Path(name).stem
 
 
 def _values(cells: Sequence[str]) -> list[Any]:

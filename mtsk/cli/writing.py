@@ -15,6 +15,7 @@ from skimage.segmentation import find_boundaries
 
 from mtsk.images import read_image
 from mtsk.tasks import Detection, ImageToImage, InstanceSegmentation, Task
+from mtsk.tile_store import check_names
 
 __all__ = ["PredictionWriter"]
 
@@ -46,7 +47,15 @@ class PredictionWriter:
 
     def __init__(self, folder: Path, tasks: dict[str, Task], overlays: bool) -> None:
         self.folder, self.tasks, self.overlays = folder, tasks, overlays
-        folder.mkdir(parents=True, exist_ok=True)
+        check_names(list(tasks))
+        folders = [folder, *(folder / n for n, t in tasks.items() if _is_map(t))]
+        try:
+            for place in folders:
+                place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(
+                f"{str(place)!r} can be no folder: {error.strerror}"
+            ) from error
         self._of_images = [n for n, t in tasks.items() if t.granularity == "image"]
         self._started: set[str] = set()
         for name, task in tasks.items():
@@ -80,7 +89,6 @@ class PredictionWriter:
 
     def _map(self, name: str, path: Path, values: np.ndarray, task: Task) -> Path:
         folder = self.folder / name
-        folder.mkdir(exist_ok=True)
         if values.dtype.kind == "b":
             values = values.astype(np.uint8) * 255
         elif isinstance(task, ImageToImage):
@@ -153,6 +161,10 @@ def overlay(image: np.ndarray, values: np.ndarray, task: Task) -> np.ndarray:
     background = 0 if (labels == 0).any() and labels.max() > 1 else -1
     drawn = label2rgb(labels, grey, colors=_COLOURS, alpha=0.45, bg_label=background)
     return (drawn * 255).round().astype(np.uint8)
+
+
+def _is_map(task: Task) -> bool:
+    return task.granularity == "pixel" and not isinstance(task, Detection)
 
 
 def _needs_codes(classes: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from scipy import ndimage
+from sklearn.utils.validation import check_is_fitted
 
 from mtsk._validation import parameter_error
 from mtsk.displays.axes import matplotlib_for
@@ -139,6 +140,7 @@ class SegmentationDisplay:
         ValueError
             Where the task is none of pixels, or there are several and none is named.
         """
+        check_is_fitted(estimator)
         kinds = {name: _kind_of(t) for name, t in estimator.tasks_.items()}
         drawn = [name for name, kind in kinds.items() if kind is not None]
         if task is None and len(drawn) == 1:
@@ -255,10 +257,35 @@ class SegmentationDisplay:
                     f"{name} must be of the image's height and width, {shape}, got "
                     f"shape {np.shape(value)}"
                 )
+        self._check_values()
         if self.truth is None:
             return ["image", "prediction"]
         alike = self.kind in ("boxes", "picture")
         return ["image", "truth", "prediction", *([] if alike else ["difference"])]
+
+    def _check_values(self) -> None:
+        """Refuse boxes that are none, and classes or names that are not all there."""
+        if self.kind == "boxes":
+            for value in (self.prediction, self.truth):
+                boxes = value["boxes"] if isinstance(value, Mapping) else value
+                shape = np.shape(boxes if value is not None else np.empty((0, 4)))
+                if shape != (0,) and (len(shape) != 2 or shape[1] != 4):
+                    raise ValueError(f"boxes must have shape (n, 4), got {shape}")
+        if self.kind != "classes":
+            return
+        every = self._all_classes()
+        unknown = set(np.unique(np.asarray(self.prediction)).tolist()) - {*every, -1}
+        if unknown:
+            raise ValueError(f"prediction has {sorted(unknown)}; `classes` are {every}")
+        names = self.class_names
+        listed = isinstance(names, list | tuple | np.ndarray)
+        if names is not None and not isinstance(names, Mapping) and not listed:
+            allowed = "a mapping from class to name, a sequence of names, or None"
+            raise parameter_error("class_names", self, allowed, names)
+        if listed and len(names) != len(every):  # type: ignore[arg-type]
+            raise ValueError(
+                f"`class_names` must name {len(every)} classes, {every}, got {names!r}"
+            )
 
     def _panel(self, name: str, ax: Any) -> None:
         grey = _grey(self.image)
@@ -304,8 +331,8 @@ class SegmentationDisplay:
         both = [
             np.asarray(v, float) for v in (self.truth, self.prediction) if v is not None
         ]
-        low = min(np.nanmin(v) for v in both if not np.isnan(v).all())
-        high = max(np.nanmax(v) for v in both if not np.isnan(v).all())
+        known = np.concatenate([v[~np.isnan(v)] for v in both])
+        low, high = (known.min(), known.max()) if known.size else (0, 1)
         image = ax.imshow(np.asarray(value, float), cmap="viridis", vmin=low, vmax=high)
         ax.figure.colorbar(image, ax=ax, orientation="horizontal", shrink=0.8, pad=0.02)
         return image
@@ -341,6 +368,9 @@ class SegmentationDisplay:
         truth, found = np.asarray(self.truth), np.asarray(self.prediction)
         if self.kind == "values":
             error = found.astype(float) - truth.astype(float)
+            if np.isnan(error).all():
+                ax.set_title("difference: nothing is labelled")
+                return ax.imshow(np.ones_like(error), cmap="gray", vmin=0, vmax=1)
             most = max(float(np.nanmax(np.abs(error), initial=0)), 1e-12)
             image = ax.imshow(error, cmap="PuOr_r", vmin=-most, vmax=most)
             ax.figure.colorbar(
@@ -349,7 +379,7 @@ class SegmentationDisplay:
             ax.set_title(f"difference: {np.nanmean(np.abs(error)):.3g} on average")
             return image
         if self.kind == "ids":
-            wrong, known = (truth > 0) != (found > 0), np.ones(truth.shape, bool)
+            wrong, known = (truth > 0) != (found > 0), truth >= 0
         elif self.kind == "mask":
             known = ~np.isnan(truth.astype(float)) & (truth.astype(float) >= 0)
             wrong = (truth.astype(float) > 0.5) != (found.astype(float) > 0.5)
@@ -359,8 +389,11 @@ class SegmentationDisplay:
         drawn = np.repeat(grey[..., None], 3, axis=2) * 0.5 + 0.5
         drawn[~known] = 1
         drawn[known & wrong] = _rgb(_WRONG)
-        share = (wrong & known).sum() / max(known.sum(), 1)
-        ax.set_title(f"difference: {100 * share:.1f} %")
+        if known.any():
+            share = wrong[known].mean()
+            ax.set_title(f"difference: {100 * share:.1f} %")
+        else:
+            ax.set_title("difference: nothing is labelled")
         return ax.imshow(drawn)
 
     def _all_classes(self) -> list[Any]:

@@ -14,12 +14,16 @@ __all__ = ["calibrate_classes", "calibrate_label"]
 _ALPHA = 1e-4
 _COMPARED = 20_000  # rows on which the two models are compared
 _LOG_SCALE = (-3.0, 7.0)
+_LEAST_SLOPE = float(np.exp(_LOG_SCALE[0]))
 
 
 def calibrate_label(
     scores: np.ndarray, target: np.ndarray, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return slope (1, 1) and intercept (1,) of a logistic model of one label.
+
+    The slope is above 0: rows left out of a fit on few images can be anticorrelated
+    with their labels, and what they teach is mistrust, never the opposite.
 
     Parameters
     ----------
@@ -30,7 +34,13 @@ def calibrate_label(
     weight : ndarray of shape (n,)
         0 where unlabelled.
     """
-    return _logistic("binary", 1, scores, target, weight)
+    slope, intercept = _logistic("binary", 1, scores, target, weight)
+    if slope[0, 0] < _LEAST_SLOPE:
+        share = np.average(target, weights=weight).clip(1e-6, 1 - 1e-6)
+        middle = np.average(scores[:, 0], weights=weight)
+        slope = np.full((1, 1), _LEAST_SLOPE)
+        intercept = np.array([np.log(share / (1 - share)) - _LEAST_SLOPE * middle])
+    return slope, intercept
 
 
 def calibrate_classes(
@@ -67,7 +77,11 @@ def calibrate_classes(
         for i, logits in enumerate((s[held] @ large[0] + large[1], s[held] * scale)):
             losses[i] += _cross_entropy(logits, y[held], w[held])
     if losses[0] < losses[1]:
-        return _logistic("nominal", n_classes, scores, codes, weight)
+        large = _logistic("nominal", n_classes, scores, codes, weight)
+        # A class's own score must not speak against it (see calibrate_label).
+        own = np.diag(large[0]) - large[0].mean(axis=1)
+        if own.min() >= -0.01 * np.abs(large[0]).max():
+            return large
     scale = _scale(s, y, w)
     return scale * np.eye(n_classes), np.zeros(n_classes)
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Mapping
+from math import isfinite
+from numbers import Real
 from typing import Any
 
 from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
+from mtsk._validation import parameter_error
+from mtsk.backbones import Backbone
 from mtsk.exceptions import ModelFileError, MtskError
 
 try:
@@ -82,6 +87,9 @@ def save(
     if not isinstance(model, BaseEstimator):
         raise TypeError(f"save needs an estimator, got {type(model).__name__}")
     check_is_fitted(model)
+    scores = _checked_scores(scores)
+    if not isinstance(description, str):
+        raise parameter_error("description", "save", "a str", description)
     portable, about, networks = take_networks_out(model)
     try:
         data = skops.io.dumps(portable)
@@ -148,6 +156,11 @@ def load(
         Where the network that the model names has other weights here.
     """
     name = f"{os.fspath(path)!r}"
+    if isinstance(allow, str | type) or not isinstance(allow, Collection):
+        raise parameter_error("allow", "load", "a list of names or types", allow)
+    if not isinstance(backbone, nn.Module | Backbone | None):
+        allowed = "a torch.nn.Module, a Backbone, or None"
+        raise parameter_error("backbone", "load", allowed, backbone)
     trusted = [_import_path(t) for t in allow]
     members = read_container(path)
     try:
@@ -192,9 +205,23 @@ def describe(path: str | os.PathLike) -> ModelCard:
     content = read_container(path, only=MANIFEST)[MANIFEST]
     try:
         manifest = json.loads(content)
-        return ModelCard(manifest["card"], types=manifest["foreign"])
-    except (ValueError, KeyError, TypeError) as error:
+        card = ModelCard(manifest["card"], types=manifest["foreign"])
+        str(card)  # one made by hand may lack what it prints
+        return card
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelFileError(f"{os.fspath(path)!r} has no card: {error}") from error
+
+
+def _checked_scores(scores: Any) -> dict[str, float]:
+    if scores is None:
+        return {}
+    if isinstance(scores, Mapping):
+        values = scores.values()
+        numbers = all(isinstance(v, Real) and isfinite(v) for v in values)
+        if numbers and all(isinstance(name, str) for name in scores):
+            return dict(scores)
+    allowed = "a mapping of task names to finite numbers, or None"
+    raise parameter_error("scores", "save", allowed, scores)
 
 
 def _network(number: int) -> str:

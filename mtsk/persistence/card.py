@@ -54,7 +54,9 @@ class ModelCard(dict):
                 lines.append(f"    classes: {classes}")
         versions = ", ".join(f"{k} {v}" for k, v in self["versions"].items())
         lines += ["", f"Made with {versions}"]
-        return "\n".join(lines)
+        # No control characters: a card comes from a file, and goes to a terminal.
+        text = "\n".join(lines)
+        return "".join(c if c == "\n" or c.isprintable() else "?" for c in text)
 
     __repr__ = __str__
 

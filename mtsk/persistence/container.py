@@ -46,9 +46,14 @@ def write_container(
     ModelFileError
         Where it cannot be written.
     """
+    text = json.dumps(manifest, indent=1, allow_nan=False)
+    if len(text) > _LONGEST_MANIFEST:
+        raise ModelFileError(
+            f"the card would be {len(text)} bytes long, the most is "
+            f"{_LONGEST_MANIFEST}: shorten `description`"
+        )
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False)
         for name, content in {MANIFEST: text.encode(), **members}.items():
             archive.writestr(name, content)
         archive.comment = b" " * _SEAL
@@ -82,8 +87,9 @@ def read_container(
     name = f"{os.fspath(path)!r}"
     try:
         data = Path(path).read_bytes()
-    except OSError as error:
-        raise ModelFileError(f"{name} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a name that can be no file's
+        reason = getattr(error, "strerror", None) or error
+        raise ModelFileError(f"{name} cannot be read: {reason}") from error
     seal = data[-_SEAL:]
     if not seal.startswith(_MARK):
         begun = "was cut short, or " if data[:4] == b"PK\x03\x04" else ""
@@ -137,9 +143,10 @@ def _replace(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ModelFileError(
-            f"{os.fspath(path)!r} cannot be written: {error.strerror}"
+            f"{os.fspath(path)!r} cannot be written: {reason}"
         ) from error
     finally:
         if temporary is not None and os.path.exists(temporary):

@@ -10,7 +10,9 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 from skimage.io import imread, imsave
+from sklearn.model_selection import GridSearchCV
 
 import mtsk
 from mtsk.cli import main
@@ -205,8 +207,107 @@ def test_wrong_usage(arguments, capsys):
 def test_a_table_without_images(home, tmp_path, capsys):
     table = tmp_path / "t.csv"
     table.write_text("name,kind\na,b\n")
-    assert main(["train", str(home / "photos"), str(table), "-o", str(tmp_path)]) == 1
+    out = str(tmp_path / "m")
+    assert main(["train", str(home / "photos"), str(table), "-o", out]) == 1
     assert "a column 'image'" in capsys.readouterr().err
+
+
+def test_a_task_that_would_be_written_elsewhere_is_refused(tmp_path, capsys):
+    features = mtsk.DeepFeatures(scales=(0.5,))
+    model = mtsk.MultiTaskSegmenter(features=features, head="ridge", random_state=0)
+    mtsk.save(model.fit(X, {"../../out": MASKS}), tmp_path / "m")
+    imsave(tmp_path / "a.png", X[0], check_contrast=False)
+    before = set(tmp_path.parent.rglob("*"))
+    arguments = [
+        str(tmp_path / "m"),
+        str(tmp_path / "a.png"),
+        "-o",
+        str(tmp_path / "o"),
+    ]
+    assert main(["predict", *arguments]) == 1
+    assert "cannot be the name of a file" in capsys.readouterr().err
+    assert set(tmp_path.parent.rglob("*")) == before
+
+
+def test_images_of_one_name_are_not_written_over_one_another(home, tmp_path, capsys):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        imsave(tmp_path / folder / "same.png", X[0], check_contrast=False)
+    folders = [str(tmp_path / folder) for folder in "ab"]
+    out = ["-o", str(tmp_path / "out")]
+    assert main(["predict", str(home / "m.mtsk"), *folders, *out]) == 1
+    assert "have one name" in capsys.readouterr().err
+
+
+def test_a_model_that_is_no_segmenter_and_a_search(home, tmp_path, capsys):
+    model = mtsk.load(home / "m.mtsk")
+    mtsk.save(model.pixel_head_, tmp_path / "head")
+    out = [str(home / "new photos"), "-o", str(tmp_path / "out")]
+    assert main(["predict", str(tmp_path / "head"), *out]) == 1
+    assert "holds a JointRidge" in capsys.readouterr().err
+    features = mtsk.DeepFeatures(scales=(0.5,))
+    plain = mtsk.MultiTaskSegmenter(features=features, head="ridge", random_state=0)
+    search = GridSearchCV(plain, {"n_pixels": [20, 30]}, cv=2).fit(X, MASKS)
+    mtsk.save(search, tmp_path / "search")
+    assert main(["predict", str(tmp_path / "search"), *out, "--json"]) == 0
+
+
+def test_a_place_that_cannot_be_written_is_told_first(home, tmp_path, capsys):
+    labels = [str(home / "photos"), str(home / "parts")]
+    assert main(["train", *labels, "-o", str(tmp_path / "none" / "m")]) == 1
+    assert "no such folder" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert main(["demo", "-o", str(tmp_path / "file")]) == 1
+    assert "can be no folder" in capsys.readouterr().err
+    out = ["-o", str(tmp_path / "file")]
+    assert main(["predict", str(home / "m.mtsk"), str(home / "photos"), *out]) == 1
+    assert "can be no folder" in capsys.readouterr().err
+
+
+def test_tasks_of_few_labels_are_learnt_and_not_scored(home, tmp_path, capsys):
+    (tmp_path / "one").mkdir()
+    part = MASKS[0].astype(np.uint8)
+    imsave(tmp_path / "one" / "bild 0.png", part, check_contrast=False)
+    labels = [str(home / "photos"), str(home / "parts"), str(tmp_path / "one")]
+    out = ["-o", str(tmp_path / "m"), *QUICK, "--holdout", "0.4"]
+    assert main(["train", *labels, *out, "--json"]) == 0
+    said = capsys.readouterr()
+    assert "too few labels to score one" in said.err
+    assert set(json.loads(said.out)["scores"]) <= {"parts"}
+    assert set(mtsk.load(tmp_path / "m").tasks_) == {"parts", "one"}
+
+
+def test_masks_with_a_palette_are_read_as_numbers(home, tmp_path):
+    (tmp_path / "masks").mkdir()
+    for i in range(6):
+        picture = Image.fromarray(MASKS[i].astype(np.uint8), mode="P")
+        picture.putpalette(np.random.default_rng(0).integers(0, 256, 768).tolist())
+        picture.save(tmp_path / "masks" / f"bild {i}.png")
+    labels = [str(home / "photos"), str(tmp_path / "masks")]
+    assert main(["train", *labels, "-o", str(tmp_path / "m"), *QUICK, "--json"]) == 0
+    assert mtsk.load(tmp_path / "m").tasks_["masks"].classes_.tolist() == [3, 7]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,n\nbild 0.png,1\nbild 0.jpg,2\n", "line 3: 'bild 0' a second time"),
+        ("image,\nbild 0.png,1\n", "a column without a name"),
+        ("image,n\nbild 0.png,1,7\n", "a column without a name"),
+        ("image;n\nbild 0.png;1\n", "commas between cells"),
+    ],
+)
+def test_tables_with_something_wrong(home, tmp_path, text, message, capsys):
+    (tmp_path / "t.csv").write_text(text)
+    labels = [str(home / "photos"), str(tmp_path / "t.csv")]
+    assert main(["train", *labels, "-o", str(tmp_path / "m")]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_labels_of_one_name(home, tmp_path, capsys):
+    labels = [str(home / "photos"), str(home / "parts"), f"parts={home / 'parts'}"]
+    assert main(["train", *labels, "-o", str(tmp_path / "m")]) == 1
+    assert "two labels are called 'parts'" in capsys.readouterr().err
 
 
 def command(*arguments):

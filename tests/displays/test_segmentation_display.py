@@ -4,6 +4,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
 
 from mtsk import DeepFeatures, MultiTaskSegmenter, SegmentationDisplay, Targets
 from mtsk.displays import segmentation
@@ -195,9 +196,36 @@ def test_axes_of_your_own():
         ({"truth": MASKS[0].T}, r"truth must be of the image's height"),
         ({"kind": "cake"}, r"`kind` of SegmentationDisplay must be one of"),
         ({"image": X}, r"image must be \(H, W\) or \(H, W, C\)"),
+        ({"class_names": ["a"]}, r"`class_names` must name 2 classes"),
+        ({"class_names": 3}, r"`class_names` of SegmentationDisplay"),
+        ({"classes": [3]}, r"prediction has \[7\]; `classes` are \[3\]"),
+        ({"kind": "boxes"}, r"boxes must have shape \(n, 4\)"),
     ],
 )
 def test_what_cannot_be_drawn(change, message):
     given = {"image": X[0], "prediction": MASKS[0], "truth": MASKS[0], **change}
     with pytest.raises(ValueError, match=message):
         SegmentationDisplay(**given).plot()
+
+
+@pytest.mark.parametrize("kind", ["classes", "mask", "ids", "values"])
+def test_where_nothing_is_labelled_nothing_differs(kind):
+    truth = np.full(MASKS[0].shape, np.nan if kind in ("mask", "values") else -1)
+    display = SegmentationDisplay.from_predictions(
+        X[0], MASKS[0], truth, kind=kind, classes=[3, 7]
+    )
+    assert display.axes_["difference"].get_title() == "difference: nothing is labelled"
+
+
+def test_unlabelled_pixels_of_objects_do_not_differ():
+    truth, found = np.zeros((2, 40, 40), int)
+    truth[:20], found[2:18, 2:18] = -1, 1
+    display = SegmentationDisplay.from_predictions(
+        np.zeros((40, 40), np.uint8), found, truth, kind="ids"
+    )
+    assert display.axes_["difference"].get_title() == "difference: 0.0 %"
+
+
+def test_a_model_that_is_not_fitted():
+    with pytest.raises(NotFittedError):
+        SegmentationDisplay.from_estimator(MultiTaskSegmenter(), X[0])

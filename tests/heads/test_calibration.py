@@ -97,3 +97,35 @@ def test_few_images_are_not_made_worse_by_calibration():
     ]
     right = [(s.argmax(axis=1) == y_new[:, 0]).mean() for s in scores]
     assert right[0] > right[1] - 0.05
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_held_out_scores_that_mislead_teach_mistrust_not_the_opposite(n_classes):
+    # Few images of which each is its own class's exception, as with leave-one-out.
+    codes = np.arange(60) % n_classes
+    scores = (
+        1
+        - np.eye(n_classes)[codes]
+        + np.random.default_rng(0).normal(0, 0.1, (60, n_classes))
+    )
+    slope, _ = calibrate_classes(scores, codes, np.ones(60), np.arange(60) % 6)
+    own = np.diag(slope) - slope.mean(axis=1)
+    assert (own > 0).all()
+    label = (codes == 0).astype(float)
+    slope, offset = calibrate_label(-label[:, None], label, np.ones(60))
+    assert 0 < slope[0, 0] < 0.1
+    share = 1 / (1 + np.exp(-(-label.mean() * slope + offset)))
+    assert share == pytest.approx(label.mean(), abs=1e-3)
+
+
+def test_images_of_noise_are_not_classed_upside_down():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(6, 50))
+    y = np.array(list("xyxxyx"))
+    head = JointRidge().fit(X, y)
+    assert (head.predict(X) == y).mean() >= 0.5
+    labels = np.array([[1, 0, 1, 0, 0, 1], [0, 1, 0, 1, 0, 1]]).T * 1.0
+    head = JointRidge(columns=[ColumnGroup("binary", 2)]).fit(X, labels)
+    scores = head.decision_function(X)
+    for column, score in zip(labels.T, scores.T, strict=True):
+        assert score[column == 1].mean() > score[column == 0].mean()

@@ -327,6 +327,16 @@ def test_manifests_that_are_none(path, tmp_path, manifest):
         mtsk.load(out)
 
 
+@pytest.mark.parametrize("card", [{"model": "x"}, [1], {"tasks": [1]}, None])
+def test_cards_made_by_hand(path, tmp_path, card):
+    content = read_container(path)
+    manifest = {**json.loads(content[MANIFEST]), "card": card}
+    out = tmp_path / "card.mtsk"
+    write_container(out, manifest, {"model.skops": content["model.skops"]})
+    with pytest.raises(ModelFileError, match=r"card\.mtsk. has no card"):
+        mtsk.describe(out)
+
+
 def test_something_that_is_no_estimator(path, tmp_path):
     out = rewritten(path, tmp_path, **{"model.skops": skops.io.dumps([1, 2])})
     with pytest.raises(ModelFileError, match="holds no estimator"):

@@ -428,6 +428,44 @@ def test_only_fitted_models_are_saved(tmp_path):
         mtsk.save(MultiTaskSegmenter(), tmp_path / "model")
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"description": 3}, "`description` of save"),
+        ({"description": b"x"}, "`description` of save"),
+        ({"scores": {"t": float("nan")}}, "`scores` of save"),
+        ({"scores": [1]}, "`scores` of save"),
+        ({"description": "x" * 2**20}, "shorten `description`"),
+    ],
+)
+def test_cards_that_could_not_be_read_are_not_written(given, message, tmp_path):
+    model = JointRidge().fit(np.eye(4), [0, 1, 0, 1])
+    with pytest.raises(ValueError, match=message):
+        mtsk.save(model, tmp_path / "m", **given)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("given", [{"allow": "x.y"}, {"allow": 3}, {"backbone": 3}])
+def test_what_load_cannot_be_given(given, tmp_path):
+    mtsk.save(JointRidge().fit(np.eye(4), [0, 1, 0, 1]), tmp_path / "m")
+    with pytest.raises(ValueError, match=f"`{next(iter(given))}` of load must be"):
+        mtsk.load(tmp_path / "m", **given)
+
+
+def test_a_name_that_no_file_can_have():
+    model = JointRidge().fit(np.eye(4), [0, 1, 0, 1])
+    with pytest.raises(ModelFileError, match="cannot be written"):
+        mtsk.save(model, "a\0b")
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        mtsk.load("a\0b")
+
+
+def test_a_card_prints_no_control_characters(tmp_path):
+    model = JointRidge().fit(np.eye(4), [0, 1, 0, 1])
+    mtsk.save(model, tmp_path / "m", description="\x1b[2Jé\u202e")
+    assert "?[2Jé?" in str(mtsk.describe(tmp_path / "m"))
+
+
 FORMATS = Path(__file__).parents[1] / "formats"
 
 
