@@ -10,9 +10,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -182,53 +180,16 @@ class Images:
         return _views(check_image(item, where), where, self.channels)
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (index, views) of every usable image, in order.
-
-        Files are read ahead in a thread of their own, while the caller works on what it
-        got. Other sources are asked in the caller's thread: some, such as databases,
-        answer in the one that opened them alone.
-        """
-        indices = range(self.first, self.first + len(self))
-        found = self._ahead(indices) if self._of_files() else self._in_turn(indices)
-        for index, views in found:
-            if isinstance(views, BaseException):
+        """Yield (index, views) of every usable image, in order."""
+        for index in range(self.first, self.first + len(self)):
+            try:
+                views = self[index]
+            except (ImageError, OSError) as error:
                 if self.on_error == "raise":
-                    raise views
-                self.skipped[index] = str(views)
-            else:
-                yield index, views
-
-    def _usable(self, index: int) -> np.ndarray | ImageError | OSError:
-        """Return an image, or why there is none."""
-        try:
-            return self[index]
-        except (ImageError, OSError) as error:
-            return error
-
-    def _of_files(self) -> bool:
-        if isinstance(self.source, ImageFolder):
-            return True
-        listed = isinstance(self.source, list | tuple)
-        return listed and all(isinstance(i, str | os.PathLike) for i in self.source)
-
-    def _in_turn(self, indices: Iterable[int]) -> Iterator[tuple[int, Any]]:
-        for index in indices:
-            yield index, self._usable(index)
-
-    def _ahead(self, indices: Iterable[int]) -> Iterator[tuple[int, Any]]:
-        """Yield (index, views or error), a few of them read before they are due."""
-        pool = ThreadPoolExecutor(1, "mtsk-read")
-        due: deque[tuple[int, Future]] = deque()
-        limit = 1
-        try:
-            for index in indices:
-                due.append((index, pool.submit(self._usable, index)))
-                while len(due) > limit:
-                    limit = yield from _first_of(due)
-            while due:
-                yield from _first_of(due)
-        finally:
-            pool.shutdown(cancel_futures=True)
+                    raise
+                self.skipped[index] = str(error)
+                continue
+            yield index, views
 
     def part(self, start: int, stop: int) -> Images:
         """Return images start … stop − 1, which keep their indices.
@@ -256,19 +217,6 @@ class Images:
             SkippedImageWarning,
             stacklevel=3,
         )
-
-
-def _first_of(due: deque[tuple[int, Future]]) -> Generator[tuple[int, Any], None, int]:
-    """Yield what is due first; return how many more may be read ahead."""
-    index, future = due.popleft()
-    views = future.result()
-    yield index, views
-    size = getattr(views, "size", 0)
-    return _AHEAD if size <= _AHEAD_SIZE else 1
-
-
-_AHEAD = 4  # files read before they are due; one, where they are large
-_AHEAD_SIZE = 2**23  # numbers of an image, 32 MB
 
 
 def as_views(image: Any, where: str, channels: Channels) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Images: every accepted form, and every refusal of DESIGN 4.1."""
 
-import threading
 import warnings
 from numbers import Real
 
@@ -432,51 +431,3 @@ def test_check_parameters_names_every_alternative():
         check_parameters(
             Thing(), {"size": [Interval(Real, 0, None, closed="neither"), None]}
         )
-
-
-# -- files are read ahead -----------------------------------------------------
-
-
-def test_files_read_ahead_come_in_order_and_never_all_at_once(folder, monkeypatch):
-    paths = sorted(folder.glob("*.p*")) * 10
-    reading, read = threading.Lock(), []
-
-    def slow(path):
-        with reading:  # one at a time
-            read.append(path)
-        return read_image(path)
-
-    monkeypatch.setattr("mtsk.images.read_image", slow)
-    ahead = []
-    for index, views in Images(paths):
-        np.testing.assert_array_equal(
-            views[0], read_image(paths[index]) / np.float32(255)
-        )
-        ahead.append(len(read) - index - 1)
-    assert read == paths
-    assert max(ahead) <= 4
-
-
-def test_a_reader_that_is_left_early_leaves_no_thread(folder):
-    before = threading.active_count()
-    images = iter(Images(sorted(folder.glob("*.p*")) * 20))
-    next(images)
-    images.close()
-    assert threading.active_count() == before
-
-
-def test_errors_of_files_read_ahead_come_where_they_are_due(folder):
-    paths = [folder / "a.png", folder / "none.png", folder / "b.png"]
-    images = iter(Images(paths))
-    assert next(images)[0] == 0
-    with pytest.raises(ImageError, match=r"image 1 .*none"):
-        next(images)
-
-
-def test_a_source_of_your_own_is_asked_in_the_callers_thread():
-    class Own(Lazy):
-        def __getitem__(self, index):
-            assert threading.current_thread() is threading.main_thread()
-            return super().__getitem__(index)
-
-    assert len(list(Images(Own([GREY] * 3)))) == 3
