@@ -16,7 +16,7 @@ types:
 	$(PYTHON) -m mypy
 
 test:
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --dist worksteal
 
 examples:
 	$(PYTHON) examples/quickstart.py --scenes 24 --output outputs
