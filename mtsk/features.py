@@ -73,7 +73,8 @@ class DeepFeatures(NetworkPasses, TransformerMixin, BaseEstimator):
         Keep, of every tap's channels at every scale, as many principal components as
         hold this share of their variance, or at most this number of them: a smaller
         table, cache and head, found from up to 32 of the images that ``fit`` gets.
-        Those pass through the network twice. None keeps all channels.
+        Those pass through the network twice, and a cache keeps what was made with
+        other components apart. None keeps all channels.
     storage : {"float16", "float32"}, default="float16"
         Precision in which maps are kept.
     batch_size : int, default=None
@@ -386,8 +387,8 @@ class DeepFeatures(NetworkPasses, TransformerMixin, BaseEstimator):
         if X is None:
             raise TypeError("DeepFeatures with `n_components` needs images: fit(X)")
         images = X if isinstance(X, Images) else Images(X, self.channels, "skip")
-        some = Images([images.source[i] for i in spread_evenly(len(images))])
-        some.channels, some.on_error = images.channels, "skip"
+        some = images.some(spread_evenly(len(images)))
+        some.on_error = "skip"  # what cannot be read is left to those who read all
         plain = clone(self).set_params(n_components=None, verbose=0).fit()
         return TapProjection.learn(
             (maps.taps for _, maps in plain.iter_maps(some)),

@@ -201,9 +201,16 @@ class Images:
         first = start - self.first
         last = stop - self.first
         other.source = (
-            self.source[first:last] if cut else _Run(self.source, first, last)
+            self.source[first:last] if cut else _Chosen(self.source, range(first, last))
         )
         other.first, other.skipped = start, {}
+        return other
+
+    def some(self, indices: Sequence[int]) -> Images:
+        """Return a few of the images, still unopened, counted anew from 0."""
+        other = copy.copy(self)
+        other.source = _Chosen(self.source, [i - self.first for i in indices])
+        other.first, other.skipped = 0, {}
         return other
 
     def warn_of_skipped(self) -> None:
@@ -259,17 +266,17 @@ def _views(
     return np.stack([image[:, :, list(triple)] for triple in triples])
 
 
-class _Run(Sequence):
-    """Neighbouring items of a sequence that may not know slices."""
+class _Chosen(Sequence):
+    """Items of a sequence that may know no slices, opened when they are asked for."""
 
-    def __init__(self, source: Any, first: int, last: int) -> None:
-        self.source, self.first, self.last = source, first, last
+    def __init__(self, source: Any, indices: Sequence[int]) -> None:
+        self.source, self.indices = source, indices
 
     def __len__(self) -> int:
-        return self.last - self.first
+        return len(self.indices)
 
     def __getitem__(self, index: Any) -> Any:
-        return self.source[self.first + index]
+        return self.source[self.indices[index]]
 
 
 def image_weights(sample_weight: Any, n_images: int) -> np.ndarray:

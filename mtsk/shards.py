@@ -7,6 +7,7 @@ with its worker is read again, and those that a run has left on disk need not be
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -66,7 +67,7 @@ class Recipe:
             del params[name]
         return joblib.hash(
             [
-                features.backbone_digest_,
+                features.recipe(),
                 sorted(params.items(), key=lambda item: item[0]),
                 [(n, type(t).__name__, vars(t)) for n, t in self.tasks.items()],
                 (self.n_pixels, self.seed, self.taught),
@@ -308,5 +309,4 @@ def _quiet(features: DeepFeatures) -> DeepFeatures:
     """Return fitted features that draw no bar: workers write to no screen."""
     if not features.verbose:
         return features
-    other = features.__sklearn_clone__().set_params(verbose=0)
-    return other.fit()
+    return copy.copy(features).set_params(verbose=0)

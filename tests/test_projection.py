@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 from numpy.linalg import eigh, norm
 from skimage.data import astronaut
+from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from tests_support import Slight
 
-from mtsk import DeepFeatures, MultiTaskSegmenter, SharedDecoder
+from mtsk import DeepFeatures, JointRidge, MultiTaskSegmenter, SharedDecoder
 from mtsk.backbones import load_backbone
+from mtsk.exceptions import CheckpointError, ImageError
+from mtsk.images import Images
 from mtsk.projection import SAMPLE, TapProjection, spread_evenly
 
 SLIGHT = load_backbone(Slight(), taps=["first", "second"])
@@ -126,3 +129,41 @@ def test_a_decoder_learns_from_components(finetune):
     model.fit(IMAGES, MASKS)
     assert model.features_.projection_ is not None
     assert model.predict(IMAGES[:1])[0].shape == MASKS[0].shape
+
+
+def test_no_more_than_an_image_is_open_at_a_time():
+    class Lazy(list):
+        opened = 0
+
+        def __getitem__(self, index):
+            Lazy.opened += 1
+            return super().__getitem__(index)
+
+    source = Lazy(IMAGES * 20)
+    some = Images(source).some(spread_evenly(len(source)))
+    assert (len(some), Lazy.opened) == (SAMPLE, 0)
+    np.testing.assert_allclose(some[SAMPLE - 1][0] * 255, IMAGES[-1], atol=1e-3)
+    assert Lazy.opened == 1
+
+
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_workers_know_the_components(verbose):
+    model = MultiTaskSegmenter(
+        features=components(2), head=JointRidge(1e-3), random_state=0, verbose=verbose
+    )
+    images, masks = IMAGES * 2, MASKS * 2
+    one = model.fit(images, masks).pixel_head_.coef_
+    two = clone(model).set_params(n_jobs=2).fit(images, masks).pixel_head_.coef_
+    np.testing.assert_array_equal(one, two)
+
+
+def test_a_checkpoint_of_other_components_is_refused(tmp_path):
+    model = MultiTaskSegmenter(
+        features=components(2), random_state=0, checkpoint=tmp_path / "kept"
+    )
+    broken = [*IMAGES * 4, np.zeros(3, np.uint8)]
+    with pytest.raises(ImageError):
+        model.fit(broken, [*MASKS * 4, MASKS[0]])
+    others = [255 - image // 2 for image in IMAGES * 2] + broken[12:]
+    with pytest.raises(CheckpointError, match="other parameters"):
+        model.fit(others, [*MASKS * 4, MASKS[0]])

@@ -139,8 +139,8 @@ def load(
         Types of your own that the model holds, such as tasks, as
         ``"package.module.Class"``. Importing them runs their modules.
     backbone : torch.nn.Module or Backbone, optional
-        The network of your own that the model was made with. Its weights are replaced
-        by the file's.
+        The network of your own that the model was made with. A copy gets the weights
+        of the file.
 
     Returns
     -------

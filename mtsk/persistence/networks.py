@@ -78,6 +78,10 @@ def put_networks_back(
     name : str
         How messages call the file.
     """
+    if given is not None and all(_is_named(note["name"]) for note in about):
+        raise ModelFileError(
+            f"{name} holds no network of your own: leave out backbone="
+        )
     networks = [
         _restored(note, state, allow, given, name)
         for note, state in zip(about, states, strict=True)
@@ -134,12 +138,14 @@ def _restored(
     name: str,
 ) -> Backbone:
     path = note["name"]
-    if isinstance(given, Backbone):
-        network = given.copy()
-    elif isinstance(given, nn.Module) or path in allow:
-        network = _own(given if given is not None else _make(path, name), note, name)
-    elif ":" in path or "." not in path:
+    if _is_named(path):
         network = _named(path, note["taps"])
+    elif isinstance(given, Backbone):
+        network = given.copy()
+    elif isinstance(given, nn.Module):  # a copy: a tuned model has two of a kind
+        network = _own(copy.deepcopy(given), note, name)
+    elif path in allow:
+        network = _own(_make(path, name), note, name)
     else:
         raise ModelFileError(
             f"{name} was made with a network of your own, {path}: pass it as "
@@ -164,6 +170,11 @@ def _own(module: nn.Module, note: Mapping[str, Any], name: str) -> Backbone:
         raise ModelFileError(
             f"the network given for {name} is another one: {error}"
         ) from error
+
+
+def _is_named(path: str) -> bool:
+    """Tell a name, ``family:model`` or the bundled one's, from an import path."""
+    return ":" in path or "." not in path
 
 
 def _named(path: str, taps: list[str]) -> Backbone:

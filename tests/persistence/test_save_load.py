@@ -146,10 +146,12 @@ def same(a, b):
     return np.array_equal(np.asarray(a), np.asarray(b))
 
 
-def returned(model, tmp_path, backbone=SLIGHT, **more):
+def returned(model, tmp_path, backbone="slight", **more):
     """Save and load a model."""
     path = tmp_path / "my model é.mtsk"
     mtsk.save(model, path)
+    if backbone == "slight":
+        backbone = None if isinstance(model, JointRidge) else SLIGHT
     return mtsk.load(path, backbone=backbone, **more)
 
 
@@ -295,6 +297,27 @@ def test_a_module_of_your_own_must_be_given_or_allowed(tmp_path):
         assert same(returned(model, tmp_path, **how).predict(X), model.predict(X))
     with pytest.raises(ModelFileError, match="is another one"):
         returned(model, tmp_path, backbone=torch.nn.Conv2d(3, 4, 3))
+
+
+def test_a_tuned_module_of_your_own_and_what_it_was_are_two(tmp_path):
+    network = Slight()
+    head = SharedDecoder(width=4, n_epochs=1, finetune="all")
+    features = DeepFeatures(network, taps=["first", "second"], scales=(1,))
+    model = MultiTaskSegmenter(features=features, head=head, random_state=0)
+    model.fit(X, MASKS)
+    given = Slight()
+    before = given.first.weight.detach().clone()
+    loaded = check(model, tmp_path, backbone=given)
+    assert torch.equal(given.first.weight, before)
+    plain, tuned = (f.network().digest for f in (loaded.features, loaded.features_))
+    assert plain == features.network().digest
+    assert tuned == model.features_.backbone_digest_ != plain
+
+
+def test_a_network_that_is_not_asked_for(tmp_path):
+    mtsk.save(JointRidge().fit(np.eye(4), [0, 1, 0, 1]), tmp_path / "m")
+    with pytest.raises(ModelFileError, match="holds no network of your own"):
+        mtsk.load(tmp_path / "m", backbone=Slight())
 
 
 def test_a_network_with_other_weights_is_told(tmp_path, monkeypatch):
@@ -467,6 +490,10 @@ def test_a_card_prints_no_control_characters(tmp_path):
 
 
 FORMATS = Path(__file__).parents[1] / "formats"
+
+
+def test_no_format_is_forgotten():
+    assert {path.stem for path in FORMATS.glob("*.mtsk")} >= {"format1"}
 
 
 @pytest.mark.parametrize("path", sorted(FORMATS.glob("*.mtsk")), ids=lambda p: p.name)
