@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import platform
 import resource
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -82,5 +84,30 @@ def peak_gigabytes() -> float:
 
 
 def row(figure: str, measured: str, asked: str) -> None:
-    """Print one line of the report."""
+    """Print one line of the report; note it in the file that MTSK_RECORD names."""
     print(f"{figure:58s} {measured:>18s}   asked {asked}", flush=True)
+    if "MTSK_RECORD" in os.environ:
+        record(figure, measured, asked, Path(os.environ["MTSK_RECORD"]))
+
+
+def record(figure: str, measured: str, asked: str, path: Path) -> None:
+    """Add a figure to a table, in place of what the same command found before."""
+    command = " ".join([Path(sys.argv[0]).name, *_own_options(sys.argv[1:])])
+    kept = []
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            kept = list(csv.reader(file))[1:]
+    kept = [r for r in kept if r[:2] != [command, figure]]
+    kept.append([command, figure, measured, asked, f"{date.today()}"])
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["command", "figure", "measured", "asked", "on"])
+        writer.writerows(sorted(kept))
+
+
+def _own_options(given: list[str]) -> list[str]:
+    """Return the options but for where the data are."""
+    if "--data" in given:
+        place = given.index("--data")
+        return given[:place] + given[place + 2 :]
+    return given

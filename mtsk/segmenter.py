@@ -414,6 +414,31 @@ class MultiTaskSegmenter(Predicting):
         images.warn_of_skipped()
         return {name: meter.result() for name, meter in meters.items()}
 
+    def save(
+        self,
+        path: str | os.PathLike,
+        *,
+        scores: Mapping[str, float] | None = None,
+        description: str = "",
+    ) -> None:
+        """Write the fitted model to one file, as `mtsk.save` does.
+
+        Parameters
+        ----------
+        path : path
+        scores : mapping of str to float, optional
+        description : str, default=""
+
+        Raises
+        ------
+        ModelFileError, NotFittedError
+        ImportError
+            Without skops.
+        """
+        from mtsk.persistence import save  # needs skops, the extra [io]
+
+        save(self, path, scores=scores, description=description)
+
 
 def _check_n_pixels(
     model: MultiTaskSegmenter, n_pixels: Any, meters: Mapping[str, Any]

@@ -267,7 +267,7 @@ class Reading:
             return
         quiet = replace(self.recipe, features=_quiet(self.recipe.features))
         parts = joblib.Parallel(n_jobs=self.n_jobs, return_as="generator")(
-            joblib.delayed(quiet.read)(s.images, s.entries, s.weight, s.keep)
+            joblib.delayed(quiet.read)(s.images, _light(s.entries), s.weight, s.keep)
             for s in shards
         )
         for shard, part in zip(shards, parts, strict=True):
@@ -303,6 +303,21 @@ def shard_size(n_images: int, n_jobs: int | None, most: int) -> int:
     """
     share = n_images // (_PER_WORKER * joblib.effective_n_jobs(n_jobs))
     return min(most, max(_LEAST, share // 2 * 2))
+
+
+def _light(entries: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """Return targets as they travel: maps of integers in the least bytes."""
+    return {name: [_lightest(e) for e in column] for name, column in entries.items()}
+
+
+def _lightest(entry: Any) -> Any:
+    if not isinstance(entry, np.ndarray) or entry.dtype.kind not in "iu":
+        return entry
+    low, high = entry.min(initial=0), entry.max(initial=0)
+    for dtype in (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return entry.astype(dtype)
+    return entry
 
 
 def _quiet(features: DeepFeatures) -> DeepFeatures:

@@ -10,15 +10,8 @@ import pandas as pd
 import pytest
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.exceptions import NotFittedError
 from sklearn.feature_selection import SelectKBest, f_classif
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import (
-    GridSearchCV,
-    cross_val_score,
-    learning_curve,
-    train_test_split,
-)
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
@@ -27,22 +20,17 @@ from sklearn.svm import LinearSVC
 
 from mtsk import (
     DeepFeatures,
-    ImageFolder,
     JointLogistic,
     JointRidge,
     MemoryCache,
     MultiTaskSegmenter,
     Targets,
-    task_scorer,
 )
 from mtsk.datasets import make_digit_scenes
 from mtsk.exceptions import (
-    ImageError,
-    SkippedImageWarning,
     TargetError,
     UnknownTaskError,
 )
-from mtsk.heads import Moments
 from mtsk.tasks import (
     BinaryMask,
     Boundary,
@@ -317,135 +305,6 @@ def test_n_jobs_changes_nothing(toys):
         np.testing.assert_array_equal(one[name], two[name])
 
 
-def test_nested_parameters_of_default_parts():
-    model = MultiTaskSegmenter({"m": BinaryMask()})
-    assert model.get_params()["head__alpha"] == JointLogistic().alpha
-    assert model.get_params()["features__scales"] == DeepFeatures().scales
-    model.set_params(head__alpha=3.0, features__scales=[1], tasks__m__threshold=0.7)
-    assert model.head.alpha == 3.0
-    assert model.features.scales == [1]
-    assert model.tasks["m"].threshold == 0.7
-    bare = MultiTaskSegmenter(BinaryMask()).set_params(tasks__threshold=0.2)
-    assert bare.tasks.threshold == 0.2
-    assert "tasks__threshold" in bare.get_params()
-    with pytest.raises(ValueError, match="no_such"):
-        model.set_params(head__no_such=1)
-    with pytest.raises(ValueError, match="tasks__n__threshold"):
-        model.set_params(tasks__n__threshold=0.1)
-
-
-def test_grid_search_with_ragged_images_and_a_scorer(toys):
-    X, Y = toys
-    images = [*X[:6], X[6][:36], X[7][:, :40]]
-    targets = Targets(
-        semantic=[*Y[:6], Y[6][:36], Y[7][:, :40]],
-        name=["big", None, "small", "big", "small", None, "big", "small"],
-    )
-    grid = {"head__alpha": [0.01, 10.0], "features__scales": [[1]]}
-    search = GridSearchCV(
-        segmenter(), grid, scoring=task_scorer("semantic", "accuracy"), cv=2
-    ).fit(images, targets)
-    assert search.best_params_["head__alpha"] == 0.01
-    assert search.best_score_ > 0.9
-    many = GridSearchCV(
-        segmenter(),
-        {"head__alpha": [0.01]},
-        scoring={"a": task_scorer("semantic"), "b": task_scorer("name")},
-        refit="a",
-        cv=2,
-    ).fit(images, targets)
-    assert np.isfinite(many.cv_results_["mean_test_b"]).all()
-
-
-def test_scoring_some_pixels_estimates_scoring_all(toys):
-    X, Y = toys
-    targets = Targets(
-        semantic=Y, bright=[y == Y.max() for y in Y], name=list("ababcbcb")
-    )
-    model = segmenter().fit(X[:4], targets[:4])
-    whole = model.score_tasks(X, targets)
-    some = model.score_tasks(X, targets, n_pixels=300)
-    every = model.score_tasks(X, targets, n_pixels=10**6)
-    assert some["semantic"] == pytest.approx(whole["semantic"], abs=0.05)
-    assert some["semantic"] != whole["semantic"]
-    assert every == pytest.approx(whole, abs=1e-3)  # equal but for rounding at ties
-    masked = Y.copy()
-    masked[:, ::2] = -1
-    scribbles = Targets(semantic=masked)
-    assert model.score_tasks(X, scribbles, n_pixels=10**6) == pytest.approx(
-        model.score_tasks(X, scribbles), abs=1e-3
-    )
-
-
-def test_scoring_some_pixels_refuses_boundaries_and_nonsense(toys):
-    X, Y = toys
-    model = segmenter().fit(X[:4], Y[:4])
-    with pytest.raises(ValueError, match="task 'target' needs whole maps"):
-        model.score_tasks(X, Y, metrics={"target": "boundary_f1"}, n_pixels=9)
-    for wrong in (0, 1.5, "many"):
-        with pytest.raises(ValueError, match="n_pixels"):
-            model.score_tasks(X, Y, n_pixels=wrong)
-
-
-@pytest.mark.parametrize("head", ["logistic", "ridge"])
-def test_what_the_cache_keeps_of_a_table_changes_nothing(toys, head, monkeypatch):
-    X, Y = toys
-    cache = MemoryCache()
-    features = DeepFeatures(scales=[1], cache=cache)
-    model = segmenter(features=features, head=head)
-    made = []
-    of = Moments.of.__func__
-
-    def counted(cls, table, *rest):
-        if table.shape[1] > 100:  # not the small tables of calibration
-            made.append(1)
-        return of(cls, table, *rest)
-
-    monkeypatch.setattr(Moments, "of", classmethod(counted))
-    model.fit(X, Y)
-    first = len(made)
-    for alpha in (0.3, 0.7):
-        for images in (X, X[:6]):
-            cached = model.set_params(head__alpha=alpha).fit(images, Y[: len(images)])
-            fresh = segmenter(features=DeepFeatures(scales=[1]), head=head)
-            fresh.set_params(head__alpha=alpha)
-            before = len(made)
-            again = cached.pixel_head_.coef_.copy()
-            assert np.array_equal(
-                again, fresh.fit(images, Y[: len(images)]).pixel_head_.coef_
-            )
-            del made[before:]
-    assert first <= len(made) <= 2 * first  # once for X, once for X[:6]
-
-
-def test_the_network_sees_each_image_once_in_a_grid_search(toys):
-    from tests_support import Counting
-
-    network = Counting()
-    features = DeepFeatures(
-        network, taps=["first", "second"], scales=[1], cache=MemoryCache()
-    )
-    X, Y = toys
-    search = GridSearchCV(
-        segmenter(features=features), {"head__alpha": [0.01, 0.1, 1]}, cv=2
-    )
-    search.fit(X, Y)
-    assert network.images == len(X)
-
-
-def test_other_model_selection(toys):
-    X, Y = toys
-    targets = many_targets(Y).subset(["semantic", "area"])
-    assert np.isfinite(cross_val_score(segmenter(), X, targets, cv=2)).all()
-    _, train, test = learning_curve(
-        segmenter(), list(X), targets, train_sizes=[2, 4], cv=2
-    )
-    assert test.shape == (2, 2)
-    assert np.isfinite(train).all()
-    X_a, X_b, Y_a, Y_b = train_test_split(list(X), targets, random_state=0)
-    assert np.isfinite(segmenter().fit(X_a, Y_a).score(X_b, Y_b))
-
-
 def test_scores_count_a_class_that_training_never_saw(toys):
     X, Y = toys
     strange = Y[:2].copy()
@@ -495,121 +354,6 @@ def test_scribbles_are_nearly_enough(toys):
     strokes = np.full_like(Y, -1)
     strokes[:, ::8, ::8] = Y[:, ::8, ::8]
     assert segmenter().fit(X, strokes).score(X, Y) > 0.8
-
-
-def test_a_target_that_is_void_everywhere_is_told(toys):
-    X, Y = toys
-    void = Y.copy()
-    void[3] = -1
-    with pytest.warns(UserWarning, match=r"\('target', 3\)"):
-        model = segmenter().fit(X, void)
-    alone = segmenter().fit(X, [None if i == 3 else y for i, y in enumerate(Y)])
-    np.testing.assert_array_equal(model.predict(X), alone.predict(X))
-
-
-def test_a_corrupt_file_among_good_ones(toys, tmp_path):
-    from skimage.io import imsave
-
-    X, Y = toys
-    for i, image in enumerate(X):
-        imsave(tmp_path / f"{i}.png", image, check_contrast=False)
-    (tmp_path / "5.png").write_bytes(b"broken")
-    images = ImageFolder(tmp_path)
-    with pytest.raises(ImageError, match=r"5\.png"):
-        segmenter().fit(images, Y)
-    skipping = DeepFeatures(scales=[1], on_error="skip")
-    with pytest.warns(SkippedImageWarning, match=r"1 of 8.*5\.png"):
-        model = segmenter(features=skipping).fit(images, Y)
-    assert list(model.skipped_) == [5]
-    assert model.n_images_ == 7
-    with pytest.warns(SkippedImageWarning):
-        guess = model.predict(images)
-    assert guess[5] is None
-    assert guess[4].shape == (40, 48)
-    kept = [i for i in range(8) if i != 5]
-    expected = segmenter().fit(X[kept], Y[kept]).predict(X[:1])
-    np.testing.assert_array_equal(guess[0], expected[0])
-
-
-@pytest.mark.parametrize(
-    ("keywords", "message"),
-    [
-        ({"n_pixels": 0}, "`n_pixels` of MultiTaskSegmenter must be an int.*got 0"),
-        ({"head_stride": 0}, "`head_stride` of MultiTaskSegmenter"),
-        ({"n_pixels": True}, "`n_pixels` of MultiTaskSegmenter.*got True"),
-        ({"n_jobs": 0}, "`n_jobs` of MultiTaskSegmenter.*other than 0"),
-        ({"random_state": "a"}, "`random_state` of MultiTaskSegmenter"),
-        ({"tasks": 3}, "`tasks` of MultiTaskSegmenter"),
-        ({"tasks": {"a": 3}}, r"`tasks\['a'\]` of MultiTaskSegmenter must be a Task"),
-        ({"features": "deep"}, "`features` of MultiTaskSegmenter"),
-        ({"head": 3}, "`head` of MultiTaskSegmenter"),
-    ],
-)
-def test_bad_parameters(toys, keywords, message):
-    X, Y = toys
-    with pytest.raises(ValueError, match=message):
-        segmenter(**keywords).fit(X, Y)
-
-
-@pytest.mark.parametrize(
-    ("targets", "message"),
-    [
-        (lambda Y: [*Y[:7], Y[7].astype(float)], "image 7: 2-D float"),
-        (lambda Y: [*Y[:6], [1, 2], Y[7]], "image 6: 1-D integer"),
-        (lambda Y: [[1, 2]] * 8, "cannot tell the task"),
-        (lambda Y: {"a": Y, "b": [None] * 8}, "'b' is labelled on no image"),
-        (lambda Y: {"a": Y, "b": list(Y)[:7]}, "differ in number"),
-        (lambda Y: np.full((8, 40, 48), np.nan), "holds nothing but void"),
-        (lambda Y: np.full((8, 40, 48), np.inf), "image 0: .*infinity"),
-        (lambda Y: [{"a"}, *[3] * 7], "several kinds"),
-        (lambda Y: [np.ones(2, bool), *[np.ones(3, bool)] * 7], "one length"),
-        (lambda Y: "masks", "one entry per image"),
-        (lambda Y: {}, "at least one task"),
-        (lambda Y: [object()] * 8, "cannot tell the task"),
-        (lambda Y: [np.zeros((2, 2, 3), int)] * 8, r"three axes .*\(2, 2, 3\)"),
-        (lambda Y: [f"masks/{i}.png" for i in range(8)], "names of image files"),
-        (lambda Y: np.arange(8 * 1920).reshape(8, 40, 48), "ids of instances"),
-    ],
-)
-def test_bad_targets(toys, targets, message):
-    X, Y = toys
-    with pytest.raises(TargetError, match=message):
-        segmenter().fit(X, targets(Y))
-
-
-def test_unknown_names(fitted, toys):
-    X, Y = toys
-    with pytest.raises(UnknownTaskError, match=r"'sky'.*'semantic'"):
-        fitted.predict(X, tasks=["sky"])
-    with pytest.raises(UnknownTaskError, match="'sky'"):
-        fitted.score_tasks(X, {"sky": Y})
-    with pytest.raises(UnknownTaskError, match="`tasks` names 'sky'"):
-        segmenter({"sky": BinaryMask()}).fit(X, {"a": Y})
-    with pytest.raises(UnknownTaskError, match="'sky'"):
-        task_scorer("sky")(fitted, X, Y)
-    with pytest.raises(ValueError, match=r"has the metrics .*not 'rmse'"):
-        fitted.score_tasks(X, many_targets(Y), metrics={"semantic": "rmse"})
-
-
-def test_not_fitted(toys):
-    X, Y = toys
-    for call in (
-        lambda m: m.predict(X),
-        lambda m: m.predict_proba(X),
-        lambda m: m.decision_function(X),
-        lambda m: m.score(X, Y),
-    ):
-        with pytest.raises(NotFittedError, match="MultiTaskSegmenter"):
-            call(segmenter())
-
-
-def test_a_failed_fit_leaves_the_images_alone(toys):
-    X, Y = toys
-    model = segmenter().fit(X, Y)
-    before = model.predict(X[:1])
-    with pytest.raises(ImageError, match="image 1"):
-        model.predict([X[0], X[1].astype(int)])
-    np.testing.assert_array_equal(model.predict(X[:1]), before)
 
 
 def test_tags_by_name(toys):

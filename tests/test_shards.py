@@ -18,6 +18,7 @@ from mtsk import (
 from mtsk.backbones import load_backbone
 from mtsk.exceptions import CheckpointError, ImageError, SkippedImageWarning
 from mtsk.heads import RelatedRidge
+from mtsk.shards import _lightest
 from mtsk.testing import toy_images
 
 SUMS = JointRidge(alpha=1e-2, calibrate=False)
@@ -361,3 +362,28 @@ def test_a_worker_of_a_cluster_dies_in_mid_fit(cluster, tmp_path, head):
     assert there.n_images_ == 40  # none twice, none lost
     assert there.n_rows_ == here.n_rows_
     assert_close(there, here)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([0, 255], np.uint8),
+        ([-1, 127], np.int8),
+        ([-1, 200], np.int16),
+        ([0, 70_000], np.uint32),
+        ([-(2**40), 3], np.int64),
+        ([], np.uint8),
+    ],
+)
+def test_maps_travel_in_the_least_bytes(values, dtype):
+    given = np.array([values], np.int64)
+    sent = _lightest(given)
+    assert sent.dtype == dtype
+    np.testing.assert_array_equal(sent, given)
+
+
+def test_what_is_no_map_of_integers_travels_as_it_is():
+    for entry in (None, {"a"}, 3, np.eye(2), np.eye(2, dtype=bool)):
+        assert _lightest(entry) is entry
+    both = np.array([[2**64 - 1, 0]], np.uint64)
+    np.testing.assert_array_equal(_lightest(both), both)

@@ -1,4 +1,4 @@
-"""A small network that counts the images it sees."""
+"""What several test files share: small networks, and runs that are killed."""
 
 from __future__ import annotations
 
@@ -69,3 +69,48 @@ def run_until_done(script: str, longest: float, seed: int = 0) -> None:
             finished = "done" in run.stdout.read()
         assert finished or kills < KILLS, "left alone, it did not end"
         kills += 1
+
+
+def shake(network):
+    """Give normalisations statistics worth folding, as after training."""
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight, module.bias, module.running_mean):
+                tensor.data = torch.rand(tensor.shape, generator=generator) - 0.3
+            module.running_var = (
+                torch.rand(module.running_var.shape, generator=generator) + 0.5
+            )
+    return network
+
+
+class Tiny(nn.Module):
+    """Strides 2 and 4, a module that never runs, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(inplace=True)
+        )
+        self.body = nn.Sequential(
+            nn.Conv2d(4, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU()
+        )
+        self.unused = nn.Conv2d(6, 6, 1)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.head(self.pool(self.body(self.stem(x))).flatten(1))
+
+
+def tiny():
+    torch.manual_seed(0)
+    return shake(Tiny())
+
+
+def noise(height=64, width=64, n=2):
+    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(2))
+
+
+def n_hooks(network):
+    return sum(len(m._forward_hooks) for m in network.modules())

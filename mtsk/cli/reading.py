@@ -176,9 +176,10 @@ def _table(path: Path, stems: Sequence[str]) -> dict[str, list[Any]]:
         if stem in of:
             raise TargetError(f"{str(path)!r}, line {number}: {stem!r} a second time")
         of[stem] = row
+    cells = {n: [(of[s].get(n) or "") if s in of else "" for s in stems] for n in names}
     return {
-        name: _values([(of[s].get(name) or "") if s in of else "" for s in stems])
-        for name in names
+        n: _values(column, f"{str(path)!r}, column {n!r}")
+        for n, column in cells.items()
     }
 
 
@@ -187,10 +188,11 @@ def _stem(name: str, stems: Sequence[str]) -> str:
     return name if name in stems else Path(name).stem
 
 
-def _values(cells: Sequence[str]) -> list[Any]:
+def _values(cells: Sequence[str], place: str) -> list[Any]:
     """Return the values of a column: sets of tags, ints, floats, or text.
 
-    All of one kind: tags where any cell has a semicolon, numbers where all are.
+    All of one kind: tags where any cell has a semicolon, numbers where all are. A few
+    words among numbers are taken for mistakes, and refused.
     """
     given = [cell.strip() for cell in cells]
     if any(";" in cell for cell in given):
@@ -203,4 +205,19 @@ def _values(cells: Sequence[str]) -> list[Any]:
             return [kind(cell) if cell else None for cell in given]
         except ValueError:
             continue
+    words = [cell for cell in given if cell and not _is_number(cell)]
+    n_given = sum(map(bool, given))
+    if len(words) < n_given / 2:
+        raise TargetError(
+            f"{place}: {n_given - len(words)} numbers, and {words[:3]}; empty cells "
+            "are unknown values; or let all be words"
+        )
     return [cell or None for cell in given]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

@@ -9,27 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from skimage.color import label2rgb
 from skimage.io import imsave
-from skimage.segmentation import find_boundaries
 
+from mtsk.displays.drawing import (
+    class_colours,
+    kind_of_task,
+    paint_boxes,
+    paint_classes,
+    paint_ids,
+    paint_mask,
+    paint_values,
+)
 from mtsk.images import read_image
-from mtsk.tasks import Detection, ImageToImage, InstanceSegmentation, Task
+from mtsk.tasks import Detection, ImageToImage, Task
 from mtsk.tile_store import check_names
 
 __all__ = ["PredictionWriter"]
-
-# Okabe & Ito (2008): told apart with any kind of colour vision.
-_COLOURS = [
-    (0.90, 0.62, 0.00),
-    (0.34, 0.71, 0.91),
-    (0.00, 0.62, 0.45),
-    (0.94, 0.89, 0.26),
-    (0.00, 0.45, 0.70),
-    (0.84, 0.37, 0.00),
-    (0.80, 0.47, 0.65),
-    (0.30, 0.30, 0.30),
-]
 
 
 class PredictionWriter:
@@ -72,6 +67,8 @@ class PredictionWriter:
         for name, task in self.tasks.items():
             if task.granularity == "image":
                 continue
+            if self.overlays:
+                written += self._overlay(name, path, found[name], task)
             if isinstance(task, Detection):
                 self._boxes(name, path, found[name])
                 continue
@@ -79,8 +76,6 @@ class PredictionWriter:
             if _needs_codes(getattr(task, "classes_", None)):
                 values = np.searchsorted(task.classes_, values)
             written.append(self._map(name, path, values, task))
-            if self.overlays and values.ndim == 2:
-                written.append(self._overlay(name, path, values, task))
         if self._of_images:
             row = {"image": path.name}
             row |= {n: _cell(found[n]) for n in self._of_images}
@@ -106,12 +101,15 @@ class PredictionWriter:
         imsave(out, values, check_contrast=False)
         return out
 
-    def _overlay(self, name: str, path: Path, values: np.ndarray, task: Task) -> Path:
+    def _overlay(self, name: str, path: Path, found: Any, task: Task) -> list[Path]:
+        drawn = overlay(read_image(path), found, task)
+        if drawn is None:
+            return []
         folder = self.folder / f"{name}_overlay"
         folder.mkdir(exist_ok=True)
         out = folder / f"{path.stem}.png"
-        imsave(out, overlay(read_image(path), values, task), check_contrast=False)
-        return out
+        imsave(out, drawn, check_contrast=False)
+        return [out]
 
     def _boxes(self, name: str, path: Path, found: dict[str, np.ndarray]) -> None:
         fields = ["image", "x0", "y0", "x1", "y1", "label", "score"]
@@ -135,31 +133,37 @@ class PredictionWriter:
             writer.writerows(rows)
 
 
-def overlay(image: np.ndarray, values: np.ndarray, task: Task) -> np.ndarray:
+def overlay(image: np.ndarray, found: Any, task: Task) -> np.ndarray | None:
     """Return an image with a prediction drawn over it.
 
     Parameters
     ----------
     image : ndarray of shape (H, W) or (H, W, C)
-    values : ndarray of shape (H, W)
+    found : ndarray of shape (H, W), or dict of boxes
+        What ``predict`` gives for it.
     task : Task
+        Fitted.
 
     Returns
     -------
-    ndarray of uint8, shape (H, W, 3)
+    ndarray of uint8, shape (H, W, 3), or None
+        None of a picture, which nothing is to be drawn over.
     """
-    grey = image if image.ndim == 2 else image[..., :3].mean(axis=2)
-    if image.dtype.kind == "u":
-        grey = grey / np.iinfo(image.dtype).max
-    if values.dtype.kind == "f":
-        low, high = np.nanmin(values), np.nanmax(values)
-        share = (values - low) / max(high - low, 1e-12)
-        return (np.stack([share, grey, 1 - share], axis=2) * 255).astype(np.uint8)
-    labels = values.astype(int)
-    if isinstance(task, InstanceSegmentation):
-        labels = labels * find_boundaries(labels)
-    background = 0 if (labels == 0).any() and labels.max() > 1 else -1
-    drawn = label2rgb(labels, grey, colors=_COLOURS, alpha=0.45, bg_label=background)
+    kind = kind_of_task(task)
+    if kind == "classes":
+        classes = np.asarray(task.classes_)
+        codes = np.searchsorted(classes, found)
+        drawn = paint_classes(image, codes, class_colours(len(classes)))
+    elif kind == "boxes":
+        drawn = paint_boxes(image, found["boxes"], found["labels"])
+    elif kind == "mask":
+        drawn = paint_mask(image, found)
+    elif kind == "ids":
+        drawn = paint_ids(image, found)
+    elif np.ndim(found) == 2:
+        drawn = paint_values(found)
+    else:
+        return None
     return (drawn * 255).round().astype(np.uint8)
 
 

@@ -1,7 +1,17 @@
 """Pictures of what was learnt and found (matplotlib, the optional extra ``[plot]``)."""
 
+from mtsk.displays.confusion import ConfusionDisplay
+from mtsk.displays.evidence import EvidenceDisplay
 from mtsk.displays.relatedness import TaskRelatednessDisplay
 from mtsk.displays.segmentation import SegmentationDisplay
 from mtsk.displays.sharing import SharingDisplay
+from mtsk.displays.uncertainty import UncertaintyDisplay
 
-__all__ = ["SegmentationDisplay", "SharingDisplay", "TaskRelatednessDisplay"]
+__all__ = [
+    "ConfusionDisplay",
+    "EvidenceDisplay",
+    "SegmentationDisplay",
+    "SharingDisplay",
+    "TaskRelatednessDisplay",
+    "UncertaintyDisplay",
+]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["matplotlib_for", "new_axes"]
+import numpy as np
+
+__all__ = ["draw_scale", "matplotlib_for", "new_axes", "new_row"]
 
 
 def matplotlib_for(owner: object) -> Any:
@@ -29,3 +32,36 @@ def new_axes(ax: Any, owner: object) -> Any:
     """Return axes to draw on, new ones for None."""
     plt = matplotlib_for(owner)
     return plt.subplots(layout="constrained")[1] if ax is None else ax
+
+
+def new_row(
+    owner: object, axes: Any, names: Sequence[str], shape: tuple[int, ...]
+) -> dict[str, Any]:
+    """Return axes side by side for pictures of a shape, titled, by name.
+
+    Raises
+    ------
+    ValueError
+        Where ``axes`` are given, and are not as many.
+    """
+    plt = matplotlib_for(owner)
+    if axes is None:
+        size = 3.2 * len(names), min(3.2 * shape[0] / shape[1], 6) + 0.9
+        _, grid = plt.subplots(
+            1, len(names), figsize=size, layout="constrained", squeeze=False
+        )
+        axes = grid[0]
+    axes = np.atleast_1d(np.asarray(axes, dtype=object)).ravel()
+    if len(axes) != len(names):
+        raise ValueError(f"`axes` must be {len(names)}, {list(names)}, got {len(axes)}")
+    for name, ax in zip(names, axes, strict=True):
+        ax.set_title(name)
+        ax.set_axis_off()
+    return dict(zip(names, axes, strict=True))
+
+
+def draw_scale(image: Any) -> None:
+    """Draw the scale of an image's colours below it."""
+    image.axes.figure.colorbar(
+        image, ax=image.axes, orientation="horizontal", shrink=0.8, pad=0.02
+    )

@@ -3,44 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
-from scipy import ndimage
 from sklearn.utils.validation import check_is_fitted
 
 from mtsk._validation import parameter_error
-from mtsk.displays.axes import matplotlib_for
+from mtsk.displays.axes import draw_scale, new_row
+from mtsk.displays.drawing import (
+    COLOURS,
+    KINDS,
+    Kind,
+    class_colours,
+    kind_of_task,
+    paint_classes,
+    paint_differences,
+    paint_ids,
+    paint_mask,
+    shown,
+)
 
 __all__ = ["SegmentationDisplay"]
-
-Kind = Literal["classes", "mask", "ids", "values", "picture", "boxes"]
-KINDS = ("classes", "mask", "ids", "values", "picture", "boxes")
-
-# Okabe & Ito (2008): told apart with any kind of colour vision; in an order in which
-# neighbours differ in lightness too.
-_COLOURS = (
-    "#E69F00",
-    "#0072B2",
-    "#F0E442",
-    "#D55E00",
-    "#56B4E9",
-    "#000000",
-    "#CC79A7",
-    "#009E73",
-)
-_WRONG = "#D55E00"
-_OF_TASK: dict[str, Kind] = {
-    "SemanticSegmentation": "classes",
-    "BinaryMask": "mask",
-    "Boundary": "mask",
-    "DenseRegression": "values",
-    "DensityCount": "values",
-    "InstanceSegmentation": "ids",
-    "Detection": "boxes",
-    "ImageToImage": "picture",
-    "SurfaceNormals": "picture",
-}
 
 
 class SegmentationDisplay:
@@ -141,7 +124,7 @@ class SegmentationDisplay:
             Where the task is none of pixels, or there are several and none is named.
         """
         check_is_fitted(estimator)
-        kinds = {name: _kind_of(t) for name, t in estimator.tasks_.items()}
+        kinds = {name: kind_of_task(t) for name, t in estimator.tasks_.items()}
         drawn = [name for name, kind in kinds.items() if kind is not None]
         if task is None and len(drawn) == 1:
             task = drawn[0]
@@ -216,25 +199,12 @@ class SegmentationDisplay:
         ValueError
             Where shapes do not fit, or the number of axes.
         """
-        plt = matplotlib_for(self)
         panels = self._check()
-        if axes is None:
-            height, width = np.shape(self.image)[:2]
-            size = 3.2 * len(panels), min(3.2 * height / width, 6) + 0.9
-            _, grid = plt.subplots(
-                1, len(panels), figsize=size, layout="constrained", squeeze=False
-            )
-            axes = grid[0]
-        axes = np.atleast_1d(np.asarray(axes, dtype=object)).ravel()
-        if len(axes) != len(panels):
-            raise ValueError(f"`axes` must be {len(panels)}, {panels}, got {len(axes)}")
-        self.axes_ = dict(zip(panels, axes, strict=True))
-        self.figure_ = axes[0].figure
+        self.axes_ = new_row(self, axes, panels, np.shape(self.image))
+        self.figure_ = self.axes_["image"].figure
         self.images_: dict[str, Any] = {}
         self.legend_ = None
         for name, ax in self.axes_.items():
-            ax.set_title(name)
-            ax.set_axis_off()
             self._panel(name, ax)
         if legend and self.kind == "classes":
             self._draw_legend()
@@ -288,68 +258,51 @@ class SegmentationDisplay:
             )
 
     def _panel(self, name: str, ax: Any) -> None:
-        grey = _grey(self.image)
         if name == "image":
-            self.images_[name] = ax.imshow(_shown(self.image), cmap="gray")
-            return
-        if name == "difference":
-            self.images_[name] = self._draw_difference(ax, grey)
-            return
-        value = self.truth if name == "truth" else self.prediction
-        self.images_[name] = getattr(self, f"_draw_{self.kind}")(ax, value, grey)
+            self.images_[name] = ax.imshow(shown(self.image), cmap="gray")
+        elif name == "difference":
+            draw = self._draw_error if self.kind == "values" else self._draw_difference
+            self.images_[name] = draw(ax)
+        else:
+            value = self.truth if name == "truth" else self.prediction
+            self.images_[name] = getattr(self, f"_draw_{self.kind}")(ax, value)
 
-    def _draw_classes(self, ax: Any, value: Any, grey: np.ndarray) -> Any:
-        codes = self._codes(value)
-        colours = np.asarray([_rgb(c) for c in self._colours()])
-        drawn = np.repeat(grey[..., None], 3, axis=2)
-        known = codes >= 0
-        few = known.mean() < _FEW
-        if few:  # scribbles: a little wider, or they are not seen
-            codes = ndimage.grey_dilation(codes, size=3)
-            known = codes >= 0
-        share = 1.0 if few else 0.75
-        drawn[known] = (1 - share) * drawn[known] + share * colours[codes[known]]
-        return ax.imshow(drawn)
+    def _draw_classes(self, ax: Any, value: Any) -> Any:
+        colours = class_colours(len(self._all_classes()))
+        return ax.imshow(paint_classes(self.image, self._codes(value), colours))
 
-    def _draw_mask(self, ax: Any, value: Any, grey: np.ndarray) -> Any:
-        share = np.nan_to_num(np.asarray(value, float)).clip(0, 1)[..., None]
-        drawn = grey[..., None] * (1 - share) * 0.7 + share * np.array(
-            _rgb(_COLOURS[0])
-        )
-        return ax.imshow(drawn)
+    def _draw_mask(self, ax: Any, value: Any) -> Any:
+        return ax.imshow(paint_mask(self.image, value))
 
-    def _draw_ids(self, ax: Any, value: Any, grey: np.ndarray) -> Any:
+    def _draw_ids(self, ax: Any, value: Any) -> Any:
         ids = np.asarray(value)
-        rim = (ids > 0) & (ndimage.grey_erosion(ids, size=3) != ids)
-        drawn = np.repeat(grey[..., None], 3, axis=2)
-        drawn[rim] = _rgb(_COLOURS[2])
         n = len(np.unique(ids[ids > 0]))
         ax.set_title(f"{ax.get_title()}: {n} object{'s' * (n != 1)}")
-        return ax.imshow(drawn)
+        return ax.imshow(paint_ids(self.image, ids))
 
-    def _draw_values(self, ax: Any, value: Any, grey: np.ndarray) -> Any:
+    def _draw_values(self, ax: Any, value: Any) -> Any:
         both = [
             np.asarray(v, float) for v in (self.truth, self.prediction) if v is not None
         ]
         known = np.concatenate([v[~np.isnan(v)] for v in both])
         low, high = (known.min(), known.max()) if known.size else (0, 1)
         image = ax.imshow(np.asarray(value, float), cmap="viridis", vmin=low, vmax=high)
-        ax.figure.colorbar(image, ax=ax, orientation="horizontal", shrink=0.8, pad=0.02)
+        draw_scale(image)
         return image
 
-    def _draw_picture(self, ax: Any, value: Any, grey: np.ndarray) -> Any:
-        return ax.imshow(_shown(value), cmap="gray")
+    def _draw_picture(self, ax: Any, value: Any) -> Any:
+        return ax.imshow(shown(value), cmap="gray")
 
-    def _draw_boxes(self, ax: Any, value: Any, grey: np.ndarray) -> Any:
+    def _draw_boxes(self, ax: Any, value: Any) -> Any:
         from matplotlib.patches import Rectangle
 
-        image = ax.imshow(grey, cmap="gray", vmin=0, vmax=1)
+        image = ax.imshow(paint_mask(self.image, np.zeros(np.shape(self.image)[:2])))
         found = value if isinstance(value, Mapping) else {"boxes": value}
         boxes = np.asarray(found["boxes"], float).reshape(-1, 4)
         labels = found.get("labels", [""] * len(boxes))
         known = list(dict.fromkeys(np.asarray(labels).tolist()))
         for (left, top, right, bottom), label in zip(boxes, labels, strict=True):
-            colour = _COLOURS[known.index(np.asarray(label).item()) % len(_COLOURS)]
+            colour = COLOURS[known.index(np.asarray(label).item()) % len(COLOURS)]
             ax.add_patch(
                 Rectangle(
                     (left - 0.5, top - 0.5),
@@ -364,37 +317,33 @@ class SegmentationDisplay:
             ax.text(left, top - 1, text, color=colour, fontsize="small", va="bottom")
         return image
 
-    def _draw_difference(self, ax: Any, grey: np.ndarray) -> Any:
+    def _draw_error(self, ax: Any) -> Any:
+        error = np.asarray(self.prediction, float) - np.asarray(self.truth, float)
+        if np.isnan(error).all():
+            ax.set_title("difference: nothing is labelled")
+            return ax.imshow(np.ones_like(error), cmap="gray", vmin=0, vmax=1)
+        most = max(float(np.nanmax(np.abs(error), initial=0)), 1e-12)
+        image = ax.imshow(error, cmap="PuOr_r", vmin=-most, vmax=most)
+        draw_scale(image)
+        ax.set_title(f"difference: {np.nanmean(np.abs(error)):.3g} on average")
+        return image
+
+    def _draw_difference(self, ax: Any) -> Any:
         truth, found = np.asarray(self.truth), np.asarray(self.prediction)
-        if self.kind == "values":
-            error = found.astype(float) - truth.astype(float)
-            if np.isnan(error).all():
-                ax.set_title("difference: nothing is labelled")
-                return ax.imshow(np.ones_like(error), cmap="gray", vmin=0, vmax=1)
-            most = max(float(np.nanmax(np.abs(error), initial=0)), 1e-12)
-            image = ax.imshow(error, cmap="PuOr_r", vmin=-most, vmax=most)
-            ax.figure.colorbar(
-                image, ax=ax, orientation="horizontal", shrink=0.8, pad=0.02
-            )
-            ax.set_title(f"difference: {np.nanmean(np.abs(error)):.3g} on average")
-            return image
         if self.kind == "ids":
             wrong, known = (truth > 0) != (found > 0), truth >= 0
         elif self.kind == "mask":
-            known = ~np.isnan(truth.astype(float)) & (truth.astype(float) >= 0)
-            wrong = (truth.astype(float) > 0.5) != (found.astype(float) > 0.5)
+            truth = truth.astype(float)
+            known = ~np.isnan(truth) & (truth >= 0)
+            wrong = (truth > 0.5) != (found.astype(float) > 0.5)
         else:
             codes = self._codes(truth)
             known, wrong = codes >= 0, codes != self._codes(found)
-        drawn = np.repeat(grey[..., None], 3, axis=2) * 0.5 + 0.5
-        drawn[~known] = 1
-        drawn[known & wrong] = _rgb(_WRONG)
         if known.any():
-            share = wrong[known].mean()
-            ax.set_title(f"difference: {100 * share:.1f} %")
+            ax.set_title(f"difference: {100 * wrong[known].mean():.1f} %")
         else:
             ax.set_title("difference: nothing is labelled")
-        return ax.imshow(drawn)
+        return ax.imshow(paint_differences(self.image, wrong, known))
 
     def _all_classes(self) -> list[Any]:
         if self.classes is not None:
@@ -410,14 +359,6 @@ class SegmentationDisplay:
         for code, label in enumerate(self._all_classes()):
             codes[array == label] = code
         return codes
-
-    def _colours(self) -> list[Any]:
-        n = len(self._all_classes())
-        if n <= len(_COLOURS):
-            return list(_COLOURS[:n])
-        from matplotlib import colormaps
-
-        return list(colormaps["viridis"](np.linspace(0, 1, n))[:, :3])
 
     def _name(self, label: Any) -> str:
         label = np.asarray(label).item()
@@ -435,7 +376,8 @@ class SegmentationDisplay:
         for value in (self.truth, self.prediction):
             if value is not None:
                 shown |= set(np.unique(self._codes(value)).tolist()) - {-1}
-        classes, colours = self._all_classes(), self._colours()
+        classes = self._all_classes()
+        colours = class_colours(len(classes))
         patches = [
             Patch(facecolor=colours[i], edgecolor="0.5", label=self._name(classes[i]))
             for i in sorted(shown)
@@ -446,42 +388,3 @@ class SegmentationDisplay:
             ncols=min(len(patches), 8) or 1,
             frameon=False,
         )
-
-
-_FEW = 0.2  # share of labelled pixels below which they are drawn as strokes
-
-
-def _kind_of(task: Any) -> Kind | None:
-    """Return how a task is drawn; one of your own as its nearest known kind."""
-    if task.granularity != "pixel":
-        return None
-    for own in type(task).__mro__:
-        if own.__name__ in _OF_TASK:
-            return _OF_TASK[own.__name__]
-    return "values"
-
-
-def _shown(image: Any) -> np.ndarray:
-    """Return an image as matplotlib draws it: uint8 or [0, 1], one channel or three."""
-    array = np.asarray(image)
-    if array.ndim == 3:
-        array = array[..., 0] if array.shape[2] < 3 else array[..., :3]
-    if array.dtype == np.uint16:
-        array = array / np.float32(65535)
-    if array.dtype.kind == "f" and array.min(initial=0) < 0:  # unit vectors
-        array = (array + 1) / 2
-    return array.clip(0, 1) if array.dtype.kind == "f" else array
-
-
-def _grey(image: Any) -> np.ndarray:
-    """Return an image in grey, in [0, 1]."""
-    array = _shown(image)
-    grey = array.mean(axis=2) if array.ndim == 3 else array.astype(float)
-    return grey / 255 if array.dtype == np.uint8 else grey
-
-
-def _rgb(colour: Any) -> tuple[float, float, float]:
-    if isinstance(colour, str):
-        red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-        return red, green, blue
-    return tuple(float(c) for c in colour[:3])  # type: ignore[return-value]

@@ -9,6 +9,7 @@ import numpy as np
 
 from mtsk._validation import parameter_error
 from mtsk.displays.axes import new_axes
+from mtsk.displays.drawing import COLOURS
 
 __all__ = ["SharingDisplay"]
 
@@ -164,6 +165,6 @@ class SharingDisplay:
 
 
 def _colour(place: int) -> str:
-    """Return a colour that colour-blind readers tell from the others (Okabe & Ito)."""
-    colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-    return colours[place % len(colours)]
+    """Return a colour for dots on white: those that stand out first, no yellow."""
+    order = (1, 3, 7, 6, 0, 4)
+    return COLOURS[order[place % len(order)]]

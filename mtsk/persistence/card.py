@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from mtsk.segmenter import MultiTaskSegmenter
-
 __all__ = ["ModelCard", "card_of"]
 
 _PACKAGES = ("mtsk", "scikit-learn", "numpy", "scipy", "torch", "timm", "skops")
@@ -80,7 +78,7 @@ def card_of(
         "scores": {name: float(value) for name, value in (scores or {}).items()},
     }
     fitted = getattr(model, "best_estimator_", model)
-    if isinstance(fitted, MultiTaskSegmenter) and hasattr(fitted, "tasks_"):
+    if hasattr(fitted, "tasks_") and hasattr(fitted, "features_"):  # a segmenter
         card["tasks"] = {
             str(name): {"type": type(task).__name__, **_classes(task)}
             for name, task in fitted.tasks_.items()
@@ -107,7 +105,7 @@ def _classes(task: Any) -> dict[str, list]:
     return {"classes": np.asarray(classes).tolist()[:_MOST_CLASSES]}
 
 
-def _features(model: MultiTaskSegmenter) -> dict[str, Any]:
+def _features(model: Any) -> dict[str, Any]:
     features = model.features_
     name = features.network().name
     return {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from scipy.special import expit, softmax
+from scipy.special import entr, expit, softmax
 from sklearn.base import BaseEstimator
 
 from mtsk.exceptions import TargetError
@@ -148,6 +148,32 @@ class Task(BaseEstimator, ABC):
             )
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+    def doubt(self, scores: np.ndarray) -> np.ndarray:
+        """Return how unsure scores are: entropy over the greatest there is.
+
+        Parameters
+        ----------
+        scores : ndarray of shape (..., n_scores)
+
+        Returns
+        -------
+        ndarray of shape (...)
+            In [0, 1]; the mean of several labels'. Numbers have no entropy: NaN where a
+            task has nothing else.
+        """
+        shares = self.probabilities(scores)
+        found = []
+        for group, part in zip(self.groups_, score_slices(self.groups_), strict=True):
+            share = shares[..., part]
+            if group.kind == "nominal":
+                found.append(entr(share).sum(axis=-1) / np.log(max(group.size, 2)))
+            elif group.kind == "binary":
+                both = entr(share) + entr(1 - share)
+                found.append(both.mean(axis=-1) / np.log(2))
+        if not found:
+            return np.full(scores.shape[:-1], np.nan)
+        return np.mean(found, axis=0)
 
 
 def _squash(kind: Kind, scores: np.ndarray) -> np.ndarray:

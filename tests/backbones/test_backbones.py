@@ -1,13 +1,13 @@
 """Backbones: the network that was asked for, tapped where asked, left as it was."""
 
 import copy
-import hashlib
 import pickle
 
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from tests_support import Tiny, n_hooks, noise, tiny
 from torch import nn
 
 from mtsk._resources import keep_freed_memory
@@ -18,56 +18,8 @@ from mtsk.backbones import (
     load_backbone,
     module_backbone,
 )
-from mtsk.backbones.fold import fold_batch_norm
 from mtsk.backbones.hooks import HookedTaps, find_tap_names
-from mtsk.backbones.weights import check_sha256, load_state, read_weights
-from mtsk.exceptions import BackboneError, MtskError, WeightsError
-
-
-def shake(network):
-    """Give normalisations statistics worth folding, as after training."""
-    generator = torch.Generator().manual_seed(1)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight, module.bias, module.running_mean):
-                tensor.data = torch.rand(tensor.shape, generator=generator) - 0.3
-            module.running_var = (
-                torch.rand(module.running_var.shape, generator=generator) + 0.5
-            )
-    return network
-
-
-class Tiny(nn.Module):
-    """Strides 2 and 4, a module that never runs, and a head."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(inplace=True)
-        )
-        self.body = nn.Sequential(
-            nn.Conv2d(4, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU()
-        )
-        self.unused = nn.Conv2d(6, 6, 1)
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(6, 2)
-
-    def forward(self, x):
-        return self.head(self.pool(self.body(self.stem(x))).flatten(1))
-
-
-def tiny():
-    torch.manual_seed(0)
-    return shake(Tiny())
-
-
-def images(height=64, width=64, n=2):
-    return torch.rand(n, 3, height, width, generator=torch.Generator().manual_seed(2))
-
-
-def n_hooks(network):
-    return sum(len(m._forward_hooks) for m in network.modules())
-
+from mtsk.exceptions import BackboneError
 
 # -- the bundled network ------------------------------------------------------
 
@@ -102,7 +54,7 @@ def test_bundled_network_equals_timms_with_the_same_weights(bundled, height, wid
     )
     keys = network.state_dict().keys()
     network.load_state_dict(dict(zip(keys, state.values(), strict=True)))
-    x = images(height, width, 1)
+    x = noise(height, width, 1)
     with torch.inference_mode():
         expected = []
         down, right = -height % 32, -width % 32  # sides are padded up to 32s
@@ -154,7 +106,7 @@ def test_named_networks(name, taps):
     backbone = load_backbone(name, weights="random")
     assert [(t.channels, t.stride) for t in backbone.taps] == taps
     assert backbone.name == name
-    for tap, out in zip(backbone.taps, backbone(images(70, 90, 1)), strict=True):
+    for tap, out in zip(backbone.taps, backbone(noise(70, 90, 1)), strict=True):
         assert out.shape == (
             1,
             -(-70 // tap.stride),
@@ -185,7 +137,7 @@ def test_a_tap_gives_what_its_module_gives(name, tap):
         lambda m, a, out: caught.append(out)
     )
     mean, std = (torch.tensor(v)[:, None, None] for v in (backbone.mean, backbone.std))
-    x = images(n=1)
+    x = noise(n=1)
     with torch.inference_mode():
         network((x - mean) / std)
     want = caught[0].permute(0, 2, 3, 1)
@@ -253,7 +205,7 @@ def test_own_module_taps_are_found():
 def test_own_taps_and_normalisation():
     network = tiny().eval()
     backbone = module_backbone(network, ["body.0"], mean=[0.5] * 3, std=[2] * 3)
-    x = images()
+    x = noise()
     with torch.inference_mode():
         want = network.body[0](network.stem((x - 0.5) / 2)).permute(0, 2, 3, 1)
     np.testing.assert_allclose(backbone(x)[0], want, atol=1e-5)
@@ -262,7 +214,7 @@ def test_own_taps_and_normalisation():
 def test_taps_come_in_the_order_asked():
     backbone = load_backbone(tiny(), taps=["body", "stem"])
     assert [t.stride for t in backbone.taps] == [4, 2]
-    assert [out.shape[3] for out in backbone(images())] == [6, 4]
+    assert [out.shape[3] for out in backbone(noise())] == [6, 4]
 
 
 @pytest.mark.parametrize("taps", [None, ["stem"]])
@@ -272,7 +224,7 @@ def test_own_module_is_uncopied_and_left_as_it_was(taps):
     modes = {n: m.training for n, m in network.named_modules()}
     state = copy.deepcopy(network.state_dict())
     backbone = load_backbone(network, taps=taps)
-    backbone(images())
+    backbone(noise())
     assert backbone.network is network
     assert {n: m.training for n, m in network.named_modules()} == modes
     assert n_hooks(network) == 0
@@ -282,8 +234,8 @@ def test_own_module_is_uncopied_and_left_as_it_was(taps):
 
 def test_training_mode_does_not_show():
     network = tiny()
-    evaluated = load_backbone(network.eval())(images())
-    trained = load_backbone(network.train())(images())
+    evaluated = load_backbone(network.eval())(noise())
+    trained = load_backbone(network.train())(noise())
     for a, b in zip(evaluated, trained, strict=True):
         assert torch.equal(a, b)
 
@@ -296,7 +248,7 @@ def test_modes_and_hooks_survive_an_error():
 
     network = Broken().train()
     with pytest.raises(RuntimeError, match="broken on purpose"):
-        HookedTaps(("stem",))(network, images())
+        HookedTaps(("stem",))(network, noise())
     with pytest.raises(RuntimeError, match="broken on purpose"):
         find_tap_names(network)
     assert n_hooks(network) == 0
@@ -306,7 +258,7 @@ def test_modes_and_hooks_survive_an_error():
 def test_own_hooks_stay():
     network, calls = tiny(), []
     network.stem.register_forward_hook(lambda *_: calls.append(1))
-    load_backbone(network)(images())
+    load_backbone(network)(noise())
     assert n_hooks(network) == 1
     assert calls
 
@@ -354,7 +306,7 @@ def test_channels_last_outputs(channels):
     network = ChannelsLast(channels)
     backbone = load_backbone(network, taps=["tap", "conv"])
     assert [(t.channels, t.stride) for t in backbone.taps] == [(channels, 4)] * 2
-    last, first = backbone(images(64, 96))
+    last, first = backbone(noise(64, 96))
     assert last.shape == (2, 16, 24, channels)
     assert torch.equal(last, first)
 
@@ -364,14 +316,14 @@ def test_sides_are_padded_to_a_multiple_and_cut_again():
     backbone = Backbone(
         "patches", network, lambda net, x: [net(x)], ["conv"], multiple=8
     )
-    (out,) = backbone(images(20, 33))
+    (out,) = backbone(noise(20, 33))
     assert out.shape == (2, 3, 5, 5)
-    (whole,) = backbone(images(24, 40))
+    (whole,) = backbone(noise(24, 40))
     assert whole.shape == (2, 3, 5, 5)
 
 
 def test_a_copy_is_trained_without_the_original():
-    backbone, x = load_backbone(tiny()), images()
+    backbone, x = load_backbone(tiny()), noise()
     before = [tap.clone() for tap in backbone(x)]
     twin = backbone.copy()
     assert twin.network is not backbone.network
@@ -389,7 +341,7 @@ def test_a_copy_is_trained_without_the_original():
 
 
 def test_a_backbone_survives_pickling():
-    backbone, x = load_backbone("efficientnet_lite0"), images()
+    backbone, x = load_backbone("efficientnet_lite0"), noise()
     again = pickle.loads(pickle.dumps(backbone))
     assert again.taps == backbone.taps
     for a, b in zip(backbone(x), again(x), strict=True):
@@ -397,7 +349,7 @@ def test_a_backbone_survives_pickling():
 
 
 def test_batches_change_nothing():
-    backbone, x = load_backbone(tiny()), images(n=3)
+    backbone, x = load_backbone(tiny()), noise(n=3)
     together = backbone(x)
     for i in range(3):
         for a, b in zip(together, backbone(x[i : i + 1]), strict=True):
@@ -418,257 +370,7 @@ def test_digest_is_of_the_weights():
 
 
 def test_outputs_carry_no_gradient():
-    assert not any(out.requires_grad for out in load_backbone(tiny())(images()))
-
-
-# -- folding ------------------------------------------------------------------
-
-
-def equal_after_folding(network, atol=1e-5):
-    network = shake(network).eval()
-    folded = fold_batch_norm(network)
-    x = images()
-    with torch.inference_mode():
-        np.testing.assert_allclose(folded(x), network(x), atol=atol)
-    return folded
-
-
-def n_norms(network):
-    return sum(isinstance(m, nn.BatchNorm2d) for m in network.modules())
-
-
-def test_folding_leaves_the_original_alone():
-    network = tiny().eval()
-    before = copy.deepcopy(network.state_dict())
-    folded = equal_after_folding(network)
-    assert n_norms(folded) == 0
-    assert n_norms(network) == 2
-    assert before.keys() == network.state_dict().keys()
-    assert n_hooks(network) == n_hooks(folded) == 0
-
-
-class Norms(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3, padding=1)
-        self.norm = nn.BatchNorm2d(4)
-        self.other = nn.Conv2d(4, 4, 1)
-        self.act = nn.ReLU()
-
-
-class ReadTwiceByModules(Norms):
-    def forward(self, x):
-        y = self.conv(x)
-        return self.norm(y) + self.other(y)
-
-
-class ReadTwiceByFunctions(Norms):
-    def forward(self, x):
-        y = self.conv(x)
-        return self.norm(y) + torch.relu(y)
-
-
-class ConvolutionUsedTwice(Norms):
-    def forward(self, x):
-        return self.norm(self.conv(x)) + self.other(self.conv(x.flip(3)))
-
-
-class NormUsedTwice(Norms):
-    def forward(self, x):
-        return self.norm(self.conv(x)) + self.norm(self.other(self.norm(self.conv(x))))
-
-
-class NormAlsoUsedElsewhere(Norms):
-    def forward(self, x):
-        return self.norm(self.act(self.norm(self.conv(x))))
-
-
-class ActivationBetween(Norms):
-    def forward(self, x):
-        return self.norm(self.act(self.conv(x)))
-
-
-class ActivationBetweenInPlace(Norms):
-    def forward(self, x):
-        return self.norm(nn.functional.relu_(self.conv(x)))
-
-
-class OutputIsTheConvolution(Norms):
-    def forward(self, x):
-        y = self.conv(x)
-        return torch.cat([self.norm(y), y], dim=1)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        ReadTwiceByModules,
-        ReadTwiceByFunctions,
-        ConvolutionUsedTwice,
-        NormUsedTwice,
-        NormAlsoUsedElsewhere,
-        ActivationBetween,
-        ActivationBetweenInPlace,
-        OutputIsTheConvolution,
-    ],
-)
-def test_what_must_not_be_folded(make):
-    torch.manual_seed(0)
-    folded = equal_after_folding(make())
-    assert n_norms(folded) == 1
-
-
-def test_a_normalisation_with_its_activation_keeps_it():
-    from timm.layers import BatchNormAct2d
-
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), BatchNormAct2d(4))
-    folded = equal_after_folding(network)
-    assert n_norms(folded) == 0
-    with torch.inference_mode():
-        assert folded(images()).min() == 0
-
-
-@pytest.mark.parametrize("groups", [1, 4])
-def test_grouped_and_biased_convolutions(groups):
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(3, 4, 1, bias=False),
-        nn.BatchNorm2d(4),
-        nn.Conv2d(4, 8, 3, groups=groups),
-        nn.BatchNorm2d(8, affine=True),
-    )
-    assert n_norms(equal_after_folding(network)) == 0
-
-
-# -- weights ------------------------------------------------------------------
-
-
-@pytest.fixture
-def resnet_state():
-    import timm
-
-    return timm.create_model("resnet18").state_dict()
-
-
-@pytest.fixture
-def saved(tmp_path, resnet_state):
-    path = tmp_path / "resnet18.pth"
-    torch.save(resnet_state, path)
-    return path
-
-
-def sha256_of(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def test_weights_from_a_file(saved, resnet_state):
-    one = load_backbone("timm:resnet18", weights=saved)
-    two = load_backbone(
-        "timm:resnet18", weights=str(saved), weights_sha256=sha256_of(saved)
-    )
-    assert one.digest == two.digest
-    assert one.digest != load_backbone("timm:resnet18", weights="random").digest
-
-
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_forms_of_weight_files(tmp_path, wrapper, suffix):
-    state, path = tiny().state_dict(), tmp_path / f"w.{suffix}"
-    if suffix == "safetensors":
-        from safetensors.torch import save_file
-
-        save_file(state, path)
-    else:
-        torch.save({wrapper: state} if wrapper else state, path)
-    got = read_weights(path)
-    assert got.keys() == state.keys()
-    assert all(torch.equal(got[k], state[k]) for k in state)
-
-
-def test_wrong_hash(saved):
-    with pytest.raises(
-        WeightsError, match=r"resnet18\.pth.* have SHA-256 .*expected 00ff"
-    ):
-        load_backbone("timm:resnet18", weights=saved, weights_sha256="00ff" * 16)
-    check_sha256(saved, sha256_of(saved).upper())
-    assert issubclass(WeightsError, OSError)
-    assert issubclass(WeightsError, MtskError)
-
-
-@pytest.mark.parametrize("name", [BUNDLED, "timm:resnet18", "torchvision:resnet18"])
-def test_missing_file(tmp_path, name):
-    with pytest.raises(WeightsError, match=r"no weights file at .*gone\.pth"):
-        load_backbone(name, weights=tmp_path / "gone.pth")
-
-
-def test_hash_of_a_missing_file(tmp_path):
-    with pytest.raises(WeightsError, match=r"cannot read weights .*gone\.pth"):
-        check_sha256(tmp_path / "gone.pth", "00" * 32)
-
-
-@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-@pytest.mark.parametrize(
-    "content", [b"", b"not weights at all", b"PK\x03\x04 half a zip"]
-)
-def test_garbage_file(tmp_path, suffix, content):
-    path = tmp_path / f"garbage.{suffix}"
-    path.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"cannot read weights .*garbage"):
-        read_weights(path)
-
-
-def test_truncated_file(saved):
-    saved.write_bytes(saved.read_bytes()[:5000])
-    with pytest.raises(WeightsError, match="cannot read weights"):
-        read_weights(saved)
-
-
-class Evil:
-    def __reduce__(self):
-        return (exec, ("raise SystemExit('this must never run')",))
-
-
-def test_nothing_in_a_file_is_run(tmp_path):
-    path = tmp_path / "evil.pth"
-    path.write_bytes(pickle.dumps(Evil(), protocol=2))
-    with pytest.raises(WeightsError, match=r"cannot read weights .*evil"):
-        read_weights(path)
-    torch.save({"weight": Evil()}, path)
-    with pytest.raises(WeightsError, match=r"cannot read weights .*evil"):
-        read_weights(path)
-
-
-@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, torch.zeros(3)])
-def test_a_file_of_something_else(tmp_path, content):
-    path = tmp_path / "other.pth"
-    torch.save(content, path)
-    with pytest.raises(
-        WeightsError, match=r"other\.pth' holds no state dict of tensors"
-    ):
-        read_weights(path)
-
-
-def test_weights_of_another_network(saved):
-    with pytest.raises(
-        WeightsError, match=r"do not fit the network: \d+ tensors missing"
-    ):
-        load_backbone(weights=saved)
-
-
-def test_state_of_other_shapes_is_told():
-    network, state = tiny(), tiny().state_dict()
-    state["head.weight"] = torch.zeros(3, 6)
-    state["more"] = state.pop("head.bias")
-    before = copy.deepcopy(network.state_dict())
-    with pytest.raises(
-        WeightsError,
-        match=r"weights mine do not fit.*1 tensors missing \['head.bias'\], "
-        r"1 unknown \['more'\], 1 of another shape \['head.weight'\]",
-    ):
-        load_state(network, state, "mine")
-    for key, tensor in network.state_dict().items():
-        assert torch.equal(tensor, before[key])
+    assert not any(out.requires_grad for out in load_backbone(tiny())(noise()))
 
 
 # -- devices and memory -------------------------------------------------------
@@ -687,7 +389,7 @@ def test_unknown_device(device):
 
 
 def test_keeping_freed_memory_nests_and_survives_errors():
-    backbone, x = load_backbone(tiny()), images()
+    backbone, x = load_backbone(tiny()), noise()
     expected = backbone(x)
     with keep_freed_memory(), keep_freed_memory():
         inside = backbone(x)

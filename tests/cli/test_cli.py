@@ -15,7 +15,10 @@ from skimage.io import imread, imsave
 from sklearn.model_selection import GridSearchCV
 
 import mtsk
+from mtsk.backbones import Backbone
 from mtsk.cli import main
+from mtsk.cli.writing import PredictionWriter
+from mtsk.tasks import DenseRegression, Detection, InstanceSegmentation
 from mtsk.testing import toy_images
 
 X, MASKS = toy_images(6, (32, 40))
@@ -346,3 +349,79 @@ def test_ctrl_c_keeps_what_is_done(home, tmp_path):
     assert 2 <= len(written) < 400
     for path in written[:-1]:
         assert imread(path).shape == (32, 40)
+
+
+def test_the_network_sees_every_image_once(home, tmp_path, monkeypatch, capsys):
+    seen = []
+    trace = Backbone.trace
+
+    def counted(self, batch):
+        seen.append(len(batch))
+        return trace(self, batch)
+
+    monkeypatch.setattr(Backbone, "trace", counted)
+    train = [str(home / "photos"), str(home / "parts"), "-o", str(tmp_path / "m")]
+    assert main(["train", *train, *QUICK, "--holdout", "0.4", "--json"]) == 0
+    assert answer(capsys)["scores"]
+    assert sum(seen) == 5  # a trial, its scores, and the fit of all
+
+
+def test_words_among_numbers_are_refused(home, tmp_path, capsys):
+    table = tmp_path / "t.csv"
+    lines = [f"bild {i}.png,{i}" for i in range(5)]
+    table.write_text("\n".join(["image,n", *lines, "bild 5.png,unknown"]))
+    train = ["train", str(home / "photos"), str(table), "-o", str(tmp_path / "m")]
+    assert main(train) == 1
+    assert "column 'n': 5 numbers, and ['unknown']" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seed", ["-1", "x", "1.5", str(2**32)])
+def test_a_seed_that_is_none(home, seed, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "a", "b", "-o", "c", f"--seed={seed}"])
+    assert "must be an int, 0 or more" in capsys.readouterr().err
+
+
+def test_overlays_of_objects_boxes_and_numbers(tmp_path):
+    ids = [(mask == 7).astype(int) for mask in MASKS]
+    boxes = [{"boxes": [[2.0, 3.0, 12.0, 13.0]], "labels": ["a"]} for _ in X]
+    depth = [image.mean(axis=2) for image in X]
+    tasks = {
+        "ids": InstanceSegmentation(),
+        "boxes": Detection(),
+        "depth": DenseRegression(),
+    }
+    model = mtsk.MultiTaskSegmenter(
+        tasks, features=mtsk.DeepFeatures(scales=(0.5,)), head="ridge", random_state=0
+    ).fit(X, mtsk.Targets(ids=ids, boxes=boxes, depth=depth))
+    found = {"ids": ids[0], "boxes": {**boxes[0], "scores": [0.9]}, "depth": depth[0]}
+    imsave(tmp_path / "one.png", X[0], check_contrast=False)
+    writer = PredictionWriter(tmp_path / "out", model.tasks_, overlays=True)
+    writer.write(tmp_path / "one.png", found)
+    for name in tasks:
+        drawn = imread(tmp_path / "out" / f"{name}_overlay" / "one.png")
+        assert drawn.shape == X[0].shape
+        assert np.ptp(drawn, axis=2).any()
+
+
+def test_georeferenced_images_give_georeferenced_maps(home, tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    place = {
+        "crs": rasterio.crs.CRS.from_epsg(32632),
+        "transform": rasterio.Affine(10, 0, 500000, 0, -10, 5400000),
+    }
+    source = tmp_path / "scene.tif"
+    bands = np.moveaxis(X[0], 2, 0)
+    count, height, width = bands.shape
+    size = {"count": count, "height": height, "width": width}
+    with rasterio.open(
+        source, "w", driver="GTiff", dtype="uint8", **size, **place
+    ) as file:
+        file.write(bands)
+    out = tmp_path / "out"
+    assert main(["predict", str(home / "m.mtsk"), str(source), "-o", str(out)]) == 0
+    with rasterio.open(out / "parts" / "scene.tif") as file:
+        assert (file.crs, file.transform) == (place["crs"], place["transform"])
+        found = file.read(1)
+    expected = mtsk.load(home / "m.mtsk").predict([X[0]], tasks=["parts"])["parts"]
+    np.testing.assert_array_equal(found, expected[0])

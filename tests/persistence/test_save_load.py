@@ -16,6 +16,7 @@ from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     RandomForestClassifier,
 )
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
 from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
@@ -487,6 +488,17 @@ def test_a_card_prints_no_control_characters(tmp_path):
     model = JointRidge().fit(np.eye(4), [0, 1, 0, 1])
     mtsk.save(model, tmp_path / "m", description="\x1b[2Jé\u202e")
     assert "?[2Jé?" in str(mtsk.describe(tmp_path / "m"))
+
+
+def test_a_segmenter_saves_itself(tmp_path):
+    model = MultiTaskSegmenter(features=BUNDLED, random_state=0).fit(X, MASKS)
+    model.save(tmp_path / "m", scores={"target": 0.5}, description="Discs.")
+    card = mtsk.describe(tmp_path / "m")
+    assert (card["scores"], card["description"]) == ({"target": 0.5}, "Discs.")
+    assert same(mtsk.load(tmp_path / "m").predict(X), model.predict(X))
+    with pytest.raises(NotFittedError):
+        MultiTaskSegmenter().save(tmp_path / "n")
+    assert not (tmp_path / "n").exists()
 
 
 FORMATS = Path(__file__).parents[1] / "formats"

@@ -1,0 +1,70 @@
+"""
+An image that does not fit
+==========================
+
+A slide of 50,000 × 50,000 pixels has no place in memory, and neither have its scores.
+:func:`~mtsk.predict_tiled` predicts it tile by tile, from a file into a file, and the
+answer is that of the whole image. The image here is small enough to check that.
+"""
+
+# %%
+# A model from a corner
+# ---------------------
+# A retina; the vessels are marked on one corner only, by a filter that finds thin dark
+# lines. In earnest a person would draw them.
+
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from skimage.data import retina
+from skimage.filters import sato
+
+from mtsk import DeepFeatures, MultiTaskSegmenter, predict_tiled
+from mtsk.tasks import BinaryMask
+
+picture = retina()[200:1224, 200:1224]
+green = picture[..., 1] / 255
+vessels = sato(green, sigmas=[2, 3], black_ridges=True) > 0.02
+corner = np.s_[:384, :384]
+model = MultiTaskSegmenter(
+    BinaryMask(), features=DeepFeatures(scales=(1,)), n_pixels=4000, random_state=0
+)
+model.fit([picture[corner]], [vessels[corner]])
+
+# %%
+# From file to file
+# -----------------
+# The input may be a memory map, a zarr or a dask array; the output a folder of ``.npy``
+# files, which are memory-mapped, or a zarr group. Stopped half way, the same call goes
+# on where it ended.
+
+folder = Path(tempfile.mkdtemp())
+np.save(folder / "slide.npy", picture)
+slide = np.load(folder / "slide.npy", mmap_mode="r")
+found = predict_tiled(model, slide, folder / "out", tile_size=512)
+mask = found["target"] if isinstance(found, dict) else found
+print(type(mask).__name__, mask.shape, mask.dtype)
+
+# %%
+# The same as in one piece
+# ------------------------
+
+whole = model.predict([picture])[0]
+print(f"pixels that differ: {(np.asarray(mask) != whole).sum()} of {whole.size}")
+
+figure, axes = plt.subplots(1, 2, figsize=(9, 4.6), layout="constrained")
+axes[0].imshow(picture)
+axes[0].add_patch(plt.Rectangle((0, 0), 384, 384, fill=False, edgecolor="white"))
+axes[0].set_title("labelled in the corner")
+axes[1].imshow(np.asarray(mask), cmap="gray_r")
+axes[1].set_title("found in tiles of 512")
+for axis in axes:
+    axis.axis("off")
+plt.show()
+
+# %%
+# Tiles are read with as much around them as the network looks at, and cut so that its
+# cells lie where they lie in the whole image. So no seams are to be seen, and none are
+# there: what differs, if anything, is a pixel whose score is 0 up to rounding.

@@ -1,0 +1,84 @@
+"""
+What to label next
+==================
+
+Labels cost more than fits. :func:`~mtsk.suggest` says which images would teach a model
+most, for which of its tasks, and where in them to begin.
+"""
+
+# %%
+# A few labels to begin with
+# --------------------------
+# Forty scenes; five have masks of ink, ten are counted.
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from mtsk import DeepFeatures, MultiTaskSegmenter, Targets, suggest
+from mtsk.datasets import make_digit_scenes
+
+looks = {"size": (96, 128), "digit_size": (28, 48)}
+scenes = make_digit_scenes(40, random_state=0, **looks)
+test = make_digit_scenes(16, subset="test", random_state=0, **looks)
+masks, numbers = scenes.targets["semantic"], scenes.targets["count"]
+ink = [labels != 10 for labels in masks]
+Y = Targets(
+    ink=[mask if i < 5 else None for i, mask in enumerate(ink)],
+    many=[bool(count > 3) if i < 10 else None for i, count in enumerate(numbers)],
+)
+features = DeepFeatures(scales=(1,), cache="memory")
+model = MultiTaskSegmenter(features=features, random_state=0).fit(scenes.images, Y)
+
+# %%
+# What is asked for
+# -----------------
+# ``Y`` tells what is labelled already. Suggestions are made one after another: each
+# takes into account what those before it would teach.
+
+asked = suggest(model, scenes.images, 8, Y)
+for image, task, gain, box in asked:
+    print(f"scene {image:2d}, {task:4s}, gain {gain:.4f}", "" if box is None else box)
+
+# %%
+# Masks first, it seems. Where in the scenes:
+
+pixels = [s for s in asked if s.box is not None][:4]
+figure, axes = plt.subplots(
+    1, max(len(pixels), 1), figsize=(11, 2.4), layout="constrained", squeeze=False
+)
+for axis, (image, _, _, (x0, y0, x1, y1)) in zip(axes[0], pixels, strict=True):
+    axis.imshow(scenes.images[image])
+    corner = (x0 - 0.5, y0 - 0.5)
+    frame = plt.Rectangle(corner, x1 - x0, y1 - y0, fill=False, edgecolor="yellow")
+    axis.add_patch(frame)
+    axis.set_title(f"scene {image}")
+    axis.axis("off")
+
+# %%
+# Does it pay?
+# ------------
+# Ink after ten more masks: the ten suggested, and ten taken by chance, five times.
+
+truth = {"ink": [labels != 10 for labels in test.targets["semantic"]]}
+
+
+def score(labelled):
+    own = {"ink": [mask if i in labelled else None for i, mask in enumerate(ink)]}
+    found = MultiTaskSegmenter(features=features, random_state=0)
+    found.fit(scenes.images, own)
+    return found.score_tasks(test.images, truth)["ink"]
+
+
+chosen = {s.image for s in suggest(model, scenes.images, 10, Y, tasks=["ink"])}
+by_chance = []
+for seed in range(5):
+    others = np.random.default_rng(seed).permutation(np.arange(5, 40))[:10]
+    by_chance.append(score({*range(5), *others.tolist()}))
+print(f"with 5 masks {score(set(range(5))):.3f}")
+print(f"with 10 more, suggested {score({*range(5), *chosen}):.3f}")
+print(f"with 10 more, by chance {np.mean(by_chance):.3f} ± {np.std(by_chance):.3f}")
+plt.show()
+
+# %%
+# These scenes are all alike, so that chance does well. ``benchmarks/suggest.py`` asks
+# the same of photographs of 21 kinds of things.

@@ -1,0 +1,245 @@
+"""What each command does: reads its options, answers, returns an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from tqdm.auto import tqdm
+
+import mtsk
+from mtsk._validation import parameter_error
+from mtsk.backbones import BUNDLED, known_backbones
+from mtsk.cli.reading import check_stems, image_paths, named_tasks, read_labels
+from mtsk.cli.writing import PredictionWriter
+from mtsk.datasets import make_digit_scenes
+from mtsk.exceptions import ModelFileError
+from mtsk.tasks import Boundary, SemanticSegmentation, Task, infer_task
+
+__all__ = ["backbones", "demo", "describe", "evaluate", "predict", "train"]
+
+_DONE, _SOME_FAILED = 0, 1
+
+
+def train(options: argparse.Namespace) -> int:
+    """Learn from folders, judge by what was held out, write the model."""
+    _check_writable(Path(options.output))
+    targets, images = read_labels(options.labels, image_paths([options.images]))
+    tasks = _tasks(options, targets)
+    model = mtsk.MultiTaskSegmenter(
+        tasks,
+        features=mtsk.DeepFeatures(
+            scales=tuple(options.scales),
+            channels=None if options.channels is None else tuple(options.channels),
+            cache=mtsk.MemoryCache(),  # the trial and the fit see the same images
+        ),
+        head=options.head,
+        structure=options.structure,
+        random_state=options.seed,
+        verbose=not options.json,
+    )
+    taught, held = _split(len(images), options.holdout, options.seed)
+    scores = _scores_of_a_trial(model, images, targets, taught, held)
+    left_out = [name for name in targets.task_names if name not in scores]
+    if left_out and options.holdout:
+        print(f"too few labels to score {', '.join(left_out)}", file=sys.stderr)
+    model.fit(images, targets)
+    mtsk.save(model, options.output, scores=scores)
+    n = len(images)
+    learnt = ", ".join(targets.task_names)
+    lines = [f"{options.output}: learnt {learnt} from {n} images"]
+    lines += [f"  {k}: {s:.4g} on {len(held)} held out" for k, s in scores.items()]
+    about = {"images": n, "held_out": len(held), "scores": scores}
+    _say(options, {"model": str(options.output), **about}, "\n".join(lines))
+    return _DONE
+
+
+def _tasks(options: argparse.Namespace, targets: mtsk.Targets) -> dict[str, Task]:
+    """Return the tasks that were named, and those that know what is unlabelled."""
+    tasks = named_tasks(options.task, targets.task_names)
+    for name in targets.task_names if options.void else ():
+        task = tasks.get(name) or infer_task(name, targets[name])
+        if isinstance(task, SemanticSegmentation):
+            tasks[name] = task.set_params(void=options.void)
+    return tasks
+
+
+def _scores_of_a_trial(
+    model: mtsk.MultiTaskSegmenter,
+    images: Sequence[Path],
+    targets: mtsk.Targets,
+    taught: Sequence[int],
+    held: Sequence[int],
+) -> dict[str, float]:
+    """Return how well images that did not teach are answered, by task."""
+    judged = [name for name in targets.task_names if _can_judge(targets[name], held)]
+    if not judged:
+        return {}
+    tasks = {name: task for name, task in model.given_tasks().items() if name in judged}
+    trial = clone(model).set_params(tasks=tasks)
+    trial.fit([images[i] for i in taught], _some(targets, judged, taught))
+    scores = trial.score_tasks([images[i] for i in held], _some(targets, judged, held))
+    return {name: score for name, score in scores.items() if isfinite(score)}
+
+
+def _some(
+    targets: mtsk.Targets, names: Sequence[str], indices: Sequence[int]
+) -> mtsk.Targets:
+    columns: Mapping[str, Any] = {name: targets[indices][name] for name in names}
+    return mtsk.Targets(columns)
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Write what a model says of images; name those that fail."""
+    model = _segmenter(options)
+    names = model.wanted_tasks(options.tasks)
+    tasks = {name: model.tasks_[name] for name in names}
+    paths = image_paths(options.images)
+    check_stems(paths)
+    writer = PredictionWriter(Path(options.output), tasks, options.overlays)
+    failed: dict[str, str] = {}
+    done = 0
+    try:
+        for path in tqdm(paths, desc="predict", unit="image", disable=options.json):
+            try:
+                found = model.predict([path], tasks=names)
+            except (OSError, ValueError, MemoryError) as error:
+                failed[str(path)] = str(error)
+                print(f"{path}: {error}", file=sys.stderr)
+                continue
+            writer.write(path, {name: found[name][0] for name in names})
+            done += 1
+    finally:
+        _say(
+            options,
+            {"done": done, "failed": failed, "output": str(options.output)},
+            f"{done} of {len(paths)} images done, {len(failed)} failed; "
+            f"written to {options.output}",
+        )
+    return _SOME_FAILED if failed else _DONE
+
+
+def _segmenter(options: argparse.Namespace) -> Any:
+    """Return the segmenter in a model's file: the best one, of a search."""
+    loaded = mtsk.load(options.model, allow=options.allow)
+    model = getattr(loaded, "best_estimator_", loaded)
+    if not isinstance(model, mtsk.MultiTaskSegmenter):
+        raise ModelFileError(
+            f"{options.model!r} holds a {type(loaded).__name__}, and `mtsk "
+            f"{options.command}` needs a MultiTaskSegmenter"
+        )
+    return model
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Score a model on labelled images."""
+    model = _segmenter(options)
+    targets, images = read_labels(options.labels, image_paths([options.images]))
+    truth = targets
+    if model.bare_targets:  # learnt without a name, judged by the only one there is
+        (name,) = model.tasks_
+        if len(targets.task_names) > 1:
+            raise ValueError(
+                f"the model knows one task, and the labels are {targets.task_names}: "
+                "give those of one"
+            )
+        truth = mtsk.Targets({name: targets[targets.task_names[0]]})
+    scores = model.score_tasks(images, truth)
+    lines = [f"{name}: {score:.4f}" for name, score in scores.items()]
+    _say(options, {"images": len(images), "scores": scores}, "\n".join(lines))
+    return _DONE
+
+
+def describe(options: argparse.Namespace) -> int:
+    """Print a model's card."""
+    card = mtsk.describe(options.model)
+    _say(options, dict(card), str(card))
+    return _DONE
+
+
+def backbones(options: argparse.Namespace) -> int:
+    """List networks by part of their names."""
+    names = [name for name in known_backbones() if options.pattern in name]
+    shown = [f"{name}{' (bundled)' if name == BUNDLED else ''}" for name in names]
+    _say(options, names, "\n".join(shown))
+    return _DONE if names else _SOME_FAILED
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Learn four tasks from made scenes; write a model and images to try it on."""
+    images = Path(options.output) / "images"
+    _make_folder(images)
+    train = make_digit_scenes(options.scenes, random_state=0)
+    test = make_digit_scenes(max(4, options.scenes // 4), subset="test", random_state=1)
+
+    def targets(scenes: Any) -> Any:
+        of = scenes.targets
+        return mtsk.Targets(
+            semantic=of["semantic"],
+            edges=of["instances"],
+            depth=of["depth"],
+            tags=of["tags"],
+        )
+
+    model = mtsk.MultiTaskSegmenter(
+        {"edges": Boundary()}, random_state=0, verbose=not options.json
+    ).fit(train.images, targets(train))
+    scores = model.score_tasks(test.images, targets(test))
+    folder = Path(options.output)
+    _write_images(images, test.images)
+    mtsk.save(model, folder / "demo.mtsk", scores=scores, description="Digits.")
+    file = folder / "demo.mtsk"
+    lines = [f"{name}: {score:.3f}" for name, score in scores.items()]
+    lines += [f"written: {file}, and images to try it on:", f"  mtsk describe {file}"]
+    lines += [f"  mtsk predict {file} {images} -o {folder / 'out'} --overlays"]
+    _say(options, {"model": str(file), "scores": scores}, "\n".join(lines))
+    return _DONE
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{str(path)!r} can be no folder: {error.strerror}") from error
+
+
+def _write_images(folder: Path, images: Any) -> None:
+    from skimage.io import imsave
+
+    for i, image in enumerate(images):
+        imsave(folder / f"scene_{i:03d}.png", image, check_contrast=False)
+
+
+def _split(n: int, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Return which images teach and which are held out; none of fewer than 5."""
+    if not 0 <= share < 1:
+        raise parameter_error("--holdout", "mtsk train", "at least 0, below 1", share)
+    order = np.random.default_rng(seed).permutation(n)
+    n_held = round(n * share) if n >= 5 else 0
+    return sorted(order[n_held:].tolist()), sorted(order[:n_held].tolist())
+
+
+def _can_judge(entries: Sequence[Any], held: Sequence[int]) -> bool:
+    """Tell whether a task has labels to learn from, and two or more to be judged by."""
+    known = {i for i, entry in enumerate(entries) if entry is not None}
+    return len(known & set(held)) >= 2 and bool(known - set(held))
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse a place where no file can be written, before hours have gone by."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise OSError(f"{str(path)!r} cannot be written: no such folder, or one itself")
+
+
+def _say(options: argparse.Namespace, data: Any, text: str) -> None:
+    if options.json:
+        print(json.dumps(data, ensure_ascii=False, indent=1))
+    else:
+        print(text)

@@ -1,0 +1,143 @@
+"""An image, and how sure a model is of each of its pixels."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from mtsk.displays.axes import draw_scale, new_row
+from mtsk.displays.drawing import shown
+
+__all__ = ["UncertaintyDisplay"]
+
+
+class UncertaintyDisplay:
+    """An image beside a map of doubt: 0, dark, is sure; 1, light, is a guess.
+
+    Parameters
+    ----------
+    image : ndarray of shape (H, W) or (H, W, C)
+    doubt : ndarray of shape (H, W)
+        In [0, 1], such as the entropy of the classes over the greatest possible.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+    axes_ : dict of str to matplotlib Axes
+        ``"image"`` and ``"doubt"``.
+    images_ : dict of str to matplotlib AxesImage
+
+    See Also
+    --------
+    suggest : Which images to label, for the doubt in them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mtsk import UncertaintyDisplay
+    >>> display = UncertaintyDisplay(np.zeros((8, 8)), np.eye(8))
+    >>> sorted(display.plot().axes_)  # doctest: +SKIP
+    ['doubt', 'image']
+    """
+
+    def __init__(self, image: Any, doubt: Any) -> None:
+        self.image = image
+        self.doubt = doubt
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, image: Any, *, task: str | None = None, axes: Any = None
+    ) -> Self:
+        """Draw how sure a model is of one task.
+
+        Parameters
+        ----------
+        estimator : MultiTaskSegmenter
+            Fitted.
+        image : ndarray of shape (H, W) or (H, W, C)
+        task : str, default=None
+            None takes the only task of pixels that has labels, not numbers.
+        axes
+            As of ``plot``.
+
+        Returns
+        -------
+        UncertaintyDisplay
+
+        Raises
+        ------
+        ValueError
+            Where the task is none of labels of pixels, or there are several and none is
+            named.
+        """
+        check_is_fitted(estimator)
+        drawn = [
+            name
+            for name, of in estimator.tasks_.items()
+            if of.granularity == "pixel" and any(g.kind != "real" for g in of.groups_)
+        ]
+        if task is None and len(drawn) == 1:
+            task = drawn[0]
+        if task not in drawn:
+            raise ValueError(f"`task` must be one of {drawn}, got {task!r}")
+        scores = estimator.decision_function([image], tasks=[task])[task][0]
+        return cls(image, estimator.tasks_[task].doubt(scores)).plot(axes=axes)
+
+    @classmethod
+    def from_predictions(cls, image: Any, proba: Any, *, axes: Any = None) -> Self:
+        """Draw how sure probabilities are.
+
+        Parameters
+        ----------
+        image : ndarray of shape (H, W) or (H, W, C)
+        proba : ndarray of shape (H, W, K), or (H, W) of a mask
+            As ``predict_proba`` gives.
+        axes
+            As of ``plot``.
+
+        Returns
+        -------
+        UncertaintyDisplay
+        """
+        proba = np.asarray(proba, float)
+        if proba.ndim == 2:
+            proba = np.stack([1 - proba, proba], axis=-1)
+        logs = np.log(np.where(proba > 0, proba, 1))
+        doubt = -(proba * logs).sum(axis=-1) / np.log(max(proba.shape[-1], 2))
+        return cls(image, doubt).plot(axes=axes)
+
+    def plot(self, *, axes: Any = None, cmap: Any = "cividis") -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        axes : sequence of two matplotlib Axes, default=None
+            For image and doubt. None makes a figure.
+        cmap : str or matplotlib Colormap, default="cividis"
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib.
+        ValueError
+            Where shapes do not fit, or the number of axes.
+        """
+        doubt = np.asarray(self.doubt, float)
+        shape = np.shape(self.image)[:2]
+        if doubt.shape != shape:
+            raise ValueError(f"doubt must be of shape {shape}, got {doubt.shape}")
+        self.axes_ = new_row(self, axes, ["image", "doubt"], shape)
+        self.figure_ = self.axes_["image"].figure
+        self.images_ = {
+            "image": self.axes_["image"].imshow(shown(self.image), cmap="gray"),
+            "doubt": self.axes_["doubt"].imshow(doubt, cmap=cmap, vmin=0, vmax=1),
+        }
+        draw_scale(self.images_["doubt"])
+        self.axes_["doubt"].set_title(f"doubt: {np.nanmean(doubt):.2f} on average")
+        return self

@@ -1,0 +1,185 @@
+"""MultiTaskSegmenter: bad input is told, by name, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.exceptions import NotFittedError
+
+from mtsk import (
+    DeepFeatures,
+    ImageFolder,
+    MemoryCache,
+    MultiTaskSegmenter,
+    Targets,
+    task_scorer,
+)
+from mtsk.exceptions import (
+    ImageError,
+    SkippedImageWarning,
+    TargetError,
+    UnknownTaskError,
+)
+from mtsk.tasks import (
+    BinaryMask,
+    Boundary,
+)
+from mtsk.testing import toy_images
+
+CACHE = MemoryCache(2**28)
+
+
+FAST = DeepFeatures(scales=[1], cache=CACHE)
+
+
+def segmenter(tasks=None, **keywords) -> MultiTaskSegmenter:
+    keywords.setdefault("features", FAST)
+    keywords.setdefault("random_state", 0)
+    keywords.setdefault("n_pixels", 100)
+    return MultiTaskSegmenter(tasks, **keywords)
+
+
+def many_targets(Y: np.ndarray) -> Targets:
+    """Every kind of task that the toy images can have."""
+    disc = Y == 7
+    return Targets(
+        semantic=list(Y),
+        disc=list(disc),
+        edges=list(Y),
+        depth=[np.where(d, 1.0, np.linspace(2, 3, 48)) for d in disc],
+        large=[int(d.sum()) > 420 for d in disc],
+        name=["big" if d.sum() > 420 else "small" for d in disc],
+        tags=[np.array([d[20, 24], d.sum() > 420]) for d in disc],
+        words=[{"disc"} if i % 2 else {"disc", "odd"} for i in range(len(Y))],
+        area=[float(d.mean()) for d in disc],
+        place=[np.array(np.argwhere(d).mean(axis=0)) for d in disc],
+    )
+
+
+TASKS = {"edges": Boundary()}
+
+
+@pytest.fixture(scope="module")
+def toys():
+    return toy_images(8)
+
+
+@pytest.fixture(scope="module")
+def fitted(toys):
+    X, Y = toys
+    return segmenter(TASKS).fit(X, many_targets(Y))
+
+
+def test_a_target_that_is_void_everywhere_is_told(toys):
+    X, Y = toys
+    void = Y.copy()
+    void[3] = -1
+    with pytest.warns(UserWarning, match=r"\('target', 3\)"):
+        model = segmenter().fit(X, void)
+    alone = segmenter().fit(X, [None if i == 3 else y for i, y in enumerate(Y)])
+    np.testing.assert_array_equal(model.predict(X), alone.predict(X))
+
+
+def test_a_corrupt_file_among_good_ones(toys, tmp_path):
+    from skimage.io import imsave
+
+    X, Y = toys
+    for i, image in enumerate(X):
+        imsave(tmp_path / f"{i}.png", image, check_contrast=False)
+    (tmp_path / "5.png").write_bytes(b"broken")
+    images = ImageFolder(tmp_path)
+    with pytest.raises(ImageError, match=r"5\.png"):
+        segmenter().fit(images, Y)
+    skipping = DeepFeatures(scales=[1], on_error="skip")
+    with pytest.warns(SkippedImageWarning, match=r"1 of 8.*5\.png"):
+        model = segmenter(features=skipping).fit(images, Y)
+    assert list(model.skipped_) == [5]
+    assert model.n_images_ == 7
+    with pytest.warns(SkippedImageWarning):
+        guess = model.predict(images)
+    assert guess[5] is None
+    assert guess[4].shape == (40, 48)
+    kept = [i for i in range(8) if i != 5]
+    expected = segmenter().fit(X[kept], Y[kept]).predict(X[:1])
+    np.testing.assert_array_equal(guess[0], expected[0])
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"n_pixels": 0}, "`n_pixels` of MultiTaskSegmenter must be an int.*got 0"),
+        ({"head_stride": 0}, "`head_stride` of MultiTaskSegmenter"),
+        ({"n_pixels": True}, "`n_pixels` of MultiTaskSegmenter.*got True"),
+        ({"n_jobs": 0}, "`n_jobs` of MultiTaskSegmenter.*other than 0"),
+        ({"random_state": "a"}, "`random_state` of MultiTaskSegmenter"),
+        ({"tasks": 3}, "`tasks` of MultiTaskSegmenter"),
+        ({"tasks": {"a": 3}}, r"`tasks\['a'\]` of MultiTaskSegmenter must be a Task"),
+        ({"features": "deep"}, "`features` of MultiTaskSegmenter"),
+        ({"head": 3}, "`head` of MultiTaskSegmenter"),
+    ],
+)
+def test_bad_parameters(toys, keywords, message):
+    X, Y = toys
+    with pytest.raises(ValueError, match=message):
+        segmenter(**keywords).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (lambda Y: [*Y[:7], Y[7].astype(float)], "image 7: 2-D float"),
+        (lambda Y: [*Y[:6], [1, 2], Y[7]], "image 6: 1-D integer"),
+        (lambda Y: [[1, 2]] * 8, "cannot tell the task"),
+        (lambda Y: {"a": Y, "b": [None] * 8}, "'b' is labelled on no image"),
+        (lambda Y: {"a": Y, "b": list(Y)[:7]}, "differ in number"),
+        (lambda Y: np.full((8, 40, 48), np.nan), "holds nothing but void"),
+        (lambda Y: np.full((8, 40, 48), np.inf), "image 0: .*infinity"),
+        (lambda Y: [{"a"}, *[3] * 7], "several kinds"),
+        (lambda Y: [np.ones(2, bool), *[np.ones(3, bool)] * 7], "one length"),
+        (lambda Y: "masks", "one entry per image"),
+        (lambda Y: {}, "at least one task"),
+        (lambda Y: [object()] * 8, "cannot tell the task"),
+        (lambda Y: [np.zeros((2, 2, 3), int)] * 8, r"three axes .*\(2, 2, 3\)"),
+        (lambda Y: [f"masks/{i}.png" for i in range(8)], "names of image files"),
+        (lambda Y: np.arange(8 * 1920).reshape(8, 40, 48), "ids of instances"),
+    ],
+)
+def test_bad_targets(toys, targets, message):
+    X, Y = toys
+    with pytest.raises(TargetError, match=message):
+        segmenter().fit(X, targets(Y))
+
+
+def test_unknown_names(fitted, toys):
+    X, Y = toys
+    with pytest.raises(UnknownTaskError, match=r"'sky'.*'semantic'"):
+        fitted.predict(X, tasks=["sky"])
+    with pytest.raises(UnknownTaskError, match="'sky'"):
+        fitted.score_tasks(X, {"sky": Y})
+    with pytest.raises(UnknownTaskError, match="`tasks` names 'sky'"):
+        segmenter({"sky": BinaryMask()}).fit(X, {"a": Y})
+    with pytest.raises(UnknownTaskError, match="'sky'"):
+        task_scorer("sky")(fitted, X, Y)
+    with pytest.raises(ValueError, match=r"has the metrics .*not 'rmse'"):
+        fitted.score_tasks(X, many_targets(Y), metrics={"semantic": "rmse"})
+
+
+def test_not_fitted(toys):
+    X, Y = toys
+    for call in (
+        lambda m: m.predict(X),
+        lambda m: m.predict_proba(X),
+        lambda m: m.decision_function(X),
+        lambda m: m.score(X, Y),
+    ):
+        with pytest.raises(NotFittedError, match="MultiTaskSegmenter"):
+            call(segmenter())
+
+
+def test_a_failed_fit_leaves_the_images_alone(toys):
+    X, Y = toys
+    model = segmenter().fit(X, Y)
+    before = model.predict(X[:1])
+    with pytest.raises(ImageError, match="image 1"):
+        model.predict([X[0], X[1].astype(int)])
+    np.testing.assert_array_equal(model.predict(X[:1]), before)
