@@ -3,9 +3,8 @@
 epfl6: five binary tasks, each labelled on n slices of its own (0: all on all). MSRC-21:
 masks on n images and tags on all, or tags alone on n images. One scale of features
 (784 numbers): what is compared is the heads. Scores are means over the tasks of average
-precision and mIoU.
- Classes are not weighted: with
-weights every column has statistics of its own, and RelatedRidge takes a minute for 20.
+precision and mIoU. By default classes are not weighted: with weights every column has
+statistics of its own, and RelatedRidge takes a minute for 20.
 
 python benchmarks/related.py
 """

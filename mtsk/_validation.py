@@ -34,8 +34,9 @@ __all__ = [
     "check_image",
     "check_parameters",
     "check_sample_weight",
+    "parallel_block",
     "parameter_error",
-    "visual_block",
+    "serial_block",
 ]
 
 MIN_SIDE = 8
@@ -123,14 +124,17 @@ def check_parameters(owner: object, constraints: Mapping[str, Sequence[Any]]) ->
             raise parameter_error(name, owner, allowed, value)
 
 
-def visual_block(first: Any, then: Mapping[str, Any], last: Any = None) -> Any:
-    """Return how scikit-learn draws one estimator, several named ones, and a last."""
-    details = [repr(estimator) for estimator in then.values()]
-    branches = _VisualBlock(
-        "parallel", list(then.values()), names=list(then), name_details=details
+def serial_block(steps: Sequence[Any]) -> Any:
+    """Return how scikit-learn draws estimators, or blocks, one after another."""
+    return _VisualBlock("serial", list(steps), dash_wrapped=False)
+
+
+def parallel_block(parts: Mapping[str, Any]) -> Any:
+    """Return how scikit-learn draws estimators, or blocks, side by side, by name."""
+    details = [repr(p) if hasattr(p, "get_params") else None for p in parts.values()]
+    return _VisualBlock(
+        "parallel", list(parts.values()), names=list(parts), name_details=details
     )
-    flow = [first, branches] if last is None else [first, branches, last]
-    return _VisualBlock("serial", flow, dash_wrapped=False)
 
 
 def _image_facts(image: np.ndarray) -> str:

@@ -88,7 +88,7 @@ def evidence(
     Raises
     ------
     TypeError
-        Where the head is not linear.
+        Where the head is not linear, or a task of whole images is pooled by regions.
     ValueError
         Where several tasks or labels could be meant.
     UnknownTaskError, ImageError, NotFittedError
@@ -113,6 +113,8 @@ def evidence(
             f"evidence needs a linear head, and that of {name!r} is a "
             f"{type(head).__name__}"
         )
+    if fitted.granularity == "image" and model.pooling_ is not None:
+        raise TypeError(f"evidence cannot tell regions apart (`pool_by`), for {name!r}")
     every = [n for n, t in model.tasks_.items() if t.granularity == fitted.granularity]
     parts = joined_score_slices([model.tasks_[n].groups_ for n in every])
     part = parts[every.index(name)]

@@ -65,6 +65,8 @@ def task_table(
     InvalidParameterError, ImageError, UnknownTaskError
     TypeError
         Where the model is of another kind.
+    ValueError
+        Where rows of images depend on a fit (``pool_by``).
     TargetError
         Also where there is no such task.
 
@@ -88,6 +90,8 @@ def task_table(
     if granularity not in ("pixel", "image"):
         allowed = "'pixel' or 'image'"
         raise parameter_error("granularity", "task_table", allowed, granularity)
+    if granularity == "image" and model.pool_by is not None:
+        raise ValueError("rows of images are pooled by a fit (`pool_by`); set it None")
     model = clone(model)
     model._check()
     images, targets = model._prepare(X, Y)

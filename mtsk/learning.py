@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -19,6 +19,7 @@ from mtsk._validation import (
     check_parameters,
     parameter_error,
 )
+from mtsk.cache import content_digest
 from mtsk.checkpoint import KINDS
 from mtsk.crf import PixelCRF, SuperpixelCRF
 from mtsk.decoder_learning import decoder_order, fit_decoder
@@ -37,12 +38,14 @@ from mtsk.images import Images
 from mtsk.joining import TableJoiner, require_labels
 from mtsk.nested import HEADS
 from mtsk.pictures import Picture
+from mtsk.region_pooling import RegionPooling
 from mtsk.shards import Reading, Recipe
 from mtsk.structure import Structure
 from mtsk.structure_learning import StructureLearning
 from mtsk.superpixels import SUPERPIXELS, Segmentation
 from mtsk.tables import Table, encode_entry
 from mtsk.targets import Targets, as_targets
+from mtsk.task_scores import task_scores
 from mtsk.tasks import Task, infer_task
 from mtsk.tasks.columns import ColumnGroup, joined_score_slices, joined_slices
 from mtsk.weak_labels import claim_pixels, find_links
@@ -56,6 +59,8 @@ class Learning(StructureLearning):
     n_pixels: int | None
     head_stride: int
     tag_rounds: int
+    pool_by: str | tuple[str, Sequence[Any]] | None = None  # older files have none
+    pooling_: RegionPooling | None = None
     superpixels: str | Segmentation
     n_segments: int | None
     n_jobs: int | None
@@ -93,6 +98,9 @@ class Learning(StructureLearning):
             raise parameter_error("head", self, allowed, self.head)
         if self._decoder() is None:
             return
+        if self.pool_by is not None:
+            allowed = "None with a SharedDecoder, whose layers all tasks share"
+            raise parameter_error("pool_by", self, allowed, self.pool_by)
         if self.structure is not None:
             allowed = "None with a SharedDecoder, which sees places side by side itself"
             raise parameter_error("structure", self, allowed, self.structure)
@@ -140,6 +148,11 @@ class Learning(StructureLearning):
             except TargetError as error:
                 raise TargetError(_with_image(name, str(error), labelled)) from None
         self.links_ = find_links(self.tasks_)
+        self.pooling_ = (
+            None
+            if self.pool_by is None
+            else RegionPooling.of(self.pool_by, self.tasks_, self)
+        )
 
     def _read_tables(
         self,
@@ -215,6 +228,8 @@ class Learning(StructureLearning):
     def _learns_from_sums(self) -> bool:
         """Tell whether no table is needed: heads that only add up, and only once."""
         if self.structure is not None or (self.links_ and self.tag_rounds):
+            return False
+        if self.pool_by is not None:
             return False
         names = list(self.tasks_)
         return hasattr(self._new_head(names), "merge")
@@ -327,6 +342,21 @@ class Learning(StructureLearning):
             self.pixel_head_ = self._fit_head("pixel", table, weight, settled)
         return table
 
+    def _look_at_regions(self, table: Table, images: Images) -> Table:
+        """Let rows of images be the means of their regions: a second pass over them."""
+        if self.pooling_ is None or not len(table.X):
+            return table
+        wanted = images.some(table.images.tolist())
+        heads = {"pixel": self.pixel_head_}
+        rows = []
+        for _, maps in self.features_.iter_maps(wanted, desc="regions"):
+            found = task_scores(
+                maps, self.tasks_, heads, [self.pooling_.name], self.head_stride
+            )
+            rows.append(self.pooling_.vector(maps, found[self.pooling_.name]))
+        X = np.stack(rows)
+        return table._replace(X=X, digest=f"{table.digest} {content_digest(X)}")
+
     def _new_head(self, names: list[str]) -> Any:
         """Return an unfitted head for some tasks."""
         owners = [(name, g) for name in names for g in self.tasks_[name].groups_]
@@ -387,6 +417,7 @@ _CONSTRAINTS: dict[str, list] = {
     "n_pixels": [Interval(Integral, 1, None, closed="left"), None],
     "head_stride": [Interval(Integral, 1, None, closed="left")],
     "tag_rounds": [Interval(Integral, 0, None, closed="left")],
+    "pool_by": [str, tuple, None],
     "structure": [Structure, SuperpixelCRF, PixelCRF, StrOptions({"crf"}), None],
     "superpixels": [StrOptions(set(SUPERPIXELS)), callable],
     "n_segments": [Interval(Integral, 1, None, closed="left"), None],

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import joblib
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from mtsk.exceptions import UnknownTaskError
+from mtsk._validation import parameter_error
+from mtsk.exceptions import TargetError, UnknownTaskError
 from mtsk.feature_maps import FeatureMaps
 from mtsk.images import Images
 from mtsk.learning import Learning
@@ -19,8 +21,16 @@ from mtsk.tables import choose_pixels
 from mtsk.targets import DEFAULT_TASK
 from mtsk.task_scores import task_scores
 from mtsk.tasks import Boundary, Task
+from mtsk.tasks.columns import ColumnGroup
 
-__all__ = ["Predicting"]
+__all__ = [
+    "Predicting",
+    "as_they_are",
+    "check_n_pixels",
+    "decoded",
+    "judge",
+    "probabilities",
+]
 
 
 class Predicting(Learning):
@@ -88,12 +98,19 @@ class Predicting(Learning):
         }
         if not structures:
             return task_scores(
-                maps, self.tasks_, heads, names, self.head_stride, points
+                maps, self.tasks_, heads, names, self.head_stride, points, self.pooling_
             )
         edges = [n for n, t in self.tasks_.items() if isinstance(t, Boundary)][:1]
         sources = [c.source for c in self.contexts_ if c.pixels in structures]
         every = list(dict.fromkeys([*names, *structures, *edges, *sources]))
-        scores = task_scores(maps, self.tasks_, heads, every, self.head_stride)
+        scores = task_scores(
+            maps,
+            self.tasks_,
+            heads,
+            every,
+            self.head_stride,
+            pooling=self.pooling_,
+        )
         found = with_messages(
             self._picture(views, maps),
             self.tasks_,
@@ -162,3 +179,49 @@ def _shape_up(column: list[Any], stacked: bool) -> Any:
     if stacked or np.ndim(column[0]) < 2:
         return np.array(column)
     return column
+
+
+def check_n_pixels(model: Predicting, n_pixels: Any, meters: Mapping[str, Any]) -> None:
+    """Refuse to judge by some pixels what is no number of them, or needs them all."""
+    if not isinstance(n_pixels, Integral) or n_pixels < 1:
+        raise parameter_error("n_pixels", model, "an int > 0, or None", n_pixels)
+    for name, meter in meters.items():
+        if getattr(meter, "needs_maps", False):
+            raise ValueError(
+                f"the metric of task {name!r} needs whole maps; leave `n_pixels` None"
+            )
+
+
+def judge(
+    meter: Any,
+    name: str,
+    index: int,
+    entry: Any,
+    truth: np.ndarray,
+    scores: np.ndarray,
+) -> None:
+    """Show a meter an image; errors name the task and the image."""
+    try:
+        meter.update(entry if getattr(meter, "from_targets", False) else truth, scores)
+    except ValueError as error:
+        raise TargetError(f"task {name!r}, image {index}: {error}") from error
+
+
+def decoded(task: Task, scores: np.ndarray) -> Any:
+    """Answer in the form that targets have."""
+    return task.decode(scores)
+
+
+def as_they_are(task: Task, scores: np.ndarray) -> np.ndarray:
+    """Answer with the scores."""
+    return scores
+
+
+def probabilities(task: Task, scores: np.ndarray) -> np.ndarray:
+    """Answer with probabilities; of a mask in (H, W), of numbers with these."""
+    if all(group.kind == "real" for group in task.groups_):
+        return task.decode(scores)
+    found = task.probabilities(scores)
+    if task.granularity == "pixel" and task.groups_ == (ColumnGroup("binary", 1),):
+        return found[..., 0]
+    return found

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from mtsk._validation import (
+    parallel_block,
     parameter_error,
-    visual_block,
+    serial_block,
 )
 from mtsk.crf import PixelCRF, SuperpixelCRF
 from mtsk.exceptions import TargetError, UnknownTaskError
 from mtsk.features import DeepFeatures
 from mtsk.images import Images, image_weights
 from mtsk.metrics import task_metric
-from mtsk.predicting import Predicting
+from mtsk.predicting import (
+    Predicting,
+    as_they_are,
+    check_n_pixels,
+    decoded,
+    judge,
+    probabilities,
+)
 from mtsk.structure import Structure
 from mtsk.superpixels import Segmentation
 from mtsk.tables import encode_entry
@@ -69,6 +76,12 @@ class MultiTaskSegmenter(Predicting):
         `MultiLabel` is linked to it (its ``of``): their pixels take the likeliest of
         the tags' classes, as the last fit sees them, and the head is fitted anew. 0
         leaves tags to themselves. ``partial_fit`` has no such rounds.
+    pool_by : str or (str, sequence of labels), default=None
+        A task of pixels, of classes or a mask, by which tasks of whole images look:
+        in place of the mean features of the image they see those of the pixels of each
+        class that this task finds, or of the labels given; of a mask those inside. So
+        masks on a few images tell where to look in all. Labelled images are read
+        twice for it, where no cache keeps them.
     structure : None, "crf", Structure, SuperpixelCRF or PixelCRF, default=None
         What the parts of a picture say to one another. For every task of classes or
         masks, a CRF over superpixels (with the picture's own tags and scene, and the
@@ -113,6 +126,8 @@ class MultiTaskSegmenter(Predicting):
         Which tasks of whole images speak of the classes of which tasks of pixels.
     links_ : list of TagLink
         Which tasks of tags teach which tasks of pixels.
+    pooling_ : RegionPooling or None
+        Where tasks of whole images look.
     n_images_ : int
         Images seen.
     n_rows_ : int
@@ -142,6 +157,7 @@ class MultiTaskSegmenter(Predicting):
         n_pixels: int | None = None,
         head_stride: int = 4,
         tag_rounds: int = 2,
+        pool_by: str | tuple[str, Sequence[Any]] | None = None,
         structure: Structure | SuperpixelCRF | PixelCRF | str | None = None,
         superpixels: str | Segmentation = "slic",
         n_segments: int | None = None,
@@ -156,6 +172,7 @@ class MultiTaskSegmenter(Predicting):
         self.n_pixels = n_pixels
         self.head_stride = head_stride
         self.tag_rounds = tag_rounds
+        self.pool_by = pool_by
         self.structure = structure
         self.superpixels = superpixels
         self.n_segments = n_segments
@@ -165,19 +182,38 @@ class MultiTaskSegmenter(Predicting):
         self.verbose = verbose
 
     def _sk_visual_block_(self) -> Any:
-        """Draw the flow: features, the heads with the tasks they serve, structure."""
+        """Draw the flow: images, features, tables, heads, tasks, structure."""
         parts = self.default_parts()
-        head = parts.get("head", self.head)
-        heads = dict(head) if isinstance(head, Mapping) else {"head": head}
+        features = parts.get("features", self.features)
         if hasattr(self, "tasks_"):
-            fitted = {"pixel": self.pixel_head_, "image": self.image_head_}
-            heads = {
-                f"{kind} tasks: {', '.join(self._names(kind))}": head
-                for kind, head in fitted.items()
-                if head is not None
-            }
+            flow = self._fitted_flow(features)
+        else:
+            head = parts.get("head", self.head)
+            heads = dict(head) if isinstance(head, Mapping) else {"head": head}
+            flow = [features, parallel_block(heads)]
         structure = parts.get("structure", self.structure)
-        return visual_block(parts.get("features", self.features), heads, structure)
+        return serial_block(flow if structure is None else [*flow, structure])
+
+    def _fitted_flow(self, features: DeepFeatures | None) -> list[Any]:
+        """Return what was seen, how much of it, and what was learnt for which task."""
+        n_taps = len(self.features_.layer_sizes)
+        n_features = self.features_.n_features_out_
+        seen = f"{self.n_images_:,} images → {n_taps} taps → {n_features:,} features"
+        heads = {"pixel": self.pixel_head_, "image": self.image_head_}
+        tables = {}
+        for kind, head in heads.items():
+            names = self._names(kind)
+            if not names:
+                continue
+            sizes = {name: self.tasks_[name].n_scores_ for name in names}
+            tasks = {
+                f"{name}: {n} score{'s' * (n > 1)}": self.tasks_[name]
+                for name, n in sizes.items()
+            }
+            size = f"{self.n_rows_:,} rows" if kind == "pixel" and self.n_rows_ else ""
+            label = f"{kind} table{': ' * bool(size)}{size}"
+            tables[label] = serial_block([head, parallel_block(tasks)])
+        return [parallel_block({seen: features}), parallel_block(tables)]
 
     # -- learning -------------------------------------------------------------
 
@@ -216,6 +252,7 @@ class MultiTaskSegmenter(Predicting):
         pixel, image, pictures = self._read_tables(images, targets, keep=keep)
         self.pixel_head_ = self._fit_head("pixel", pixel, weight)
         pixel = self._learn_from_tags(pixel, targets, weight)
+        image = self._look_at_regions(image, images)
         self.image_head_ = self._fit_head("image", image, weight)
         tables = {"pixel": pixel, "image": image}
         self._learn_structures(tables, targets, weight, pictures)
@@ -253,8 +290,9 @@ class MultiTaskSegmenter(Predicting):
             )
         images, targets = self._prepare(X, Y, again=hasattr(self, "tasks_"))
         if not hasattr(self, "tasks_"):
-            if self.structure is not None:
-                raise AttributeError("partial_fit cannot learn `structure`; set None")
+            for name in ("structure", "pool_by"):
+                if getattr(self, name) is not None:
+                    raise AttributeError(f"partial_fit cannot do `{name}`; set None")
             self._resolve_tasks(targets)
             self.pixel_head_ = self.image_head_ = None
             self.structures_, self.couplings_, self.contexts_ = {}, [], []
@@ -301,7 +339,7 @@ class MultiTaskSegmenter(Predicting):
         ------
         UnknownTaskError, ImageError, NotFittedError
         """
-        return self._map_scores(X, tasks, _decoded)
+        return self._map_scores(X, tasks, decoded)
 
     def predict_proba(self, X: Any, tasks: Sequence[str] | None = None) -> Any:
         """Return probabilities: (H, W, K) or (K,) of classes, (H, W) of a mask.
@@ -316,7 +354,7 @@ class MultiTaskSegmenter(Predicting):
         As ``predict``. For tasks of numbers, the numbers themselves; for tasks of
         several groups of columns, such as boxes, all of these, (H, W, n_scores).
         """
-        return self._map_scores(X, tasks, _probabilities)
+        return self._map_scores(X, tasks, probabilities)
 
     def decision_function(self, X: Any, tasks: Sequence[str] | None = None) -> Any:
         """Return scores: logits of classes and labels, numbers of real tasks.
@@ -330,7 +368,7 @@ class MultiTaskSegmenter(Predicting):
         -------
         As ``predict``, each entry of shape (H, W, size) or (size,).
         """
-        return self._map_scores(X, tasks, _as_they_are)
+        return self._map_scores(X, tasks, as_they_are)
 
     def score(self, X: Any, Y: Any) -> float:
         """Return the mean of the tasks' default metrics.
@@ -396,7 +434,7 @@ class MultiTaskSegmenter(Predicting):
         columns = {name: targets[name] for name in names}
         meters = {name: task_metric(self.tasks_[name], wanted[name]) for name in names}
         if n_pixels is not None:
-            _check_n_pixels(self, n_pixels, meters)
+            check_n_pixels(self, n_pixels, meters)
         for index, views, maps in self.features_.iter_views_and_maps(
             images, desc="score"
         ):
@@ -410,7 +448,7 @@ class MultiTaskSegmenter(Predicting):
             for name, truth, scores in self._truths_and_scores(
                 views, maps, truths, n_pixels
             ):
-                _judge(meters[name], name, index, given[name], truth, scores)
+                judge(meters[name], name, index, given[name], truth, scores)
         images.warn_of_skipped()
         return {name: meter.result() for name, meter in meters.items()}
 
@@ -438,47 +476,3 @@ class MultiTaskSegmenter(Predicting):
         from mtsk.persistence import save  # needs skops, the extra [io]
 
         save(self, path, scores=scores, description=description)
-
-
-def _check_n_pixels(
-    model: MultiTaskSegmenter, n_pixels: Any, meters: Mapping[str, Any]
-) -> None:
-    if not isinstance(n_pixels, Integral) or n_pixels < 1:
-        raise parameter_error("n_pixels", model, "an int > 0, or None", n_pixels)
-    for name, meter in meters.items():
-        if getattr(meter, "needs_maps", False):
-            raise ValueError(
-                f"the metric of task {name!r} needs whole maps; leave `n_pixels` None"
-            )
-
-
-def _judge(
-    meter: Any,
-    name: str,
-    index: int,
-    entry: Any,
-    truth: np.ndarray,
-    scores: np.ndarray,
-) -> None:
-    """Show a meter an image; errors name the task and the image."""
-    try:
-        meter.update(entry if getattr(meter, "from_targets", False) else truth, scores)
-    except ValueError as error:
-        raise TargetError(f"task {name!r}, image {index}: {error}") from error
-
-
-def _decoded(task: Task, scores: np.ndarray) -> Any:
-    return task.decode(scores)
-
-
-def _as_they_are(task: Task, scores: np.ndarray) -> np.ndarray:
-    return scores
-
-
-def _probabilities(task: Task, scores: np.ndarray) -> np.ndarray:
-    if all(group.kind == "real" for group in task.groups_):
-        return task.decode(scores)
-    probabilities = task.probabilities(scores)
-    if task.granularity == "pixel" and task.groups_ == (ColumnGroup("binary", 1),):
-        return probabilities[..., 0]
-    return probabilities

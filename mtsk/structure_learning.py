@@ -13,6 +13,7 @@ from mtsk.crf import Coupling, PixelCRF, SuperpixelCRF
 from mtsk.feature_maps import FeatureMaps
 from mtsk.nested import NestedDefaults
 from mtsk.pictures import Picture
+from mtsk.region_pooling import RegionPooling
 from mtsk.structure import (
     Seen,
     Structure,
@@ -35,6 +36,7 @@ class StructureLearning(NestedDefaults):
     """What ``MultiTaskSegmenter.fit`` does about structure."""
 
     head_stride: int
+    pooling_: RegionPooling | None
     superpixels: str | Segmentation
     n_segments: int | None
     tasks_: dict[str, Task]
@@ -152,6 +154,7 @@ class StructureLearning(NestedDefaults):
                     heads,
                     [*names["pixel"], *sources],
                     self.head_stride,
+                    pooling=self.pooling_,
                 )
         return dict(sorted(out.items()))
 

@@ -10,6 +10,7 @@ import numpy as np
 from mtsk.decoders import SharedDecoder
 from mtsk.feature_maps import FeatureMaps
 from mtsk.heads import JointLinear
+from mtsk.region_pooling import RegionPooling
 from mtsk.tasks import Task
 from mtsk.tasks.columns import joined_score_slices
 
@@ -25,6 +26,7 @@ def task_scores(
     names: Sequence[str],
     stride: int,
     points: np.ndarray | None = None,
+    pooling: RegionPooling | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the scores of some tasks for one image.
 
@@ -41,6 +43,8 @@ def task_scores(
         Pixels between those at which heads that are not linear are evaluated.
     points : ndarray of int, shape (n, 2), optional
         The only pixels wanted.
+    pooling : RegionPooling, optional
+        Where tasks of whole images look.
 
     Returns
     -------
@@ -58,7 +62,11 @@ def task_scores(
         parts = joined_score_slices([tasks[name].groups_ for name in every])
         of_name = dict(zip(every, parts, strict=True))
         if granularity == "image":
-            scores = head.decision_function(maps.vector()[None])[0]
+            row = maps.vector()
+            if pooling is not None:
+                own = task_scores(maps, tasks, heads, [pooling.name], stride)
+                row = pooling.vector(maps, own[pooling.name])
+            scores = head.decision_function(row[None])[0]
             out |= {name: scores[of_name[name]] for name in wanted}
         elif points is not None:
             scores = head.decision_function(maps.at(points))

@@ -419,6 +419,12 @@ def _check_tasks(model: MultiTaskSegmenter, names: Sequence[str]) -> None:
         )
     for name in names:
         task = model.tasks_[name]
+        if task.granularity == "image" and model.pooling_ is not None:
+            raise TilingError(
+                f"task {name!r} looks where {model.pooling_.name!r} is found in the "
+                "whole image (`pool_by`), which tiles cannot tell; leave it out with "
+                "`tasks`"
+            )
         if isinstance(task, Detection | InstanceSegmentation):
             continue
         reach = getattr(task, "reach", None)

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_selection import SelectKBest, f_classif
@@ -389,3 +390,16 @@ def test_verbose_shows_bars(toys, capsys):
     shown = capsys.readouterr().err
     assert "features" in shown
     assert "head" in shown
+
+
+def test_the_html_repr_shows_the_flow_with_its_sizes(fitted, toys):
+    shown = fitted._repr_html_()
+    n, taps = len(toys[0]), len(fitted.features_.layer_sizes)
+    width = fitted.features_.n_features_out_
+    assert f"{n} images → {taps} taps → {width:,} features" in shown
+    assert f"pixel table: {fitted.n_rows_:,} rows" in shown
+    assert "image table" in shown
+    for name, task in fitted.tasks_.items():
+        assert f"{name}: {task.n_scores_} score" in shown
+        assert type(task).__name__ in shown
+    assert "pixel table" not in clone(fitted)._repr_html_()

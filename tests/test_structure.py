@@ -300,7 +300,7 @@ def test_partial_fit_and_structure_do_not_go_together(toys):
     from mtsk import JointRidge
 
     head = JointRidge(alpha=1e-3, calibrate=False)
-    with pytest.raises(AttributeError, match="cannot learn `structure`"):
+    with pytest.raises(AttributeError, match="cannot do `structure`"):
         model(head=head).partial_fit(X, Y)
 
 

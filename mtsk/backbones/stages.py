@@ -30,11 +30,15 @@ class Stages:
     stride : int
         Of the last of them. The image's sides, and those of parts, must be multiples
         of twice this.
+    reach : int
+        Cells of the last of them that the next stage, which halves the sides, looks
+        beyond its own; even.
     """
 
     n_fine: int
     halo: int
     stride: int
+    reach: int
 
     def __call__(self, network: nn.Module, x: Tensor) -> list[Tensor]:
         """Return the outputs of all stages.
@@ -86,11 +90,29 @@ class Stages:
         -------
         list of Tensor of shape (n, C, h, w)
         """
-        outputs = []
+        outputs: list[Tensor] = []
         for stage in network.blocks[self.n_fine :]:
-            x = stage(x)
+            x = stage(x) if outputs else self._halved(stage, x)
             outputs.append(x)
         return outputs
+
+    def _halved(self, stage: nn.Module, x: Tensor) -> Tensor:
+        """Run the first coarse stage, which has six times its input's channels within.
+
+        In strips of rows, where that would be much.
+        """
+        n, _, height, width = x.shape
+        rows = _STRIP_CELLS // (n * width) // 2 * 2
+        if torch.is_grad_enabled() or rows >= height:
+            return stage(x)
+        rows = max(2, rows)
+        parts = []
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            first, last = max(0, top - self.reach), min(height, bottom + self.reach)
+            part = stage(x[:, :, first:last])
+            parts.append(part[:, :, (top - first) // 2 : (bottom - first + 1) // 2])
+        return torch.cat(parts, dim=2)
 
     def _in_strips(self, network: Any, x: Tensor) -> list[Tensor]:
         n, _, height, width = x.shape
@@ -112,6 +134,7 @@ class Stages:
 
 
 _MOST, _STRIP = 1_500_000, 1_000_000  # pixels that fine stages see at once
+_STRIP_CELLS = 60_000  # that the first coarse stage sees at once
 
 
 def _empty(part: Tensor, height: int, part_height: int) -> Tensor:

@@ -34,6 +34,7 @@ _OURS = (
     "mtsk.projection",
     "mtsk.relatedness",
     "mtsk.segmenter",
+    "mtsk.region_pooling",
     "mtsk.structure",
     "mtsk.tasks",
 )

@@ -1,0 +1,105 @@
+"""Where tasks of whole images look: at the parts that a task of pixels finds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mtsk._validation import parameter_error
+from mtsk.exceptions import UnknownTaskError
+from mtsk.feature_maps import POSITION_NAMES, FeatureMaps
+from mtsk.tasks import Task
+
+__all__ = ["RegionPooling"]
+
+
+@dataclass(frozen=True)
+class RegionPooling:
+    """Mean features of the parts of an image that have a label.
+
+    Attributes
+    ----------
+    name : str
+        Of the task whose labels they are.
+    task : Task
+        Fitted; of classes, or of yes and no.
+    codes : tuple of int
+        Of the labels, in order.
+    """
+
+    name: str
+    task: Task
+    codes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, given: Any, tasks: Mapping[str, Task], owner: object) -> RegionPooling:
+        """Return what ``pool_by`` asks for.
+
+        Parameters
+        ----------
+        given : str, or (str, sequence of labels)
+        tasks : mapping of str to Task
+            Fitted.
+        owner : object
+            For messages.
+
+        Raises
+        ------
+        UnknownTaskError
+        InvalidParameterError
+            Where the task has no labels of pixels, or not these.
+        """
+        name, labels = given if isinstance(given, tuple) else (given, None)
+        if name not in tasks:
+            raise UnknownTaskError(
+                f"`pool_by` names {name!r}; the tasks are {list(tasks)}"
+            )
+        task = tasks[name]
+        kinds = [group.kind for group in task.groups_]
+        if task.granularity != "pixel" or kinds not in (["nominal"], ["binary"]):
+            allowed = "a task of pixels that has classes, or is a mask"
+            raise parameter_error("pool_by", owner, allowed, given)
+        if kinds == ["binary"]:
+            every: list[Any] = [1]
+            places = [1]
+        else:
+            every = np.asarray(task.classes_).tolist()
+            places = list(range(len(every)))
+        if labels is None:
+            return cls(name, task, tuple(places))
+        wanted = list(labels)
+        if not wanted or len(set(wanted)) < len(wanted) or not set(wanted) <= {*every}:
+            allowed = f"the name of a task, or with some of its labels, {every}"
+            raise parameter_error("pool_by", owner, allowed, given)
+        return cls(name, task, tuple(places[every.index(label)] for label in wanted))
+
+    def vector(self, maps: FeatureMaps, scores: np.ndarray) -> np.ndarray:
+        """Return the mean hypercolumn of each label's pixels, one after another.
+
+        Parameters
+        ----------
+        maps : FeatureMaps
+        scores : ndarray of shape (H, W, n_scores)
+            Of the task.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_labels · n_channels,)
+            Without the columns of position. A label that no pixel has gets the mean
+            over the image.
+        """
+        found = self.task.codes(scores).astype(np.intp)
+        regions = np.full(found.shape, -1)
+        for place, code in enumerate(self.codes):
+            regions[found == code] = place
+        whole = maps.vector()
+        rows = np.tile(whole, (len(self.codes), 1))
+        means = maps.pool(regions)
+        if maps.position:
+            means = means[:, : -len(POSITION_NAMES)]
+        known = np.flatnonzero(~np.isnan(means).all(axis=1))
+        rows[known] = means[known]
+        return rows.ravel()
