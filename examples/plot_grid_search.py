@@ -30,13 +30,14 @@ model = MultiTaskSegmenter(
 # A search
 # --------
 # Parameters of the head, of the features and of the task itself, by scikit-learn's
-# double underscore. ``task_scorer`` chooses the task and the metric;
-# ``n_pixels`` judges by some pixels of every image, which is enough to compare.
+# double underscore. ``task_scorer`` chooses the task (a bare target is called
+# ``"target"``) and the metric; ``n_pixels`` judges by some pixels of every image, which
+# is enough to compare.
 
 search = GridSearchCV(
     model,
     {"head__alpha": [1e-3, 0.1, 10.0], "n_pixels": [50, 500]},
-    scoring=task_scorer(metric="iou", n_pixels=500),
+    scoring=task_scorer("target", "iou", n_pixels=500),
     cv=3,
 )
 search.fit(scenes.images, ink)
@@ -61,7 +62,7 @@ LearningCurveDisplay.from_estimator(
     scenes.images,
     ink,
     train_sizes=[0.1, 0.2, 0.5, 1.0],
-    scoring=task_scorer(metric="iou", n_pixels=500),
+    scoring=task_scorer("target", "iou", n_pixels=500),
     cv=3,
     score_name="IoU",
     ax=axis,

@@ -35,7 +35,7 @@ class GaborEnergy(nn.Module):
         parts = [part for kernel in bank for part in (kernel.real, kernel.imag)]
         weight = np.stack([self._centred(part, size) for part in parts])
         self.register_buffer("weight", torch.from_numpy(weight[:, None]).float())
-        self.energy = nn.AvgPool2d(16, stride=8, padding=8)
+        self.energy = nn.AvgPool2d(16, stride=8, padding=4)
 
     @staticmethod
     def _centred(kernel, size):

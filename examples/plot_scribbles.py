@@ -45,18 +45,6 @@ model = MultiTaskSegmenter(random_state=0).fit([photo], [strokes])
 SegmentationDisplay.from_estimator(model, photo, strokes, class_names=names)
 
 # %%
-# Neighbours
-# ----------
-# ``structure="crf"`` lets superpixels and pixels that look alike agree. How much is
-# learnt from images that the head did not see, and here there is but one: so it is set.
-
-crf = MultiTaskSegmenter(structure="crf", random_state=0).set_params(
-    structure__regions__strength=1.0, structure__pixels__strength=1.0
-)
-crf.fit([photo], [strokes])
-SegmentationDisplay.from_estimator(crf, photo, strokes, class_names=names)
-
-# %%
 # Where it is in doubt
 # --------------------
 # Entropy of the two classes, 1 where both are as likely. A sixth stroke should go

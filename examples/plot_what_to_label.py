@@ -40,13 +40,13 @@ for image, task, gain, box in asked:
     print(f"scene {image:2d}, {task:4s}, gain {gain:.4f}", "" if box is None else box)
 
 # %%
-# Masks first, it seems. Where in the scenes:
+# It asks for both kinds: where the model does not know the answer about a whole scene,
+# one label speaks for all scenes that are like it. Where in the scenes masks should
+# begin, with strokes perhaps:
 
-pixels = [s for s in asked if s.box is not None][:4]
-figure, axes = plt.subplots(
-    1, max(len(pixels), 1), figsize=(11, 2.4), layout="constrained", squeeze=False
-)
-for axis, (image, _, _, (x0, y0, x1, y1)) in zip(axes[0], pixels, strict=True):
+pixels = suggest(model, scenes.images, 4, Y, tasks=["ink"])
+figure, axes = plt.subplots(1, 4, figsize=(11, 2.4), layout="constrained")
+for axis, (image, _, _, (x0, y0, x1, y1)) in zip(axes, pixels, strict=True):
     axis.imshow(scenes.images[image])
     corner = (x0 - 0.5, y0 - 0.5)
     frame = plt.Rectangle(corner, x1 - x0, y1 - y0, fill=False, edgecolor="yellow")

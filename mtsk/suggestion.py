@@ -206,7 +206,7 @@ def _look(
     for parts, described in zip(every, zip(*samples, strict=True), strict=False):
         parts.learn(described)
     for index, views, maps in model.features_.iter_views_and_maps(images, desc="look"):
-        for parts in every:
+        for parts in every if samples else ():
             parts.add(index, views, maps)
     return [parts for parts in every if parts.images]
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from mtsk.backbones import BUNDLED, known_backbones
 from mtsk.cli.reading import check_stems, image_paths, named_tasks, read_labels
 from mtsk.cli.writing import PredictionWriter
 from mtsk.datasets import make_digit_scenes
-from mtsk.exceptions import ModelFileError
+from mtsk.exceptions import ModelFileError, MtskError
 from mtsk.tasks import Boundary, SemanticSegmentation, Task, infer_task
 
 __all__ = ["backbones", "demo", "describe", "evaluate", "predict", "train"]
@@ -50,7 +52,8 @@ def train(options: argparse.Namespace) -> int:
     left_out = [name for name in targets.task_names if name not in scores]
     if left_out and options.holdout:
         print(f"too few labels to score {', '.join(left_out)}", file=sys.stderr)
-    model.fit(images, targets)
+    with _files_named(images):
+        model.fit(images, targets)
     mtsk.save(model, options.output, scores=scores)
     n = len(images)
     learnt = ", ".join(targets.task_names)
@@ -84,9 +87,25 @@ def _scores_of_a_trial(
         return {}
     tasks = {name: task for name, task in model.given_tasks().items() if name in judged}
     trial = clone(model).set_params(tasks=tasks)
-    trial.fit([images[i] for i in taught], _some(targets, judged, taught))
-    scores = trial.score_tasks([images[i] for i in held], _some(targets, judged, held))
+    some = [images[i] for i in taught]
+    with _files_named(some):
+        trial.fit(some, _some(targets, judged, taught))
+    others = [images[i] for i in held]
+    with _files_named(others):
+        scores = trial.score_tasks(others, _some(targets, judged, held))
     return {name: score for name, score in scores.items() if isfinite(score)}
+
+
+@contextmanager
+def _files_named(images: Sequence[Path]) -> Iterator[None]:
+    """Let errors that tell an image's place tell its file too."""
+    try:
+        yield
+    except MtskError as error:
+        found = re.search(r"\bimage (\d+)", str(error))
+        if found is None or int(found[1]) >= len(images):
+            raise
+        raise type(error)(f"{error} ({images[int(found[1])]})") from error
 
 
 def _some(
@@ -151,7 +170,8 @@ def evaluate(options: argparse.Namespace) -> int:
                 "give those of one"
             )
         truth = mtsk.Targets({name: targets[targets.task_names[0]]})
-    scores = model.score_tasks(images, truth)
+    with _files_named(images):
+        scores = model.score_tasks(images, truth)
     lines = [f"{name}: {score:.4f}" for name, score in scores.items()]
     _say(options, {"images": len(images), "scores": scores}, "\n".join(lines))
     return _DONE

@@ -375,6 +375,18 @@ def test_words_among_numbers_are_refused(home, tmp_path, capsys):
     assert "column 'n': 5 numbers, and ['unknown']" in capsys.readouterr().err
 
 
+def test_a_mask_of_another_size_is_told_by_its_image(home, tmp_path, capsys):
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    for i, mask in enumerate(MASKS[:4]):
+        part = mask[: 30 if i == 2 else None].astype(np.uint8)
+        imsave(masks / f"bild {i}.png", part, check_contrast=False)
+    train = ["train", str(home / "photos"), str(masks), "-o", str(tmp_path / "m")]
+    assert main([*train, *QUICK]) == 1
+    assert "bild 2.png" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()
+
+
 @pytest.mark.parametrize("seed", ["-1", "x", "1.5", str(2**32)])
 def test_a_seed_that_is_none(home, seed, capsys):
     with pytest.raises(SystemExit):
