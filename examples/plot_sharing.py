@@ -89,9 +89,9 @@ TaskRelatednessDisplay.from_estimator(relatedness)
 plt.show()
 
 # %%
-# None of these tasks was shown to gain. With two images a task, ink does worse beside the
-# others, but three repeats cannot tell that from chance: the interval is wide, and "no
-# difference shown" is not "no difference". The recommendation leaves the noise alone.
+# None of these tasks was shown to gain. With two images a task, ink does worse beside
+# the others, but three repeats cannot tell that from chance: the interval is wide, and
+# "no difference shown" is not "no difference". The recommendation leaves the noise alone.
 #
 # On an electron microscope's slices ``benchmarks/sharing.py`` finds gains of 2 to 4 %,
 # and two to three times the score for the rarest task.
