@@ -92,7 +92,9 @@ def row(figure: str, measured: str, asked: str) -> None:
 
 def record(figure: str, measured: str, asked: str, path: Path) -> None:
     """Add a figure to a table, in place of what the same command found before."""
-    command = " ".join([Path(sys.argv[0]).name, *_own_options(sys.argv[1:])])
+    words = [Path(sys.argv[0]).name, *_own_options(sys.argv[1:])]
+    command = f"``{' '.join(words)}``"  # as the page of figures shows it
+    asked = "" if asked == "-" else asked
     kept = []
     if path.exists():
         with path.open(newline="", encoding="utf-8") as file:

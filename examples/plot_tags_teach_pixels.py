@@ -70,7 +70,7 @@ Y = Targets(
     tags=[set(np.unique(mask).tolist()) for mask in masks],
 )
 print(Y)
-print("in the masks:", sorted(set().union(*(np.unique(m) for m in masks[:3]))))
+print("in the masks:", np.unique(masks[:3]).tolist())
 
 # %%
 # With and without tags
