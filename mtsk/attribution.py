@@ -79,7 +79,8 @@ def evidence(
     task : str, default=None
         None takes the only one.
     label : object, default=None
-        A class of the task. None takes the only score, of a task that has but one.
+        A class of the task. None takes the only score, of a task that has but one: that
+        of yes, of a mask.
 
     Returns
     -------
@@ -104,6 +105,11 @@ def evidence(
     >>> bool(abs(found.total - (scores[..., 1] - scores.mean(axis=-1))).max() < 1e-2)
     True
     """
+    if not isinstance(model, MultiTaskSegmenter):
+        raise TypeError(
+            f"evidence needs a MultiTaskSegmenter, got a {type(model).__name__}; of a "
+            "search, give its best_estimator_"
+        )
     check_is_fitted(model)
     name = _only(model, task)
     fitted = model.tasks_[name]
@@ -138,12 +144,17 @@ def _only(model: MultiTaskSegmenter, task: str | None) -> str:
 
 def _place_of(name: str, task: Task, label: Any) -> int:
     """Return which of a task's scores is the label's."""
-    if label is None and task.n_scores_ == 1:
-        return 0
+    if task.n_scores_ == 1:
+        yes = task.groups_[0].kind == "binary" and label is True
+        if label is None or yes:
+            return 0
+        raise ValueError(
+            f"`label` of task {name!r} must be None: it has one score, got {label!r}"
+        )
     classes = np.asarray(getattr(task, "classes_", range(task.n_scores_))).tolist()
-    if len(classes) != task.n_scores_ or label not in classes:
-        one = task.n_scores_ == 1
-        allowed = "None: it has one score" if one else f"one of {classes[:50]}"
+    is_one = np.ndim(label) == 0 and label in classes
+    if len(classes) != task.n_scores_ or not is_one:
+        allowed = f"one of {classes[:50]}"
         raise ValueError(f"`label` of task {name!r} must be {allowed}, got {label!r}")
     return classes.index(label)
 

@@ -52,27 +52,36 @@ class RegionPooling:
         InvalidParameterError
             Where the task has no labels of pixels, or not these.
         """
-        name, labels = given if isinstance(given, tuple) else (given, None)
+        form = "the name of a task, or (name, list of labels)"
+        name, labels = given, None
+        if isinstance(given, tuple):
+            if len(given) != 2:
+                raise parameter_error("pool_by", owner, form, given)
+            name, labels = given
+        listed = labels is None or isinstance(labels, list | tuple | np.ndarray)
+        if not isinstance(name, str) or not listed:
+            raise parameter_error("pool_by", owner, form, given)
         if name not in tasks:
             raise UnknownTaskError(
                 f"`pool_by` names {name!r}; the tasks are {list(tasks)}"
             )
         task = tasks[name]
         kinds = [group.kind for group in task.groups_]
-        if task.granularity != "pixel" or kinds not in (["nominal"], ["binary"]):
+        labelled = kinds in (["nominal"], ["binary"]) and hasattr(task, "codes")
+        if task.granularity != "pixel" or not labelled:
             allowed = "a task of pixels that has classes, or is a mask"
             raise parameter_error("pool_by", owner, allowed, given)
         if kinds == ["binary"]:
-            every: list[Any] = [1]
+            every: list[Any] = [True]
             places = [1]
         else:
             every = np.asarray(task.classes_).tolist()
             places = list(range(len(every)))
         if labels is None:
             return cls(name, task, tuple(places))
-        wanted = list(labels)
+        wanted = np.asarray(labels).ravel().tolist()
         if not wanted or len(set(wanted)) < len(wanted) or not set(wanted) <= {*every}:
-            allowed = f"the name of a task, or with some of its labels, {every}"
+            allowed = f"{form}, each of {every} once at most"
             raise parameter_error("pool_by", owner, allowed, given)
         return cls(name, task, tuple(places[every.index(label)] for label in wanted))
 

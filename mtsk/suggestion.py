@@ -26,7 +26,6 @@ _CELLS = 64  # places an image is looked at
 _STEP = 4  # pixels between those that are asked how sure they are
 _COMPONENTS = 64
 _PROBES, _LIKENESSES = 4000, 50_000_000  # at most; numbers held at a time
-_OF_NUMBERS = 0.5  # doubt about numbers, which have no entropy
 
 
 class Suggestion(NamedTuple):
@@ -78,7 +77,8 @@ def suggest(
         How many labels. Fewer come back where there are no more.
     Y : targets, as for ``fit``, default=None
         What is labelled already, one entry per image of ``X``, None where not. Those
-        are not suggested again, and speak for what is like them. None knows of none.
+        are not suggested again, however little of them is labelled, and speak for what
+        is like them. None knows of none.
     tasks : sequence of str, default=None
         From which to choose. None is all.
 
@@ -97,7 +97,7 @@ def suggest(
     (Nemhauser, Wolsey & Fisher, Mathematical Programming 1978); weighted by doubt it
     is the filtered active learning of Wei, Iyer & Bilmes (ICML 2015) without its
     filter. Numbers have no entropy: their tasks are chosen for by likeness alone, with
-    u = 1/2 throughout.
+    the mean u of the other tasks throughout.
 
     Examples
     --------
@@ -110,15 +110,22 @@ def suggest(
     >>> [s.task for s in best], min(s.image for s in best) > 1
     (['target', 'target'], True)
     """
+    if not isinstance(model, MultiTaskSegmenter):
+        raise TypeError(
+            f"suggest needs a MultiTaskSegmenter, got a {type(model).__name__}; of a "
+            "search, give its best_estimator_"
+        )
     check_is_fitted(model)
     if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
         raise parameter_error("n", "suggest", "an int > 0", n)
     names = model.wanted_tasks(tasks)
     images = Images(X, model.features_.channels, model.features_.on_error)
     known = _labelled(Y, len(images), model)
+    seen = _look(model, images, names)
+    typical = _typical_doubt(seen)
     rounds = [
-        _Round(name, parts, known.get(name, ()))
-        for parts in _look(model, images, names)
+        _Round(name, parts, known.get(name, ()), typical)
+        for parts in seen
         for name in parts.doubts
     ]
     images.warn_of_skipped()
@@ -165,6 +172,7 @@ class _Parts:
         """Learn what varies, from some images."""
         sample = np.concatenate(described)
         n = min(_COMPONENTS, len(sample) - 1, sample.shape[1])
+        n = n if np.ptp(sample, axis=0).any() else 0  # else there is nothing to find
         self.project = make_pipeline(
             StandardScaler(), PCA(n, random_state=0) if n else "passthrough"
         )
@@ -179,9 +187,7 @@ class _Parts:
         points = np.indices(maps.shape)[:, ::_STEP, ::_STEP].reshape(2, -1).T
         names = list(self.doubts)
         for name, scores in self.model._scores(views, maps, names, points).items():
-            doubt = np.nan_to_num(
-                self.model.tasks_[name].doubt(scores), nan=_OF_NUMBERS
-            )
+            doubt = self.model.tasks_[name].doubt(scores)
             if self.kind == "pixel":
                 of = cells[tuple(points.T)]
                 doubt = np.bincount(of, doubt, len(boxes)) / np.bincount(
@@ -214,13 +220,16 @@ def _look(
 class _Round:
     """The choice of images for one task, one after another."""
 
-    def __init__(self, name: str, parts: _Parts, labelled: Collection[int]) -> None:
+    def __init__(
+        self, name: str, parts: _Parts, labelled: Collection[int], typical: float
+    ) -> None:
         self.name, self.parts = name, parts
         places = np.concatenate(parts.places)
         n_probes = min(len(places), _PROBES, max(1, _LIKENESSES // len(parts.images)))
         probes = np.linspace(0, len(places) - 1, n_probes).round().astype(int)
         self.probes = places[probes]
-        self.doubt = np.concatenate(parts.doubts[name])[probes] / n_probes
+        doubt = np.concatenate(parts.doubts[name])[probes]
+        self.doubt = np.nan_to_num(doubt, nan=typical) / n_probes
         self.likeness = np.stack([self._like(own).max(axis=0) for own in parts.places])
         known = np.isin(parts.images, list(labelled))
         self.open = ~known
@@ -251,6 +260,13 @@ class _Round:
         self.covered = np.maximum(self.covered, self.likeness[best])
         self.gains = self._gains()
         return found
+
+
+def _typical_doubt(every: Sequence[_Parts]) -> float:
+    """Return the mean doubt of tasks of labels, for those of numbers."""
+    doubts = [np.concatenate(d) for parts in every for d in parts.doubts.values()]
+    known = [float(doubt.mean()) for doubt in doubts if not np.isnan(doubt).any()]
+    return float(np.mean(known)) if known else 0.5
 
 
 def _grid_of(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

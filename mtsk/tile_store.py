@@ -294,7 +294,7 @@ def check_names(names: Sequence[str]) -> None:
         if Path(name).name != name or name.startswith(".") or name == "zarr.json":
             raise TilingError(
                 f"task {name!r} cannot be the name of a file; rename it, or predict "
-                "with out=None"
+                "in Python, with out=None"
             )
 
 

@@ -21,7 +21,7 @@ from mtsk import (
 )
 from mtsk.exceptions import TilingError, UnknownTaskError
 from mtsk.region_pooling import RegionPooling
-from mtsk.tasks import BinaryMask, SemanticSegmentation
+from mtsk.tasks import BinaryMask, Boundary, SemanticSegmentation
 from mtsk.testing import toy_images
 
 FEATURES = DeepFeatures(scales=(1,))
@@ -161,11 +161,28 @@ def test_images_that_are_skipped():
 
 @pytest.mark.parametrize(
     "pool_by",
-    ["kind", ("parts", [4]), ("parts", []), ("parts", [3, 3]), ("kind", ["a"])],
+    [
+        "kind",
+        ("kind", ["a"]),
+        ("parts", [4]),
+        ("parts", []),
+        ("parts", [3, 3]),
+        ("parts", 3),
+        ("parts", [3], 1),
+        ("parts",),
+        (),
+        (["parts"], [3]),
+    ],
 )
 def test_what_cannot_be_looked_at(pool_by):
     with pytest.raises(ValueError, match="`pool_by` of MultiTaskSegmenter must be"):
         segmenter(pool_by).fit(X, Y)
+
+
+def test_a_task_that_only_pixels_around_tell(fitted):
+    targets = Targets(edges=list(MASKS), kind=KINDS)
+    with pytest.raises(ValueError, match="`pool_by` of MultiTaskSegmenter must be"):
+        segmenter("edges", tasks={"edges": Boundary()}).fit(X, targets)
 
 
 def test_what_is_refused(fitted):
@@ -185,5 +202,6 @@ def test_what_is_refused(fitted):
     with pytest.raises(AttributeError, match="cannot do `pool_by`"):
         segmenter(head=head).partial_fit(X, Y)
     disc = BinaryMask().fit([MASKS[0] == 7])
-    with pytest.raises(ValueError, match="must be the name of a task"):
-        RegionPooling.of(("disc", [0]), {"disc": disc}, "test")
+    assert RegionPooling.of(("disc", [True]), {"disc": disc}, "test").codes == (1,)
+    with pytest.raises(ValueError, match=r"each of \[True\] once at most"):
+        RegionPooling.of(("disc", [False]), {"disc": disc}, "test")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 
 from mtsk import DeepFeatures, MultiTaskSegmenter, Targets, suggest
 from mtsk.exceptions import ImageError, TargetError, UnknownTaskError
@@ -146,6 +147,30 @@ def test_a_structured_model_is_asked_too():
 def test_a_number_that_is_none(n):
     with pytest.raises(ValueError, match="`n` of suggest must be an int > 0"):
         suggest(fitted(labelled({0, 1})), X, n)
+
+
+def test_numbers_do_not_drown_labels():
+    depth = [x.mean(axis=2) for x in X]
+    Y = Targets(parts=labelled({0, 1}), depth=labelled({0, 1}, depth))
+    found = suggest(fitted(Y), X, 12, Y)
+    gains = {t: [s.gain for s in found if s.task == t] for t in ("parts", "depth")}
+    assert 0.2 < max(gains["parts"]) / max(gains["depth"]) < 5
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_images_that_are_all_the_same(n):
+    model = fitted(Targets(parts=list(MASKS), kind=["a", "b"] * 4))
+    assert len(suggest(model, [X[0]] * n, 9)) == 2 * n
+
+
+def test_a_search_is_no_segmenter():
+    search = GridSearchCV(
+        MultiTaskSegmenter(features=FEATURES), {"n_pixels": [9]}, cv=2
+    )
+    search.fit(X, MASKS)
+    with pytest.raises(TypeError, match="give its best_estimator_"):
+        suggest(search, X)
+    assert suggest(search.best_estimator_, X, 1)
 
 
 def test_what_is_refused():

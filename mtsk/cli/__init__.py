@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from mtsk.exceptions import MtskError
+
 __all__ = ["main"]
 
 _FAILED, _STOPPED = 1, 130
+# Errors that are told in a line; others are mistakes of ours.
+_TOLD = (MtskError, ImportError, ValueError, RuntimeError, MemoryError, OSError)
 _HEADS = ["logistic", "ridge", "network", "fcn", "unet"]
 
 
@@ -28,8 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         130 where Ctrl-C stopped it.
     """
     options = _parser().parse_args(arguments)
-    from mtsk.exceptions import MtskError
-
     try:  # the command's room is opened only now: `mtsk --help` needs no torch
         return int(
             getattr(import_module("mtsk.cli.commands"), options.command)(options)
@@ -37,7 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; what was written is kept", file=sys.stderr)
         return _STOPPED
-    except (MtskError, ImportError, ValueError, MemoryError, OSError) as error:
+    except BrokenPipeError:  # who read the answer has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILED
+    except _TOLD as error:
         print(f"mtsk {options.command}: {error}", file=sys.stderr)
         return _FAILED
 

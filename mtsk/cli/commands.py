@@ -24,6 +24,7 @@ from mtsk.cli.writing import PredictionWriter
 from mtsk.datasets import make_digit_scenes
 from mtsk.exceptions import ModelFileError, MtskError
 from mtsk.tasks import Boundary, SemanticSegmentation, Task, infer_task
+from mtsk.tile_store import check_names
 
 __all__ = ["backbones", "demo", "describe", "evaluate", "predict", "train"]
 
@@ -34,6 +35,7 @@ def train(options: argparse.Namespace) -> int:
     """Learn from folders, judge by what was held out, write the model."""
     _check_writable(Path(options.output))
     targets, images = read_labels(options.labels, image_paths([options.images]))
+    check_names(targets.task_names)
     tasks = _tasks(options, targets)
     model = mtsk.MultiTaskSegmenter(
         tasks,

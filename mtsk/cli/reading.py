@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Sequence
+from inspect import isabstract
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,7 @@ def named_tasks(given: Sequence[str], names: Sequence[str]) -> dict[str, Task]:
     types = {
         name: value
         for name, value in vars(task_types).items()
-        if isinstance(value, type) and issubclass(value, Task)
+        if isinstance(value, type) and issubclass(value, Task) and not isabstract(value)
     }
     for item in given:
         name, _, kind = item.partition("=")
@@ -103,6 +105,10 @@ def read_labels(
     columns: dict[str, list[Any]] = {}
     for item in given:
         name, separator, place = item.partition("=")
+        if separator and Path(item).exists():  # a name that has this sign in it
+            name, separator, place = item, "", ""
+        if separator and not name:
+            raise TargetError(f"labels {item!r} have no name before '='")
         path = Path(place if separator else item)
         if path.suffix.lower() == ".csv":
             found = _table(path, stems)
@@ -159,7 +165,10 @@ def _palette_numbers(path: Path) -> np.ndarray | None:
 def _table(path: Path, stems: Sequence[str]) -> dict[str, list[Any]]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            table = csv.DictReader(file, skipinitialspace=True)
+            names = [name.strip() for name in table.fieldnames or []]
+            table.fieldnames = names
+            rows = list(table)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TargetError(f"{str(path)!r} cannot be read: {error}") from error
     if not rows or "image" not in rows[0]:
@@ -167,6 +176,9 @@ def _table(path: Path, stems: Sequence[str]) -> dict[str, list[Any]]:
             f"{str(path)!r} must have rows, commas between cells, and a column "
             f"'image'; it has {list(rows[0]) if rows else 'no row'}"
         )
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise TargetError(f"{str(path)!r} has two columns {twice}")
     names = [name for name in rows[0] if name != "image"]
     if None in names or not all(names) or any(None in row for row in rows):
         raise TargetError(f"{str(path)!r} has a cell in a column without a name")
@@ -176,6 +188,13 @@ def _table(path: Path, stems: Sequence[str]) -> dict[str, list[Any]]:
         if stem in of:
             raise TargetError(f"{str(path)!r}, line {number}: {stem!r} a second time")
         of[stem] = row
+    strange = sorted(set(of) - set(stems))
+    if strange:
+        warnings.warn(
+            f"{str(path)!r}: {len(strange)} rows name no image here: {strange[:5]}",
+            UserWarning,
+            stacklevel=2,
+        )
     cells = {n: [(of[s].get(n) or "") if s in of else "" for s in stems] for n in names}
     return {
         n: _values(column, f"{str(path)!r}, column {n!r}")
@@ -196,10 +215,14 @@ def _values(cells: Sequence[str], place: str) -> list[Any]:
     """
     given = [cell.strip() for cell in cells]
     if any(";" in cell for cell in given):
-        return [
+        tags = [
             {tag.strip() for tag in cell.split(";") if tag.strip()} if cell else None
             for cell in given
         ]
+        try:  # numbers, as those of maps are: so that tags can teach their pixels
+            return [None if own is None else {int(tag) for tag in own} for own in tags]
+        except ValueError:
+            return tags
     for kind in (int, float):
         try:
             return [kind(cell) if cell else None for cell in given]

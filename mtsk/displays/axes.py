@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
-__all__ = ["draw_scale", "matplotlib_for", "new_axes", "new_row"]
+from mtsk.images import read_image
+
+__all__ = [
+    "as_image",
+    "check_segmenter",
+    "draw_scale",
+    "matplotlib_for",
+    "new_axes",
+    "new_row",
+]
 
 
 def matplotlib_for(owner: object) -> Any:
@@ -52,12 +63,45 @@ def new_row(
         )
         axes = grid[0]
     axes = np.atleast_1d(np.asarray(axes, dtype=object)).ravel()
-    if len(axes) != len(names):
+    if len(axes) != len(names) or not all(hasattr(ax, "imshow") for ax in axes):
         raise ValueError(f"`axes` must be {len(names)}, {list(names)}, got {len(axes)}")
     for name, ax in zip(names, axes, strict=True):
         ax.set_title(name)
         ax.set_axis_off()
     return dict(zip(names, axes, strict=True))
+
+
+def check_segmenter(estimator: Any, owner: str) -> None:
+    """Refuse what is no fitted segmenter.
+
+    Raises
+    ------
+    TypeError, NotFittedError
+    """
+    check_is_fitted(estimator)
+    if not hasattr(estimator, "tasks_"):
+        raise TypeError(
+            f"{owner} needs a MultiTaskSegmenter, got a {type(estimator).__name__}; of "
+            "a search, give its best_estimator_"
+        )
+
+
+def as_image(image: Any) -> np.ndarray:
+    """Return an image as an array, read from its file where it is a path.
+
+    Raises
+    ------
+    ImageError
+        Where the file cannot be read.
+    ValueError
+        On an array of another shape than (H, W) or (H, W, C).
+    """
+    if isinstance(image, str | os.PathLike):
+        image = read_image(image)
+    array = np.asarray(image)
+    if array.ndim not in (2, 3) or not array.size:
+        raise ValueError(f"image must be (H, W) or (H, W, C), got {array.shape}")
+    return array
 
 
 def draw_scale(image: Any) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
-from sklearn.utils.validation import check_is_fitted
 
 from mtsk._validation import parameter_error
+from mtsk.displays.axes import check_segmenter
 from mtsk.exceptions import TargetError, UnknownTaskError
 from mtsk.targets import as_targets
 
@@ -81,15 +82,17 @@ class ConfusionDisplay(ConfusionMatrixDisplay):
             Where the task has no classes, or there are several and none is named.
         TargetError, UnknownTaskError, ImageError, NotFittedError
         """
-        check_is_fitted(estimator)
+        check_segmenter(estimator, cls.__name__)
+        if isinstance(X, str | os.PathLike):
+            raise TypeError(f"X must be a sequence of images, got {X!r}")
         if normalize not in ("true", "pred", "all", None):
             allowed = "'true', 'pred', 'all' or None"
-            raise parameter_error("normalize", cls, allowed, normalize)
+            raise parameter_error("normalize", cls.__name__, allowed, normalize)
         targets, bare = as_targets(Y, len(X))
         classed = {n: c for n, t in estimator.tasks_.items() if (c := _classes(t))}
         if task is None and len(classed) == 1:
             (task,) = classed
-        if task not in classed:
+        if not isinstance(task, str) or task not in classed:
             raise ValueError(f"`task` must be one of {list(classed)}, got {task!r}")
         column = targets.task_names[0] if bare else task
         if column not in targets.task_names:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
 
 from mtsk._validation import parameter_error
-from mtsk.displays.axes import draw_scale, new_row
+from mtsk.displays.axes import as_image, draw_scale, new_row
 from mtsk.displays.drawing import shown
 
 __all__ = ["EvidenceDisplay"]
@@ -86,9 +87,14 @@ class EvidenceDisplay:
         ValueError
             Where shapes do not fit, or the number of axes.
         """
-        if isinstance(n_layers, bool) or not isinstance(n_layers, int) or n_layers < 0:
+        whole = isinstance(n_layers, Integral) and not isinstance(n_layers, bool)
+        if not whole or n_layers < 0:
             raise parameter_error("n_layers", self, "an int, 0 or more", n_layers)
-        shape = np.shape(self.image)[:2]
+        if not hasattr(self.evidence, "shares"):
+            allowed = "what mtsk.evidence returns"
+            raise parameter_error("evidence", self, allowed, self.evidence)
+        image = as_image(self.image)
+        shape = image.shape[:2]
         total = self.evidence.total
         if total.shape != shape:
             raise ValueError(f"evidence is of shape {total.shape}, the image {shape}")
@@ -96,9 +102,7 @@ class EvidenceDisplay:
         names = ["image", "evidence", *shares]
         self.axes_ = new_row(self, axes, names, shape)
         self.figure_ = self.axes_["image"].figure
-        self.images_ = {
-            "image": self.axes_["image"].imshow(shown(self.image), cmap="gray")
-        }
+        self.images_ = {"image": self.axes_["image"].imshow(shown(image), cmap="gray")}
         maps = {"evidence": total, **{n: self.evidence.layers[n] for n in shares}}
         maps = {name: found - found.mean() for name, found in maps.items()}
         most = max(float(np.abs(found).max()) for found in maps.values()) or 1.0

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from mtsk._validation import parameter_error
-from mtsk.displays.axes import draw_scale, new_row
+from mtsk.displays.axes import as_image, check_segmenter, draw_scale, new_row
 from mtsk.displays.drawing import (
     COLOURS,
     KINDS,
@@ -123,7 +122,8 @@ class SegmentationDisplay:
         ValueError
             Where the task is none of pixels, or there are several and none is named.
         """
-        check_is_fitted(estimator)
+        check_segmenter(estimator, cls.__name__)
+        image = as_image(image)
         kinds = {name: kind_of_task(t) for name, t in estimator.tasks_.items()}
         drawn = [name for name, kind in kinds.items() if kind is not None]
         if task is None and len(drawn) == 1:
@@ -132,6 +132,8 @@ class SegmentationDisplay:
             raise ValueError(
                 f"`task` must be one that can be drawn, {drawn}, got {task!r}"
             )
+        if truth is not None and kinds[task] == "classes":
+            truth = _unlabelled_marked(estimator.tasks_[task], truth)
         prediction = estimator.predict([image], tasks=[task])[task][0]
         return cls(
             image,
@@ -214,15 +216,12 @@ class SegmentationDisplay:
         """Return the names of the panels; refuse what does not fit together."""
         if self.kind not in KINDS:
             raise parameter_error("kind", self, f"one of {KINDS}", self.kind)
-        shape = np.shape(self.image)[:2]
-        if len(np.shape(self.image)) not in (2, 3):
-            raise ValueError(
-                f"image must be (H, W) or (H, W, C), got {np.shape(self.image)}"
-            )
+        shape = as_image(self.image).shape[:2]
+        flat = self.kind in ("classes", "mask", "ids", "values")
         for name, value in (("prediction", self.prediction), ("truth", self.truth)):
             if value is None or self.kind == "boxes":
                 continue
-            if np.shape(value)[:2] != shape:
+            if np.shape(value)[:2] != shape or (flat and np.ndim(value) != 2):
                 raise ValueError(
                     f"{name} must be of the image's height and width, {shape}, got "
                     f"shape {np.shape(value)}"
@@ -243,10 +242,15 @@ class SegmentationDisplay:
                     raise ValueError(f"boxes must have shape (n, 4), got {shape}")
         if self.kind != "classes":
             return
+        if self.classes is not None and np.ndim(self.classes) != 1:
+            allowed = "a sequence of labels, or None"
+            raise parameter_error("classes", self, allowed, self.classes)
         every = self._all_classes()
-        unknown = set(np.unique(np.asarray(self.prediction)).tolist()) - {*every, -1}
-        if unknown:
-            raise ValueError(f"prediction has {sorted(unknown)}; `classes` are {every}")
+        for name, value in (("prediction", self.prediction), ("truth", self.truth)):
+            found = [] if value is None else np.unique(np.asarray(value)).tolist()
+            unknown = set(found) - {*every, *_UNLABELLED}
+            if unknown:
+                raise ValueError(f"{name} has {sorted(unknown)}; `classes` are {every}")
         names = self.class_names
         listed = isinstance(names, list | tuple | np.ndarray)
         if names is not None and not isinstance(names, Mapping) and not listed:
@@ -350,7 +354,7 @@ class SegmentationDisplay:
             return np.asarray(self.classes).tolist()
         maps = [np.asarray(m) for m in (self.truth, self.prediction) if m is not None]
         found = np.unique(np.concatenate([np.unique(m) for m in maps]))
-        return [c for c in found.tolist() if c != -1]
+        return [c for c in found.tolist() if c not in _UNLABELLED]
 
     def _codes(self, value: Any) -> np.ndarray:
         """Return the place of each pixel's class, −1 where it is none."""
@@ -378,6 +382,8 @@ class SegmentationDisplay:
                 shown |= set(np.unique(self._codes(value)).tolist()) - {-1}
         classes = self._all_classes()
         colours = class_colours(len(classes))
+        if len(shown) > _MOST_NAMED:
+            return
         patches = [
             Patch(facecolor=colours[i], edgecolor="0.5", label=self._name(classes[i]))
             for i in sorted(shown)
@@ -388,3 +394,21 @@ class SegmentationDisplay:
             ncols=min(len(patches), 8) or 1,
             frameon=False,
         )
+
+
+_UNLABELLED = (-1, "")
+_MOST_NAMED = 40  # classes in a legend; more would cover the picture
+
+
+def _unlabelled_marked(task: Any, truth: Any) -> np.ndarray:
+    """Return a map of classes in which what the task takes for unlabelled is so here.
+
+    Raises
+    ------
+    TargetError
+        Where it has a class that the task does not know.
+    """
+    array = np.asarray(truth)
+    known = ~np.isnan(task.encode(array, array.shape[:2])[..., 0])
+    classes = np.asarray(task.classes_)
+    return np.where(known, array, -1 if classes.dtype.kind in "iu" else "")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
-from mtsk.displays.axes import draw_scale, new_row
+from mtsk.displays.axes import as_image, check_segmenter, draw_scale, new_row
 from mtsk.displays.drawing import shown
 
 __all__ = ["UncertaintyDisplay"]
@@ -72,7 +71,8 @@ class UncertaintyDisplay:
             Where the task is none of labels of pixels, or there are several and none is
             named.
         """
-        check_is_fitted(estimator)
+        check_segmenter(estimator, cls.__name__)
+        image = as_image(image)
         drawn = [
             name
             for name, of in estimator.tasks_.items()
@@ -102,8 +102,15 @@ class UncertaintyDisplay:
         UncertaintyDisplay
         """
         proba = np.asarray(proba, float)
+        known = proba[~np.isnan(proba)]
+        if proba.ndim not in (2, 3) or not proba.size or proba.shape[-1] < 1:
+            raise ValueError(f"proba must be (H, W) or (H, W, K), got {proba.shape}")
+        if ((known < 0) | (known > 1 + 1e-6)).any():
+            raise ValueError("proba must be probabilities, in [0, 1]")
         if proba.ndim == 2:
             proba = np.stack([1 - proba, proba], axis=-1)
+        if (np.abs(np.nansum(proba, axis=-1) - 1) > 1e-3).any():
+            raise ValueError("proba must sum to 1 over the classes at every pixel")
         logs = np.log(np.where(proba > 0, proba, 1))
         doubt = -(proba * logs).sum(axis=-1) / np.log(max(proba.shape[-1], 2))
         return cls(image, doubt).plot(axes=axes)
@@ -128,14 +135,17 @@ class UncertaintyDisplay:
         ValueError
             Where shapes do not fit, or the number of axes.
         """
-        doubt = np.asarray(self.doubt, float)
-        shape = np.shape(self.image)[:2]
+        image, doubt = as_image(self.image), np.asarray(self.doubt, float)
+        shape = image.shape[:2]
         if doubt.shape != shape:
             raise ValueError(f"doubt must be of shape {shape}, got {doubt.shape}")
+        known = doubt[~np.isnan(doubt)]
+        if not known.size or known.min() < -1e-6 or known.max() > 1 + 1e-6:
+            raise ValueError("doubt must be in [0, 1], and somewhere known")
         self.axes_ = new_row(self, axes, ["image", "doubt"], shape)
         self.figure_ = self.axes_["image"].figure
         self.images_ = {
-            "image": self.axes_["image"].imshow(shown(self.image), cmap="gray"),
+            "image": self.axes_["image"].imshow(shown(image), cmap="gray"),
             "doubt": self.axes_["doubt"].imshow(doubt, cmap=cmap, vmin=0, vmax=1),
         }
         draw_scale(self.images_["doubt"])

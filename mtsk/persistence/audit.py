@@ -37,6 +37,7 @@ _OURS = (
     "mtsk.region_pooling",
     "mtsk.structure",
     "mtsk.tasks",
+    "mtsk.weak_labels",
 )
 _SCORERS = {"_MultimetricScorer", "_PassthroughScorer", "_Scorer"}
 _LOADERS = {  # of skops; those that call what the file names are not among them

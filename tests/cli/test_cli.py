@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -437,3 +438,65 @@ def test_georeferenced_images_give_georeferenced_maps(home, tmp_path):
         found = file.read(1)
     expected = mtsk.load(home / "m.mtsk").predict([X[0]], tasks=["parts"])["parts"]
     np.testing.assert_array_equal(found, expected[0])
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("image,n,n\nbild 0.png,1,2\n", r"two columns \['n'\]"),
+        ("image,a/b\nbild 0.png,1\nbild 1.png,0\n", "cannot be the name of a file"),
+        ("image,n\nbild 0.png,1\nnope.png,0\n", "1 rows name no image here"),
+    ],
+)
+def test_tables_that_would_lose_something(home, tmp_path, table, message):
+    (tmp_path / "t.csv").write_text(table, encoding="utf-8")
+    arguments = [str(home / "photos"), str(tmp_path / "t.csv")]
+    found = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "mtsk",
+            "train",
+            *arguments,
+            "-o",
+            tmp_path / "m",
+            *QUICK,
+        ],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    assert re.search(message, found.stderr)
+    assert "Traceback" not in found.stderr
+
+
+def test_blanks_after_commas_and_a_name_that_is_empty(home, tmp_path, capsys):
+    lines = [f"bild {i}.png, {'ab'[i % 2]}" for i in range(4)]
+    (tmp_path / "t.csv").write_text("\n".join(["image, kind", *lines]))
+    train = ["train", str(home / "photos"), str(tmp_path / "t.csv")]
+    assert main([*train, "-o", str(tmp_path / "m"), *QUICK, "--json"]) == 0
+    assert list(mtsk.load(tmp_path / "m").tasks_) == ["kind"]
+    train = ["train", str(home / "photos"), f"={home / 'parts'}"]
+    assert main([*train, "-o", str(tmp_path / "n")]) == 1
+    assert "have no name before '='" in capsys.readouterr().err
+
+
+def test_tags_of_numbers_teach_the_maps(home, tmp_path):
+    lines = [f"bild {i}.png,3;7" for i in range(6)]
+    (tmp_path / "t.csv").write_text("\n".join(["image,tags", *lines]))
+    train = [
+        "train",
+        str(home / "photos"),
+        str(home / "parts"),
+        str(tmp_path / "t.csv"),
+    ]
+    assert main([*train, "-o", str(tmp_path / "m"), *QUICK, "--json"]) == 0
+    (link,) = mtsk.load(tmp_path / "m").links_
+    assert (link.pixels, link.tags) == ("parts", "tags")
+
+
+def test_a_type_that_is_no_task(home, tmp_path, capsys):
+    train = ["train", str(home / "photos"), str(home / "parts")]
+    where = ["-o", str(tmp_path / "m")]
+    assert main([*train, *where, "--task", "parts=PixelTask"]) == 1
+    assert "TYPE one of" in capsys.readouterr().err

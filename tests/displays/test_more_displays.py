@@ -4,14 +4,17 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from skimage.io import imsave
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import confusion_matrix
+from sklearn.model_selection import GridSearchCV
 
 from mtsk import (
     ConfusionDisplay,
     DeepFeatures,
     EvidenceDisplay,
     MultiTaskSegmenter,
+    SegmentationDisplay,
     Targets,
     UncertaintyDisplay,
     evidence,
@@ -98,6 +101,46 @@ def test_doubt_of_what_has_none(model, task):
 def test_doubt_of_another_shape():
     with pytest.raises(ValueError, match=r"must be of shape \(32, 40\)"):
         UncertaintyDisplay(X[0], np.zeros((4, 4))).plot()
+
+
+@pytest.mark.parametrize(
+    ("proba", "message"),
+    [
+        (np.full((32, 40), 7.0), r"in \[0, 1\]"),
+        (np.full((32, 40), -0.1), r"in \[0, 1\]"),
+        (np.ones((32, 40, 3)), "sum to 1"),
+        (np.ones((32, 40, 0)), r"must be \(H, W\)"),
+        (np.full((32, 40), np.nan), "sum to 1"),
+    ],
+)
+def test_what_is_no_probability(proba, message):
+    with pytest.raises(ValueError, match=message):
+        UncertaintyDisplay.from_predictions(X[0], proba)
+
+
+def test_paths_are_read(bare, tmp_path):
+    path = tmp_path / "one.png"
+    imsave(path, X[0], check_contrast=False)
+    for given in (path, str(path)):
+        display = UncertaintyDisplay.from_estimator(bare, given)
+        assert drawn(display, "image").shape == X[0].shape
+        EvidenceDisplay.from_predictions(given, evidence(bare, given, label=7))
+        SegmentationDisplay.from_estimator(bare, given)
+
+
+def test_a_search_is_no_segmenter_to_draw():
+    search = GridSearchCV(
+        MultiTaskSegmenter(features=DeepFeatures(scales=(1,))), {"n_pixels": [9]}, cv=2
+    ).fit(X, MASKS)
+    for display, more in (
+        (UncertaintyDisplay, [X[0]]),
+        (SegmentationDisplay, [X[0]]),
+        (ConfusionDisplay, [X, MASKS]),
+    ):
+        with pytest.raises(TypeError, match="give its best_estimator_"):
+            display.from_estimator(search, *more)
+    with pytest.raises(TypeError, match="give its best_estimator_"):
+        evidence(search, X[0])
 
 
 # -- confusion ----------------------------------------------------------------------
@@ -233,6 +276,15 @@ def test_what_evidence_refuses(model, bare):
         evidence(bare, X[0])
     with pytest.raises(ValueError, match="it has one score"):
         evidence(model, X[0], "disc", 3)
+    for label in (False, 0, 1.5):
+        with pytest.raises(ValueError, match="it has one score"):
+            evidence(model, X[0], "disc", label)
+    yes = evidence(model, X[0], "disc", True)
+    np.testing.assert_array_equal(yes.total, evidence(model, X[0], "disc").total)
+    with pytest.raises(ValueError, match=r"must be one of \[3, 7\]"):
+        evidence(bare, X[0], label=np.array([3, 7]))
+    with pytest.raises(ValueError, match="must be what mtsk"):
+        EvidenceDisplay(X[0], np.zeros((32, 40))).plot()
     with pytest.raises(UnknownTaskError):
         evidence(model, X[0], "no such")
     with pytest.raises(NotFittedError):

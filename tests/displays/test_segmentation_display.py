@@ -8,7 +8,13 @@ from sklearn.exceptions import NotFittedError
 
 from mtsk import DeepFeatures, MultiTaskSegmenter, SegmentationDisplay, Targets
 from mtsk.displays import drawing
-from mtsk.tasks import Boundary, Detection, InstanceSegmentation, SurfaceNormals
+from mtsk.tasks import (
+    Boundary,
+    Detection,
+    InstanceSegmentation,
+    SemanticSegmentation,
+    SurfaceNormals,
+)
 from mtsk.testing import toy_images
 
 mpl.use("Agg")
@@ -223,3 +229,48 @@ def test_unlabelled_pixels_of_objects_do_not_differ():
 def test_a_model_that_is_not_fitted():
     with pytest.raises(NotFittedError):
         SegmentationDisplay.from_estimator(MultiTaskSegmenter(), X[0])
+
+
+def test_truth_of_a_class_that_the_model_does_not_know_is_told():
+    model = MultiTaskSegmenter(
+        SemanticSegmentation(void=255), features=DeepFeatures(scales=(1,))
+    ).fit(X, MASKS)
+    truth = MASKS[0].copy()
+    truth[:4] = 255  # unlabelled, to this task
+    display = SegmentationDisplay.from_estimator(model, X[0], truth)
+    np.testing.assert_array_equal(pixels(display, "difference")[:4], 1)
+    truth[5] = 99
+    with pytest.raises(ValueError, match="99"):
+        SegmentationDisplay.from_estimator(model, X[0], truth)
+    with pytest.raises(ValueError, match=r"truth has \[99\]"):
+        SegmentationDisplay.from_predictions(
+            X[0], MASKS[0], np.where(truth == 255, 3, truth), classes=[3, 7]
+        )
+
+
+def test_words_as_classes():
+    words = np.where(MASKS[0] == 7, "cat", "mat")
+    truth = np.where(np.arange(32)[:, None] < 4, "", words)
+    display = SegmentationDisplay.from_predictions(X[0], words, truth)
+    assert display.axes_["difference"].get_title() == "difference: 0.0 %"
+    assert [t.get_text() for t in display.legend_.get_texts()] == ["cat", "mat"]
+
+
+@pytest.mark.parametrize("kind", ["classes", "mask", "ids", "values"])
+def test_maps_of_three_axes_are_refused(kind):
+    cube = np.zeros((32, 40, 3), int)
+    with pytest.raises(ValueError, match="prediction must be of the image's height"):
+        SegmentationDisplay.from_predictions(X[0], cube, kind=kind)
+    with pytest.raises(ValueError, match="truth must be of the image's height"):
+        SegmentationDisplay.from_predictions(X[0], cube[..., 0], cube, kind=kind)
+
+
+def test_very_many_classes_have_no_legend():
+    many = np.arange(32 * 40).reshape(32, 40) % 300
+    assert SegmentationDisplay.from_predictions(X[0], many).legend_ is None
+
+
+@pytest.mark.parametrize("axes", [[1, 2], ["a", "b"]])
+def test_axes_that_are_none(axes):
+    with pytest.raises(ValueError, match="`axes` must be 2"):
+        SegmentationDisplay.from_predictions(X[0], MASKS[0], axes=axes)

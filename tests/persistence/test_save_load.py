@@ -490,6 +490,15 @@ def test_a_card_prints_no_control_characters(tmp_path):
     assert "?[2Jé?" in str(mtsk.describe(tmp_path / "m"))
 
 
+def test_tags_that_teach_pixels(tmp_path):
+    masks = [mask if i < 3 else None for i, mask in enumerate(MASKS)]
+    tags = [set(np.unique(mask).tolist()) for mask in MASKS]
+    model = MultiTaskSegmenter(features=BUNDLED, random_state=0)
+    model.fit(X, Targets(parts=masks, tags=tags))
+    assert model.links_
+    check(model, tmp_path, backbone=None)
+
+
 def test_a_segmenter_saves_itself(tmp_path):
     model = MultiTaskSegmenter(features=BUNDLED, random_state=0).fit(X, MASKS)
     model.save(tmp_path / "m", scores={"target": 0.5}, description="Discs.")
