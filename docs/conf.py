@@ -14,6 +14,9 @@ from typing import Any
 os.environ.setdefault("MPLBACKEND", "Agg")
 sys.path.insert(0, str(Path(__file__).parent))  # sphinx-gallery imports from here
 
+from docutils.nodes import SkipNode
+from latex2mathml.converter import convert as to_mathml
+
 import mtsk
 
 project = "mtsk"
@@ -133,6 +136,26 @@ def skip_generated(
     return True if name.endswith("_request") else None
 
 
+# -- formulas -----------------------------------------------------------------
+
+html_math_renderer = "mathml"  # browsers draw it themselves; MathJax is a download
+
+
+def inline_formula(writer: Any, node: Any) -> None:
+    """Write a formula within a line."""
+    writer.body.append(to_mathml(node.astext()))
+    raise SkipNode
+
+
+def formula(writer: Any, node: Any) -> None:
+    """Write a formula of its own."""
+    text = " ".join(node.astext().split())
+    writer.body.append(f'<div class="formula">{to_mathml(text, display="block")}</div>')
+    raise SkipNode
+
+
 def setup(app: Any) -> None:
+    """Add what the pages need."""
     app.connect("env-check-consistency", check_api)
     app.connect("autodoc-skip-member", skip_generated)
+    app.add_html_math_renderer("mathml", (inline_formula, None), (formula, None))
