@@ -18,12 +18,11 @@ from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
+from toy_segmenters import FAST, SUMS, TASKS, many_targets, segmenter
 
 from mtsk import (
     DeepFeatures,
     JointLogistic,
-    JointRidge,
-    MemoryCache,
     MultiTaskSegmenter,
     Targets,
 )
@@ -34,44 +33,15 @@ from mtsk.exceptions import (
 )
 from mtsk.tasks import (
     BinaryMask,
-    Boundary,
     Classification,
     MultiLabel,
     SemanticSegmentation,
 )
 from mtsk.testing import image_estimator_checks, toy_images
 
-CACHE = MemoryCache(2**28)
-FAST = DeepFeatures(scales=[1], cache=CACHE)
 REAL = make_pipeline(StandardScaler(), Ridge(10))
-SUMS = JointRidge(alpha=1e-2, calibrate=False)
 
 
-def segmenter(tasks=None, **keywords) -> MultiTaskSegmenter:
-    keywords.setdefault("features", FAST)
-    keywords.setdefault("random_state", 0)
-    keywords.setdefault("n_pixels", 100)
-    return MultiTaskSegmenter(tasks, **keywords)
-
-
-def many_targets(Y: np.ndarray) -> Targets:
-    """Every kind of task that the toy images can have."""
-    disc = Y == 7
-    return Targets(
-        semantic=list(Y),
-        disc=list(disc),
-        edges=list(Y),
-        depth=[np.where(d, 1.0, np.linspace(2, 3, 48)) for d in disc],
-        large=[int(d.sum()) > 420 for d in disc],
-        name=["big" if d.sum() > 420 else "small" for d in disc],
-        tags=[np.array([d[20, 24], d.sum() > 420]) for d in disc],
-        words=[{"disc"} if i % 2 else {"disc", "odd"} for i in range(len(Y))],
-        area=[float(d.mean()) for d in disc],
-        place=[np.array(np.argwhere(d).mean(axis=0)) for d in disc],
-    )
-
-
-TASKS = {"edges": Boundary()}
 PARTS = [
     (name, check)
     for parts in ({}, {"head": "ridge"}, {"structure": "crf", "n_segments": 40})

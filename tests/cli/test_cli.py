@@ -18,8 +18,6 @@ from sklearn.model_selection import GridSearchCV
 import mtsk
 from mtsk.backbones import Backbone
 from mtsk.cli import main
-from mtsk.cli.writing import PredictionWriter
-from mtsk.tasks import DenseRegression, Detection, InstanceSegmentation
 from mtsk.testing import toy_images
 
 X, MASKS = toy_images(6, (32, 40))
@@ -393,28 +391,6 @@ def test_a_seed_that_is_none(home, seed, capsys):
     with pytest.raises(SystemExit):
         main(["train", "a", "b", "-o", "c", f"--seed={seed}"])
     assert "must be an int, 0 or more" in capsys.readouterr().err
-
-
-def test_overlays_of_objects_boxes_and_numbers(tmp_path):
-    ids = [(mask == 7).astype(int) for mask in MASKS]
-    boxes = [{"boxes": [[2.0, 3.0, 12.0, 13.0]], "labels": ["a"]} for _ in X]
-    depth = [image.mean(axis=2) for image in X]
-    tasks = {
-        "ids": InstanceSegmentation(),
-        "boxes": Detection(),
-        "depth": DenseRegression(),
-    }
-    model = mtsk.MultiTaskSegmenter(
-        tasks, features=mtsk.DeepFeatures(scales=(0.5,)), head="ridge", random_state=0
-    ).fit(X, mtsk.Targets(ids=ids, boxes=boxes, depth=depth))
-    found = {"ids": ids[0], "boxes": {**boxes[0], "scores": [0.9]}, "depth": depth[0]}
-    imsave(tmp_path / "one.png", X[0], check_contrast=False)
-    writer = PredictionWriter(tmp_path / "out", model.tasks_, overlays=True)
-    writer.write(tmp_path / "one.png", found)
-    for name in tasks:
-        drawn = imread(tmp_path / "out" / f"{name}_overlay" / "one.png")
-        assert drawn.shape == X[0].shape
-        assert np.ptp(drawn, axis=2).any()
 
 
 def test_georeferenced_images_give_georeferenced_maps(home, tmp_path):

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -508,19 +507,3 @@ def test_a_segmenter_saves_itself(tmp_path):
     with pytest.raises(NotFittedError):
         MultiTaskSegmenter().save(tmp_path / "n")
     assert not (tmp_path / "n").exists()
-
-
-FORMATS = Path(__file__).parents[1] / "formats"
-
-
-def test_no_format_is_forgotten():
-    assert {path.stem for path in FORMATS.glob("*.mtsk")} >= {"format1"}
-
-
-@pytest.mark.parametrize("path", sorted(FORMATS.glob("*.mtsk")), ids=lambda p: p.name)
-def test_files_of_every_format_are_read(path):
-    expected = np.load(path.with_suffix(".npz"))
-    model = mtsk.load(path)
-    found = model.predict(expected["X"])
-    for name in found:
-        np.testing.assert_allclose(np.stack(found[name]), expected[name], rtol=1e-4)
