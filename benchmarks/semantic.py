@@ -3,6 +3,7 @@
 python benchmarks/semantic.py --dataset camvid
 python benchmarks/semantic.py --dataset msrc21
 python benchmarks/semantic.py --dataset camvid --head network
+python benchmarks/semantic.py --dataset camvid --backbone efficientnet_lite0_int8
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from common import (
     semantic,
 )
 
-from mtsk import MultiTaskSegmenter
+from mtsk import DeepFeatures, MultiTaskSegmenter
+from mtsk.backbones import BUNDLED
 from mtsk.metrics import class_table, task_metric
 from mtsk.tables import encode_entry
 
@@ -36,6 +38,7 @@ def main() -> None:
         __doc__ or "",
         dataset={"choices": ["camvid", "msrc21"], "default": "camvid"},
         head={"choices": ["logistic", "network"], "default": "logistic"},
+        backbone={"default": BUNDLED},
         seeds={"type": int, "default": 3},
     )
     report_machine()
@@ -46,7 +49,10 @@ def main() -> None:
     for seed in range(chosen.seeds):
         times: dict[str, float] = {}
         model = MultiTaskSegmenter(
-            semantic(chosen.dataset), head=chosen.head, random_state=seed
+            semantic(chosen.dataset),
+            features=DeepFeatures(chosen.backbone),
+            head=chosen.head,
+            random_state=seed,
         )
         with clock(times, "fit"):
             model.fit(X, Y)

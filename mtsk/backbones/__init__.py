@@ -13,6 +13,7 @@ from mtsk.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, Tap
 from mtsk.backbones.bundled import BUNDLED, bundled_backbone
 from mtsk.backbones.field import receptive_radius
 from mtsk.backbones.hooks import HookedTaps, find_tap_names
+from mtsk.backbones.int8 import INT8, int8_backbone
 from mtsk.backbones.named import (
     named_backbones,
     timm_backbone,
@@ -22,6 +23,7 @@ from mtsk.exceptions import BackboneError
 
 __all__ = [
     "BUNDLED",
+    "INT8",
     "Backbone",
     "Tap",
     "choose_device",
@@ -46,7 +48,9 @@ def load_backbone(
     Parameters
     ----------
     backbone : str, torch.nn.Module or Backbone, default="efficientnet_lite0"
-        The bundled network, ``"timm:<name>"``, ``"torchvision:<name>"``, or your own.
+        The bundled network, the same in integers of 8 bits
+        (``"efficientnet_lite0_int8"``), ``"timm:<name>"``, ``"torchvision:<name>"``,
+        or your own.
     weights : path, "random" or None, default=None
         A local file of weights. None takes the bundled ones, or lets timm or
         torchvision download theirs. ``"random"`` leaves the network untrained.
@@ -93,7 +97,7 @@ def load_backbone(
 
 
 def known_backbones() -> list[str]:
-    """Return the names that `load_backbone` knows: the bundled one, then the others.
+    """Return the names that `load_backbone` knows: the bundled ones, then the others.
 
     Returns
     -------
@@ -105,7 +109,7 @@ def known_backbones() -> list[str]:
     >>> known_backbones()[0]
     'efficientnet_lite0'
     """
-    return [BUNDLED, *named_backbones()]
+    return [BUNDLED, INT8, *named_backbones()]
 
 
 def module_backbone(
@@ -164,19 +168,23 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
 def _load_named(
     name: str, weights: str | None, sha256: str | None, taps: tuple[str, ...] | None
 ) -> Backbone:
-    if name == BUNDLED:
+    if name in (BUNDLED, INT8):
         if taps is not None:
             raise BackboneError(
-                f"{BUNDLED} has its taps fixed; for others use "
+                f"{name} has its taps fixed; for others use "
                 'backbone="timm:tf_efficientnet_lite0"'
             )
-        return bundled_backbone(weights, sha256)
+        if name == BUNDLED:
+            return bundled_backbone(weights, sha256)
+        if weights not in (None, "random"):
+            raise BackboneError(f"{INT8} has its weights fixed; use {BUNDLED!r}")
+        return int8_backbone(_load_named(BUNDLED, weights, sha256, None))
     family, _, model = name.partition(":")
     if family == "timm" and model:
         return timm_backbone(model, weights, sha256, taps)
     if family == "torchvision" and model:
         return torchvision_backbone(model, weights, sha256, taps)
     raise BackboneError(
-        f"unknown backbone {name!r}: it must be {BUNDLED!r}, 'timm:<name>', "
+        f"unknown backbone {name!r}: it must be {BUNDLED!r}, {INT8!r}, 'timm:<name>', "
         "'torchvision:<name>' or a torch.nn.Module"
     )

@@ -70,6 +70,8 @@ class Backbone:
     taps : tuple of Tap
     digest : str
         SHA-256 over the network's weights.
+    run : callable
+        ``forward``.
 
     Raises
     ------
@@ -92,7 +94,7 @@ class Backbone:
     ) -> None:
         self.name = name
         self.network = network
-        self._forward = forward
+        self.run = forward
         self.mean = tuple(float(v) for v in mean)
         self.std = tuple(float(v) for v in std)
         self.multiple = multiple
@@ -136,7 +138,7 @@ class Backbone:
         -------
         list of Tensor
         """
-        outputs = self._forward(self.network, self._normalised(images))
+        outputs = self.run(self.network, self._normalised(images))
         height, width = images.shape[2:]
         taps = []
         for tap, first, out in zip(
@@ -150,7 +152,7 @@ class Backbone:
     @property
     def stages(self) -> Stages | None:
         """How its fine stages can see parts of an image; None where they cannot."""
-        return self._forward if isinstance(self._forward, Stages) else None
+        return self.run if isinstance(self.run, Stages) else None
 
     def trace_fine(self, images: Tensor) -> list[Tensor]:
         """Return the taps of the fine stages alone, with the cells of the padding.
@@ -223,7 +225,7 @@ class Backbone:
         step = max(32, self.multiple)
         sizes = (probe, 2 * probe), (probe + step, probe + 3 * step)
         outputs = [
-            list(self._forward(network, torch.zeros(1, 3, *size, device=device)))
+            list(self.run(network, torch.zeros(1, 3, *size, device=device)))
             for size in sizes
         ]
         taps = []

@@ -22,7 +22,7 @@ from mtsk.backbones import BUNDLED, known_backbones
 from mtsk.cli.reading import check_stems, image_paths, named_tasks, read_labels
 from mtsk.cli.writing import PredictionWriter
 from mtsk.datasets import make_digit_scenes
-from mtsk.exceptions import ModelFileError, MtskError
+from mtsk.exceptions import ModelFileError, MtskError, TargetError
 from mtsk.tasks import Boundary, SemanticSegmentation, Task, infer_task
 from mtsk.tile_store import check_names
 
@@ -36,6 +36,7 @@ def train(options: argparse.Namespace) -> int:
     _check_writable(Path(options.output))
     targets, images = read_labels(options.labels, image_paths([options.images]))
     check_names(targets.task_names)
+    _check_varied(targets)
     tasks = _tasks(options, targets)
     model = mtsk.MultiTaskSegmenter(
         tasks,
@@ -252,6 +253,17 @@ def _can_judge(entries: Sequence[Any], held: Sequence[int]) -> bool:
     """Tell whether a task has labels to learn from, and two or more to be judged by."""
     known = {i for i, entry in enumerate(entries) if entry is not None}
     return len(known & set(held)) >= 2 and bool(known - set(held))
+
+
+def _check_varied(targets: mtsk.Targets) -> None:
+    """Refuse a column that says the same of every image."""
+    for name in targets.task_names:
+        values = [v for v in targets[name] if isinstance(v, str | int | float)]
+        if len(values) > 1 and len(set(values)) == 1:
+            raise TargetError(
+                f"labels {name!r} are {values[0]!r} wherever they are known: there is "
+                "nothing to learn"
+            )
 
 
 def _check_writable(path: Path) -> None:

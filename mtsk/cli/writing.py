@@ -112,6 +112,7 @@ class PredictionWriter:
         return [out]
 
     def _boxes(self, name: str, path: Path, found: dict[str, np.ndarray]) -> None:
+        found = self.tasks[name].corners(found)
         fields = ["image", "x0", "y0", "x1", "y1", "label", "score"]
         rows = [
             dict(zip(fields, (path.name, *map(float, box), label, score), strict=True))
@@ -155,7 +156,8 @@ def overlay(image: np.ndarray, found: Any, task: Task) -> np.ndarray | None:
         codes = np.searchsorted(classes, found)
         drawn = paint_classes(image, codes, class_colours(len(classes)))
     elif kind == "boxes":
-        drawn = paint_boxes(image, found["boxes"], found["labels"])
+        corners = task.corners(found)["boxes"]
+        drawn = paint_boxes(image, corners, found["labels"])
     elif kind == "mask":
         drawn = paint_mask(image, found)
     elif kind == "ids":

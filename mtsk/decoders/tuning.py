@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from mtsk.backbones import Backbone
+from mtsk.exceptions import BackboneError
 
 __all__ = ["trainable"]
 
@@ -25,7 +26,14 @@ def trainable(backbone: Backbone, which: str) -> list[nn.Parameter]:
     Returns
     -------
     list of Parameter
+
+    Raises
+    ------
+    BackboneError
+        Where it has none.
     """
+    if next(backbone.network.parameters(), None) is None:
+        raise BackboneError(f"{backbone.name} has nothing that `finetune` could train")
     for weight in backbone.network.parameters():
         weight.requires_grad_(True)
     coarsest = max(tap.stride for tap in backbone.taps)

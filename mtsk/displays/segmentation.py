@@ -21,6 +21,8 @@ from mtsk.displays.drawing import (
     paint_mask,
     shown,
 )
+from mtsk.exceptions import TargetError
+from mtsk.tasks.boxes import as_boxes, check_inside
 
 __all__ = ["SegmentationDisplay"]
 
@@ -38,7 +40,7 @@ class SegmentationDisplay:
     image : ndarray of shape (H, W) or (H, W, C)
         As ``fit`` takes it.
     prediction : ndarray of shape (H, W) or (H, W, C), or dict
-        What ``predict`` gives for one image.
+        What ``predict`` gives for one image; boxes as left, top, right, bottom.
     truth : the same, default=None
         None draws neither truth nor differences. −1 and NaN are unlabelled.
     kind : {"classes", "mask", "ids", "values", "picture", "boxes"}, default="classes"
@@ -135,6 +137,11 @@ class SegmentationDisplay:
         if truth is not None and kinds[task] == "classes":
             truth = _unlabelled_marked(estimator.tasks_[task], truth)
         prediction = estimator.predict([image], tasks=[task])[task][0]
+        if kinds[task] == "boxes":
+            prediction = estimator.tasks_[task].corners(prediction)
+            truth = (
+                None if truth is None else _true_boxes(estimator.tasks_[task], truth)
+            )
         return cls(
             image,
             prediction,
@@ -234,19 +241,24 @@ class SegmentationDisplay:
 
     def _check_values(self) -> None:
         """Refuse boxes that are none, and classes or names that are not all there."""
-        if self.kind == "boxes":
-            for value in (self.prediction, self.truth):
-                boxes = value["boxes"] if isinstance(value, Mapping) else value
-                shape = np.shape(boxes if value is not None else np.empty((0, 4)))
-                if shape != (0,) and (len(shape) != 2 or shape[1] != 4):
-                    raise ValueError(f"boxes must have shape (n, 4), got {shape}")
+        both = [("prediction", self.prediction), ("truth", self.truth)]
+        for name, value in both:
+            if value is None or self.kind == "classes":
+                continue
+            if self.kind == "boxes":
+                self._check_boxes(name, value)
+            elif np.asarray(value).dtype.kind not in "biuf":
+                raise ValueError(
+                    f"{name} must be numbers to be drawn as {self.kind!r}, got dtype "
+                    f"{np.asarray(value).dtype}"
+                )
         if self.kind != "classes":
             return
         if self.classes is not None and np.ndim(self.classes) != 1:
             allowed = "a sequence of labels, or None"
             raise parameter_error("classes", self, allowed, self.classes)
         every = self._all_classes()
-        for name, value in (("prediction", self.prediction), ("truth", self.truth)):
+        for name, value in both:
             found = [] if value is None else np.unique(np.asarray(value)).tolist()
             unknown = set(found) - {*every, *_UNLABELLED}
             if unknown:
@@ -260,6 +272,19 @@ class SegmentationDisplay:
             raise ValueError(
                 f"`class_names` must name {len(every)} classes, {every}, got {names!r}"
             )
+
+    def _check_boxes(self, name: str, value: Any) -> None:
+        if isinstance(value, Mapping) and "boxes" not in value:
+            raise ValueError(f"{name} has no key 'boxes', but {sorted(value)}")
+        given = value["boxes"] if isinstance(value, Mapping) else value
+        try:
+            boxes = as_boxes(given)
+            check_inside(boxes, as_image(self.image).shape[:2])
+        except TargetError as error:
+            raise ValueError(f"{name}: {error}") from None
+        labels = value.get("labels") if isinstance(value, Mapping) else None
+        if labels is not None and len(labels) != len(boxes):
+            raise ValueError(f"{name}: {len(boxes)} boxes, {len(labels)} labels")
 
     def _panel(self, name: str, ax: Any) -> None:
         if name == "image":
@@ -398,6 +423,16 @@ class SegmentationDisplay:
 
 _UNLABELLED = (-1, "")
 _MOST_NAMED = 40  # classes in a legend; more would cover the picture
+
+
+def _true_boxes(task: Any, truth: Any) -> dict[str, Any]:
+    """Return a target as it is drawn; what is to be ignored is not."""
+    read = task.canonical(truth)
+    classes = np.asarray(task.classes_)
+    known = read["codes"] < len(classes)
+    if not known.all():
+        raise ValueError(f"truth has labels other than {classes.tolist()}")
+    return {"boxes": read["boxes"], "labels": classes[read["codes"]]}
 
 
 def _unlabelled_marked(task: Any, truth: Any) -> np.ndarray:

@@ -28,7 +28,7 @@ from mtsk.tasks.labels import (
     missing_labels,
 )
 
-__all__ = ["Detection", "boxes_of_instances"]
+__all__ = ["Detection", "as_boxes", "boxes_of_instances", "check_inside"]
 
 
 class Detection(PixelTask):
@@ -135,7 +135,7 @@ class Detection(PixelTask):
     def _read(self, target: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return boxes (left, top, right, bottom), labels, and boxes to ignore."""
         if not isinstance(target, Mapping):
-            boxes = _as_boxes(target, self.format)
+            boxes = as_boxes(target, self.format)
             return boxes, np.ones(len(boxes), np.int64), np.empty((0, 4))
         if "boxes" not in target:
             raise TargetError(
@@ -147,14 +147,14 @@ class Detection(PixelTask):
                 "a mapping of boxes may have the keys 'boxes', 'labels' and 'ignore', "
                 f"got {sorted(map(str, strange))}"
             )
-        boxes = _as_boxes(target["boxes"], self.format)
+        boxes = as_boxes(target["boxes"], self.format)
         labels = np.asarray(target.get("labels", np.ones(len(boxes), np.int64)))
         labels = as_label_array(labels) if labels.size else np.empty(0, np.int64)
         if labels.shape != (len(boxes),):
             raise TargetError(
                 f"{len(boxes)} boxes need {len(boxes)} labels, got shape {labels.shape}"
             )
-        ignore = _as_boxes(target.get("ignore", np.empty((0, 4))), self.format)
+        ignore = as_boxes(target.get("ignore", np.empty((0, 4))), self.format)
         if len(labels):
             is_void = missing_labels(labels, as_list(self.void))
             ignore = np.concatenate([ignore, boxes[is_void]])
@@ -185,7 +185,7 @@ class Detection(PixelTask):
         """
         boxes, labels, ignore = self._read(target)
         if shape is not None:
-            _check_inside(boxes, shape)
+            check_inside(boxes, shape)
         codes = (
             codes_of(labels, self.classes_, (), unseen=True)
             if len(labels)
@@ -197,7 +197,7 @@ class Detection(PixelTask):
         self, target: Any, shape: tuple[int, int], *, unseen: bool = False
     ) -> np.ndarray:
         boxes, labels, ignore = self._read(target)
-        _check_inside(boxes, shape)
+        check_inside(boxes, shape)
         n_classes = len(self.classes_)
         columns = np.zeros((*shape, n_classes + 4), np.float32)
         columns[..., n_classes:] = np.nan
@@ -252,6 +252,21 @@ class Detection(PixelTask):
             "scores": found["scores"],
         }
 
+    def corners(self, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return what ``predict`` gives with boxes as left, top, right, bottom.
+
+        Parameters
+        ----------
+        found : mapping
+            In ``format``.
+
+        Returns
+        -------
+        dict
+        """
+        boxes = np.asarray(found["boxes"], float).reshape(-1, 4)
+        return {**found, "boxes": _corners(boxes, self.format)}
+
     def detect(
         self, scores: np.ndarray, threshold: float | None = None
     ) -> dict[str, np.ndarray]:
@@ -279,6 +294,8 @@ class Detection(PixelTask):
         best = np.argsort(-strength, kind="stable")[:_MOST_PEAKS]
         y, x, codes, strength = y[best], x[best], codes[best], strength[best]
         boxes = _boxes_at(y, x, scores[y, x, k:], scores.shape[:2])
+        inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # in part, at least
+        boxes, codes, strength = boxes[inside], codes[inside], strength[inside]
         kept, strength = suppress_boxes(
             boxes, strength, codes, overlap=self.overlap, mode=self.suppression
         )
@@ -331,6 +348,7 @@ def boxes_of_instances(
 
 
 _MOST_PEAKS = 1000
+_SLACK = 1e-3  # pixels that float32 may put a box beyond its image
 _LOG_SIDE = (-2.0, 10.0)
 _CONSTRAINTS: dict[str, list] = {
     "format": [StrOptions({"xyxy", "xywh", "yxyx"})],
@@ -343,7 +361,7 @@ _CONSTRAINTS: dict[str, list] = {
 }
 
 
-def _as_boxes(boxes: Any, format: str) -> np.ndarray:
+def as_boxes(boxes: Any, format: str = "xyxy") -> np.ndarray:
     """Return boxes as left, top, right, bottom; refuse what is no box."""
     try:
         array = np.asarray(boxes, dtype=float)
@@ -358,11 +376,7 @@ def _as_boxes(boxes: Any, format: str) -> np.ndarray:
     if not np.isfinite(array).all():
         bad = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
         raise TargetError(f"box {bad} is not finite: {array[bad].tolist()}")
-    out = array.copy()
-    if format == "yxyx":
-        out = array[:, [1, 0, 3, 2]]
-    elif format == "xywh":
-        out[:, 2:] += array[:, :2]
+    out = _corners(array, format)
     empty = (out[:, 2:] <= out[:, :2]).any(axis=1)
     if empty.any():
         bad = int(np.flatnonzero(empty)[0])
@@ -370,6 +384,15 @@ def _as_boxes(boxes: Any, format: str) -> np.ndarray:
             f"box {bad} has no area: {array[bad].tolist()} in format {format!r}"
         )
     return out
+
+
+def _corners(boxes: np.ndarray, format: str) -> np.ndarray:
+    """Return boxes as left, top, right, bottom."""
+    if format == "yxyx":
+        return boxes[:, [1, 0, 3, 2]]
+    if format == "xywh":
+        return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    return boxes
 
 
 def _in_format(boxes: np.ndarray, format: str) -> np.ndarray:
@@ -381,8 +404,10 @@ def _in_format(boxes: np.ndarray, format: str) -> np.ndarray:
     return boxes
 
 
-def _check_inside(boxes: np.ndarray, shape: tuple[int, int]) -> None:
-    outside = (boxes[:, :2] < 0).any(axis=1) | (boxes[:, 2:] > shape[::-1]).any(axis=1)
+def check_inside(boxes: np.ndarray, shape: tuple[int, int]) -> None:
+    """Raise TargetError where a box, (left, top, right, bottom), leaves its image."""
+    low, high = boxes[:, :2], boxes[:, 2:] - shape[::-1]
+    outside = (low < -_SLACK).any(axis=1) | (high > _SLACK).any(axis=1)
     if outside.any():
         bad = int(np.flatnonzero(outside)[0])
         raise TargetError(

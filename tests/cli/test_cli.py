@@ -476,3 +476,17 @@ def test_a_type_that_is_no_task(home, tmp_path, capsys):
     where = ["-o", str(tmp_path / "m")]
     assert main([*train, *where, "--task", "parts=PixelTask"]) == 1
     assert "TYPE one of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["cell", "3", "0.5"])
+def test_a_column_that_says_the_same_everywhere_is_refused(
+    home, tmp_path, value, capsys
+):
+    table = tmp_path / "one.csv"
+    table.write_text(
+        "image,kind\n" + "".join(f"bild {i}.png,{value}\n" for i in range(6))
+    )
+    arguments = ["train", str(home / "photos"), str(table), "-o", str(tmp_path / "m")]
+    assert main(arguments) == 2
+    assert "labels 'kind' are" in capsys.readouterr().err
+    assert not (tmp_path / "m").exists()

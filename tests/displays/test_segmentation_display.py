@@ -134,6 +134,24 @@ def test_boxes_are_frames_with_labels():
     assert len({p.get_edgecolor() for p in ax.patches}) == 2
 
 
+@pytest.mark.parametrize("format", ["xyxy", "xywh", "yxyx"])
+def test_boxes_of_every_format_are_drawn_where_they_are(format):
+    truth = {"xyxy": [4, 6, 20, 18], "xywh": [4, 6, 16, 12], "yxyx": [6, 4, 18, 20]}
+    model = MultiTaskSegmenter(
+        Detection(format=format, threshold=0.0),
+        features=DeepFeatures(scales=(0.5,)),
+        random_state=0,
+    ).fit(X, [np.array([truth[format]])] * 4)
+    display = SegmentationDisplay.from_estimator(model, X[0], [truth[format]])
+    (frame,) = display.axes_["truth"].patches
+    found = (*frame.get_xy(), frame.get_width(), frame.get_height())
+    assert found == (3.5, 5.5, 16, 12)
+    found = model.predict(X[:1])[0]
+    widths = [p.get_width() for p in display.axes_["prediction"].patches]
+    corners = model.tasks_["target"].corners(found)["boxes"]
+    np.testing.assert_allclose(widths, corners[:, 2] - corners[:, 0], atol=1e-4)
+
+
 def test_every_task_of_pixels_is_drawn_from_a_model():
     normals = np.zeros((*MASKS.shape, 3))
     normals[..., 2] = 1
@@ -189,6 +207,10 @@ def test_axes_of_your_own():
         SegmentationDisplay(X[0], WRONG, MASKS[0]).plot(axes=axes[0])
 
 
+def boxes(prediction):
+    return {"kind": "boxes", "prediction": prediction, "truth": None}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -199,7 +221,16 @@ def test_axes_of_your_own():
         ({"class_names": ["a"]}, r"`class_names` must name 2 classes"),
         ({"class_names": 3}, r"`class_names` of SegmentationDisplay"),
         ({"classes": [3]}, r"prediction has \[7\]; `classes` are \[3\]"),
-        ({"kind": "boxes"}, r"boxes must have shape \(n, 4\)"),
+        ({"kind": "boxes"}, r"prediction: boxes must have shape \(n, 4\)"),
+        (boxes([[2, 3, np.nan, 9]]), r"prediction: box 0 is not finite"),
+        (boxes([[2, 3, 9, 9], [9, 3, 2, 9]]), r"prediction: box 1 has no area"),
+        (boxes([[2, 3, 900, 9]]), r"prediction: box 0 .* reaches beyond"),
+        (boxes({"labels": [1]}), r"prediction has no key 'boxes'"),
+        (boxes({"boxes": [[2, 3, 9, 9]], "labels": []}), "1 boxes, 0 labels"),
+        (
+            {"kind": "values", "prediction": np.full(MASKS[0].shape, "1.5")},
+            r"prediction must be numbers to be drawn as 'values', got dtype",
+        ),
     ],
 )
 def test_what_cannot_be_drawn(change, message):

@@ -1,0 +1,263 @@
+"""The bundled network in integers of 8 bits, for CPUs that multiply these faster.
+
+After training, by Jacob et al. (CVPR 2018): weights are integers times one scale an
+output channel, activations integers times one scale a tensor. After a ReLU6 that scale
+is 6 / 255, and saturation does what the ReLU6 did. Between blocks, where activations
+have no bounds of their own, the range is that found on photographs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Self
+
+import torch
+from skimage import data
+from skimage.transform import resize
+from torch import Tensor, nn
+
+from mtsk._resources import fast_int8
+from mtsk.backbones.base import Backbone
+from mtsk.exceptions import BackboneError
+
+__all__ = ["INT8", "int8_backbone"]
+
+INT8 = "efficientnet_lite0_int8"
+_ENGINE = "onednn"  # of those that torch has: the one that uses VNNI
+_MARGIN = 1.1  # of ranges, over what photographs show
+_PICTURES = ("astronaut", "chelsea", "coffee", "immunohistochemistry", "moon", "page")
+_SIDES = 256, 320
+
+
+def int8_backbone(plain: Backbone) -> Backbone:
+    """Return the bundled network in integers, on the CPU.
+
+    Parameters
+    ----------
+    plain : Backbone
+        What `bundled_backbone` gives.
+
+    Returns
+    -------
+    Backbone
+        Its outputs are float32. Without parameters: it cannot be trained further.
+
+    Raises
+    ------
+    BackboneError
+        Where torch or the CPU cannot multiply such integers fast.
+    """
+    engines = torch.backends.quantized.supported_engines
+    if not (hasattr(torch, "quint8") and _ENGINE in engines and fast_int8()):
+        raise BackboneError(
+            f"{INT8} needs a CPU with VNNI, and a torch with quantised tensors and "
+            f"{_ENGINE}; use {plain.name!r}"
+        )
+    grids = _grids(plain)
+    before = _Grid.over(*((level - plain.mean[0]) / plain.std[0] for level in (0, 1)))
+    of: Any = plain.network
+    network: Any = nn.Module()
+    network.conv_stem = _Stem(_Conv(of.conv_stem, _SIX), before)
+    network.bn1 = nn.Identity()
+    network.blocks = nn.Sequential()
+    before = _SIX
+    for i, stage in enumerate(of.blocks):
+        blocks = []
+        for j, block in enumerate(stage):
+            name = f"blocks.{i}.{j}"
+            blocks.append(_Block(block, grids[f"{name}.within"], grids[name]))
+        network.blocks.append(_Stage(blocks, before))
+        before = grids[name]
+    return Backbone(
+        INT8,
+        network,
+        plain.run,
+        [tap.name for tap in plain.taps],
+        mean=plain.mean,
+        std=plain.std,
+        multiple=plain.multiple,
+        digest=f"{plain.digest}-int8",
+    )
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The numbers that 8 bits stand for: (0 … 255, minus ``zero``) times ``step``."""
+
+    step: float
+    zero: int
+
+    @classmethod
+    def over(cls, low: float, high: float) -> Self:
+        """Return the grid that covers a range, and 0, of which padding is made."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        step = max(high - low, 1e-6) / 255
+        return cls(step, round(-low / step))
+
+    def of(self, x: Tensor) -> Tensor:
+        """Return a tensor of integers, of those that are none yet."""
+        if x.is_quantized:
+            return x
+        _hear_the_warning()
+        return torch.quantize_per_tensor(x, self.step, self.zero, torch.quint8)
+
+
+_SIX = _Grid(6 / 255, 0)
+
+
+class _Conv(nn.Module):
+    """A convolution of integers; what leaves its grid saturates."""
+
+    def __init__(self, conv: nn.Conv2d, grid: _Grid) -> None:
+        super().__init__()
+        weight, padding = _evenly_padded(conv)
+        self.weight = weight
+        self.bias = None if conv.bias is None else conv.bias.detach()
+        self.geometry = conv.stride, padding, conv.dilation, conv.groups
+        self.grid = grid
+        self._pack()
+
+    def _pack(self) -> None:
+        _hear_the_warning()
+        scales = self.weight.abs().amax(dim=(1, 2, 3)).clamp(min=1e-8) / 127
+        zeros = torch.zeros(len(scales), dtype=torch.long)
+        integers = torch.quantize_per_channel(
+            self.weight, scales, zeros, 0, torch.qint8
+        )
+        with _engine():
+            self.packed: Any = torch.ops.quantized.conv2d_prepack(
+                integers, self.bias, *self.geometry
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: v for name, v in vars(self).items() if name != "packed"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._pack()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = torch.ops.quantized.conv2d(
+            x, self.packed, self.grid.step, self.grid.zero
+        )
+        return out
+
+
+class _Stem(nn.Module):
+    """The first convolution, of pixels."""
+
+    def __init__(self, conv: _Conv, grid: _Grid) -> None:
+        super().__init__()
+        self.conv, self.grid = conv, grid
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.grid.of(x))
+
+
+class _Block(nn.Module):
+    """One of timm's blocks without squeeze and excitation: convolutions in a row.
+
+    All but the last are followed by a ReLU6; to the last, the block's input is added
+    where it has a shortcut.
+    """
+
+    def __init__(self, block: Any, within: _Grid, after: _Grid) -> None:
+        super().__init__()
+        *inner, last = [m for m in block.modules() if isinstance(m, nn.Conv2d)]
+        self.convs = nn.Sequential(
+            *(_Conv(conv, _SIX) for conv in inner), _Conv(last, within)
+        )
+        self.after = after if block.has_skip else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.convs(x)
+        if self.after is None:
+            return out
+        return torch.ops.quantized.add(out, x, self.after.step, self.after.zero)
+
+
+class _Stage(nn.Module):
+    """Blocks of integers; what leaves them is float32, as taps are."""
+
+    def __init__(self, blocks: Sequence[_Block], before: _Grid) -> None:
+        super().__init__()
+        self.blocks, self.before = nn.Sequential(*blocks), before
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.blocks(self.before.of(x))
+        return out.dequantize()
+
+
+def _evenly_padded(conv: nn.Conv2d) -> tuple[Tensor, tuple[Any, ...]]:
+    """Return weights, and a padding that is the same at both ends.
+
+    TensorFlow pads a layer of stride 2, of even sides, with one more at the end than at
+    the start. A row and a column of zeros before the weights are worth as much.
+    """
+    weight = conv.weight.detach()
+    if conv.stride[0] == 1:
+        return weight, tuple(conv.padding)
+    half = conv.kernel_size[0] // 2
+    return nn.functional.pad(weight, (1, 0, 1, 0)), (half, half)
+
+
+@cache
+def _hear_the_warning() -> None:
+    """Take torch's warning, given once a process, that it may drop such tensors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8)
+
+
+@contextmanager
+def _engine() -> Iterator[None]:
+    """Let what is packed meanwhile be packed for ``_ENGINE``."""
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = _ENGINE
+    try:
+        yield
+    finally:
+        torch.backends.quantized.engine = before
+
+
+@torch.inference_mode()
+def _grids(plain: Backbone) -> Mapping[str, _Grid]:
+    """Return the grid of every block's output, and of its last convolution."""
+    ranges: dict[str, tuple[float, float]] = {}
+
+    def note(name: str) -> Any:
+        def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
+            low, high = ranges.get(name, (0.0, 0.0))
+            ranges[name] = min(low, float(output.min())), max(high, float(output.max()))
+
+        return hook
+
+    handles = []
+    for i, stage in enumerate(plain.network.blocks):  # type: ignore[arg-type]
+        for j, block in enumerate(stage):
+            *_, last = [m for m in block.modules() if isinstance(m, nn.Conv2d)]
+            name = f"blocks.{i}.{j}"
+            handles.append(block.register_forward_hook(note(name)))
+            handles.append(last.register_forward_hook(note(f"{name}.within")))
+    try:
+        for picture in _PICTURES:
+            plain(_photograph(picture))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {
+        name: _Grid.over(low * _MARGIN, high * _MARGIN)
+        for name, (low, high) in ranges.items()
+    }
+
+
+def _photograph(name: str) -> Tensor:
+    """Return one of scikit-image's photographs, (1, 3, h, w)."""
+    picture = resize(getattr(data, name)(), _SIDES, anti_aliasing=True)
+    grey = picture if picture.ndim == 3 else picture[..., None]
+    pixels = torch.from_numpy(grey).float().permute(2, 0, 1)[None]
+    return pixels.expand(1, 3, *_SIDES)
