@@ -9,7 +9,7 @@ from scipy.special import logsumexp
 from mtsk.heads.logistic import JointLogistic
 from mtsk.tasks.columns import ColumnGroup, Kind
 
-__all__ = ["calibrate_classes", "calibrate_label"]
+__all__ = ["calibrate_classes", "calibrate_label", "relative_loss"]
 
 _ALPHA = 1e-4
 _COMPARED = 20_000  # rows on which the two models are compared
@@ -84,6 +84,48 @@ def calibrate_classes(
             return large
     scale = _scale(s, y, w)
     return scale * np.eye(n_classes), np.zeros(n_classes)
+
+
+def relative_loss(
+    kind: Kind, scores: np.ndarray, target: np.ndarray, weight: np.ndarray
+) -> float:
+    """Return the loss of held-out scores, in units of the prior's.
+
+    Of classes and labels it is the cross-entropy of calibrated scores: what a squared
+    error gains by shrinking scores of rare classes is no gain to them.
+
+    Parameters
+    ----------
+    kind : {"nominal", "binary", "real"}
+    scores : ndarray of shape (n, K)
+        Of fits that did not see the row; K is 1 but for classes.
+    target : ndarray of shape (n,)
+        A class's place, 0 or 1, or a number.
+    weight : ndarray of shape (n,)
+        0 where unlabelled.
+
+    Returns
+    -------
+    float
+        0 is faultless, 1 no better than the prior; 0 too where that has no loss.
+    """
+    known = weight > 0
+    scores, target, weight = scores[known], target[known], weight[known]
+    if kind == "real":
+        null = float(weight @ (target - np.average(target, weights=weight)) ** 2)
+        loss = float(weight @ (scores[:, 0] - target) ** 2)
+        return loss / null if null > 0 else 0.0
+    codes = target.astype(np.intp)
+    mass = np.bincount(codes, weight)
+    null = -float(mass[mass > 0] @ np.log(mass[mass > 0] / mass.sum()))
+    if null <= 0:
+        return 0.0
+    if kind == "nominal":
+        logits = scores * _scale(scores, codes, weight)
+    else:
+        slope, intercept = calibrate_label(scores, target, weight)
+        logits = np.pad(scores @ slope + intercept, ((0, 0), (1, 0)))
+    return _cross_entropy(logits, codes, weight) / null
 
 
 def _logistic(

@@ -175,8 +175,8 @@ class ReducedRankRidge(SharingRidge):
         As for `JointRidge`, where nothing is shared.
     rank : int >= 1, sequence of int, or "cv", default="cv"
         Greatest rank of the weights. From several (``"cv"``: powers of two below the
-        number of scores, and that), the one with the least squared error on held-out
-        folds, in units of each target's variance.
+        number of scores, and that), the one with the least loss on held-out folds,
+        as `RelatedRidge` has it.
     class_weight, calibrate, n_folds, columns
         As for `JointRidge`.
 

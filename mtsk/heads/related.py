@@ -179,8 +179,9 @@ class RelatedRidge(SharingRidge):
         As for `JointRidge`, where nothing is shared; ᾱ is their geometric mean.
     share : float >= 0, sequence of float, or "cv", default="cv"
         Strength of what is shared. From several (``"cv"``: 0, 0.1, 1, 10), the one
-        with the least squared error on held-out folds, in units of each target's
-        variance.
+        with the least loss on held-out folds: cross-entropy, of scores calibrated
+        there, for classes and labels, squared error for numbers, each in units of what
+        the prior would pay.
     class_weight, calibrate, n_folds, columns
         As for `JointRidge`.
 

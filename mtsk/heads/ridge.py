@@ -148,7 +148,7 @@ class JointRidge(FromSums):
             blocks.append(recall(memo, about, partial(Block, X, T, W, own, cols)))
         self.alpha_ = self._choose_alphas(blocks, alphas)
         chosen = np.repeat(self.alpha_, [g.size for g in self.groups_])
-        self._prepare_sharing(blocks, chosen)
+        self._prepare_sharing(X, T, W, blocks, chosen)
         coef, intercept = self._solve([(x.whole, x.cols) for x in blocks], chosen)
         if self.calibrate and any(len(x.folds) > 1 for x in blocks):
             held_out = self._held_out_scores(X, blocks, chosen)
@@ -179,7 +179,14 @@ class JointRidge(FromSums):
         """Tell whether anything is chosen on held-out folds."""
         return len(alphas) > 1
 
-    def _prepare_sharing(self, blocks: list[Block], alphas: np.ndarray) -> None:
+    def _prepare_sharing(
+        self,
+        X: np.ndarray,
+        T: np.ndarray,
+        W: np.ndarray,
+        blocks: list[Block],
+        alphas: np.ndarray,
+    ) -> None:
         """Choose what is shared: nothing here, see `SharingRidge`."""
 
     def _solve(

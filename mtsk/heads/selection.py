@@ -198,8 +198,8 @@ class JointSelectionRidge(SharingRidge):
         As for `JointRidge`, where nothing is selected.
     selection : float in [0, 1], sequence of float, or "cv", default="cv"
         Strength of the selection: 0 selects all features, 1 none. From several
-        (``"cv"``: 0, 0.01, 0.03, 0.1, 0.3), the one with the least squared error on
-        held-out folds, in units of each target's variance.
+        (``"cv"``: 0, 0.01, 0.03, 0.1, 0.3), the one with the least loss on
+        held-out folds, as `RelatedRidge` has it.
     class_weight, calibrate, n_folds, columns
         As for `JointRidge`.
 

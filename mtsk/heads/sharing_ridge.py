@@ -9,12 +9,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mtsk._validation import SequenceOf, StrOptions, check_parameters
-from mtsk.heads.blocks import Block, solve_penalised, squared_error
+from mtsk.heads.base import labelled_columns
+from mtsk.heads.blocks import Block, solve_penalised
+from mtsk.heads.calibration import relative_loss
 from mtsk.heads.ridge import JointRidge
 from mtsk.heads.statistics import Moments, inverse_std
 
 __all__ = ["Equations", "SharingRidge", "separate_weights"]
 
+_COMPARED = 20_000  # rows on which strengths are compared
 _ROUNDING = 1e-6  # relative: sums are made of float32 products
 
 
@@ -96,9 +99,10 @@ class SharingRidge(JointRidge):
         Σ_t mean_t(w (t − x̃ᵀv_t − b_t)²) + Σ_t alpha_t ‖v_t‖²
 
     under what it has scores share, for each value of the parameter that ``_SHARING``
-    names. Of several values, the one with the least squared error on held-out folds
-    is chosen, in units of each target's variance. Where nothing is shared, the fit is
-    exactly that of `JointRidge`.
+    names. Of several values, the one with the least loss on held-out folds is chosen:
+    cross-entropy, of scores calibrated there, for classes and labels, squared error for
+    numbers, each in units of what the prior would pay. Where nothing is shared, the
+    fit is exactly that of `JointRidge`.
     """
 
     _SHARING: ClassVar[str]
@@ -139,38 +143,60 @@ class SharingRidge(JointRidge):
         n_scores = sum(group.size for group in self.groups_)
         return super()._compares(alphas) or len(self._strengths(n_scores)) > 1
 
-    def _prepare_sharing(self, blocks: list[Block], alphas: np.ndarray) -> None:
+    def _prepare_sharing(
+        self,
+        X: np.ndarray,
+        T: np.ndarray,
+        W: np.ndarray,
+        blocks: list[Block],
+        alphas: np.ndarray,
+    ) -> None:
         """Choose the strength on held-out folds, of equals what shares least."""
         strengths = self._strengths(len(alphas))
         chosen = strengths[0]
-        folds = np.unique(np.concatenate([block.folds for block in blocks]))
-        if len(strengths) > 1 and len(folds) > 1:
-            errors = sum(
-                self._held_out_errors(blocks, alphas, strengths, fold) for fold in folds
-            )
-            least = np.min(errors)
-            equal = errors <= least + _ROUNDING * abs(least)
+        if len(strengths) > 1 and any(len(block.folds) > 1 for block in blocks):
+            losses = self._held_out_losses(X, T, W, blocks, alphas, strengths)
+            least = np.min(losses)
+            equal = losses <= least + _ROUNDING * abs(least)
             chosen = strengths[int(np.argmax(equal))]
         setattr(self, f"{self._SHARING}_", chosen)
 
-    def _held_out_errors(
+    def _held_out_losses(
         self,
+        X: np.ndarray,
+        T: np.ndarray,
+        W: np.ndarray,
         blocks: list[Block],
         alphas: np.ndarray,
         strengths: list[Any],
-        fold: int,
     ) -> np.ndarray:
-        """Return each strength's error on one fold, in units of targets' variance."""
-        equations = [Equations.of(block.without(fold), block.cols) for block in blocks]
-        errors = np.zeros(len(strengths))
-        for i, V in enumerate(self._shared_weights(equations, alphas, strengths)):
-            for system, block in zip(equations, blocks, strict=True):
-                held = block.held_out(fold)
-                if held is not None:
-                    each = squared_error(held, *system.on_x(V[:, block.cols]))
-                    unit = block.whole.weight * _units(block.whole)[1] ** 2
-                    errors[i] += float((each / unit).sum())
-        return errors
+        """Return each strength's loss on folds left out, summed over columns."""
+        some = _spread(np.flatnonzero(W.any(axis=1)))
+        scores = np.zeros((len(strengths), len(some), len(alphas)), np.float32)
+        judged = np.zeros(len(alphas), bool)
+        for fold in np.unique(np.concatenate([block.folds for block in blocks])):
+            parts = [Equations.of(block.without(fold), block.cols) for block in blocks]
+            for i, V in enumerate(self._shared_weights(parts, alphas, strengths)):
+                for system, block in zip(parts, blocks, strict=True):
+                    if block.held_out(fold) is None:
+                        continue
+                    rows = np.flatnonzero(block.fold[some] == fold)
+                    coef, intercept = system.on_x(V[:, block.cols])
+                    found = X[some[rows]] @ coef.astype(np.float32) + intercept
+                    scores[i][np.ix_(rows, block.cols)] = found
+                    judged[block.cols] = True
+        losses = np.zeros(len(strengths))
+        for group, _, own in labelled_columns(self.groups_):
+            nominal = group.kind == "nominal"
+            for start in range(own.start, own.stop, group.size if nominal else 1):
+                part = slice(start, start + (group.size if nominal else 1))
+                target = T[some, part]
+                about = target.argmax(axis=1) if nominal else target[:, 0]
+                for i in range(len(strengths) if judged[start] else 0):
+                    losses[i] += relative_loss(
+                        group.kind, scores[i][:, part], about, W[some, start]
+                    )
+        return losses
 
     def _solve(
         self, parts: Sequence[tuple[Moments, np.ndarray]], alphas: np.ndarray
@@ -191,6 +217,11 @@ class SharingRidge(JointRidge):
             own = system.cols
             coef[:, own], intercept[own] = system.on_x(V[:, own])
         return coef, intercept
+
+
+def _spread(rows: np.ndarray) -> np.ndarray:
+    """Return some of many rows, evenly."""
+    return rows[:: -(-len(rows) // _COMPARED)]
 
 
 def _on_standardised(

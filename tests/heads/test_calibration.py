@@ -5,7 +5,11 @@ import pytest
 from scipy.special import log_softmax
 
 from mtsk import JointRidge
-from mtsk.heads.calibration import calibrate_classes, calibrate_label
+from mtsk.heads.calibration import (
+    calibrate_classes,
+    calibrate_label,
+    relative_loss,
+)
 from mtsk.tasks import ColumnGroup
 
 
@@ -129,3 +133,44 @@ def test_images_of_noise_are_not_classed_upside_down():
     scores = head.decision_function(X)
     for column, score in zip(labels.T, scores.T, strict=True):
         assert score[column == 1].mean() > score[column == 0].mean()
+
+
+# -- what strengths are compared by ---------------------------------------------
+
+
+def held_out(kind, rng, n=4000):
+    """Scores that say a little, and targets."""
+    if kind == "real":
+        target = rng.normal(3, 2, n)
+        return (0.5 * (target - 3) + 3)[:, None], target
+    codes = rng.integers(0, 3 if kind == "nominal" else 2, n)
+    sure = np.eye(3)[codes] if kind == "nominal" else codes[:, None]
+    return sure + rng.normal(0, 0.5, (n, sure.shape[1])), codes.astype(float)
+
+
+@pytest.mark.parametrize("kind", ["nominal", "binary", "real"])
+def test_a_loss_is_in_units_of_the_priors(kind):
+    rng = np.random.default_rng(0)
+    scores, target = held_out(kind, rng)
+    ones = np.ones(len(target))
+    told = relative_loss(kind, scores, target, ones)
+    untold = relative_loss(kind, rng.permutation(scores), target, ones)
+    assert 0.1 < told < 0.7
+    assert untold > 0.99
+    if kind == "real":
+        assert told == pytest.approx(0.25, rel=1e-3)  # half of each deviation is left
+        assert relative_loss(kind, target[:, None], target, ones) == 0
+    else:  # calibrated: the scale of the scores does not matter
+        assert relative_loss(kind, 3 * scores, target, ones) == pytest.approx(told)
+
+
+@pytest.mark.parametrize("kind", ["nominal", "binary", "real"])
+def test_what_is_unlabelled_has_no_loss(kind):
+    rng = np.random.default_rng(0)
+    scores, target = held_out(kind, rng)
+    weight = np.where(np.arange(len(target)) < 2000, 1.0, 0.0)
+    spoilt = np.where(weight[:, None] > 0, scores, 99)
+    part = relative_loss(kind, scores[:2000], target[:2000], np.ones(2000))
+    assert relative_loss(kind, spoilt, target, weight) == part
+    same = np.zeros(4000)  # nothing to tell apart
+    assert relative_loss(kind, scores, same, weight) == 0

@@ -82,9 +82,7 @@ def test_the_choice_is_that_of_refits_without_each_fold(head, name, values):
     head.set_params(**{name: values}, n_folds=3).fit(X, Y)
     T, W = np.nan_to_num(Y), 1.0 - np.isnan(Y)
     blocks = [Block(X, T, W, fold, np.array(cols)) for cols in ([0, 2], [1])]
-    theirs = sum(
-        head._held_out_errors(blocks, np.full(3, 0.1), values, k) for k in range(3)
-    )
+    theirs = head._held_out_losses(X, T, W, blocks, np.full(3, 0.1), values)
     np.testing.assert_allclose(theirs, errors.sum(axis=1), rtol=2e-3)
     assert getattr(head, f"{name}_") == values[int(errors.sum(axis=1).argmin())]
 
@@ -119,8 +117,7 @@ def test_where_nothing_is_shared_it_is_the_same_arithmetic(head, name, values):
 def test_of_equals_what_shares_least(head, name, values, errors, chosen, monkeypatch):
     X, Y = table()
     head = clone(head).set_params(**{name: values[::-1]}, calibrate=False, n_folds=2)
-    halves = np.array(errors) / 2
-    monkeypatch.setattr(head, "_held_out_errors", lambda *about: halves)
+    monkeypatch.setattr(head, "_held_out_losses", lambda *about: np.array(errors))
     assert getattr(head.fit(X, Y), f"{name}_") == values[chosen]
 
 
@@ -142,3 +139,19 @@ def test_partial_fit_says_what_it_shares(head, name, values):
     pieces = clone(head).set_params(**params).partial_fit(X, Y)
     assert getattr(pieces, f"{name}_") == values[1]
     assert pieces.alpha_ == [0.1] * 3
+
+
+def test_classes_are_judged_by_cross_entropy_and_not_by_squares(monkeypatch):
+    """Scores shrunk to the prior have smaller squares, and order rows no better."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 3, 200)
+    X = np.eye(3)[codes] + rng.normal(0, 0.3, (200, 3))
+    head = RelatedRidge(alpha=1e-6, share=[0.0, 1.0], calibrate=False, n_folds=2)
+
+    def weights(equations, alphas, strengths):
+        good = separate_weights(equations, alphas)
+        return [5 * good, 0.5 * good + 0.1 * rng.normal(size=good.shape)]
+
+    monkeypatch.setattr(head, "_shared_weights", weights)
+    monkeypatch.setattr(head, "_describe", lambda V: None)
+    assert head.fit(X, codes).share_ == 0.0
