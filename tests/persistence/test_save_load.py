@@ -7,8 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-import timm
-import torch
+from saved_models import BUNDLED, MASKS, SMALL, X, check, returned, same
 from sklearn.decomposition import PCA
 from sklearn.ensemble import (
     GradientBoostingClassifier,
@@ -25,7 +24,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from sklearn.tree import DecisionTreeClassifier
-from tests_support import Slight
 
 import mtsk
 from mtsk import (
@@ -40,7 +38,7 @@ from mtsk import (
     SuperpixelCRF,
     Targets,
 )
-from mtsk.exceptions import ModelFileError, WeightsError
+from mtsk.exceptions import ModelFileError
 from mtsk.heads import JointSelectionRidge, ReducedRankRidge, RelatedRidge
 from mtsk.tasks import (
     Boundary,
@@ -53,13 +51,8 @@ from mtsk.tasks import (
     Ordinal,
     SurfaceNormals,
 )
-from mtsk.testing import toy_images
 
-X, MASKS = toy_images(6, (24, 28))
 OBJECTS = (MASKS == 7).astype(int)
-SLIGHT = Slight()
-SMALL = DeepFeatures(SLIGHT, taps=["first", "second"], scales=(1,))
-BUNDLED = DeepFeatures(scales=(1,))
 RANDOM = np.random.default_rng(0)
 
 
@@ -133,35 +126,6 @@ ALLOWED = {
         "sklearn.neighbors._kd_tree.KDTree",
     ]
 }
-
-
-def same(a, b):
-    """Whether two predictions are equal to the bit."""
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    if isinstance(a, set):
-        return a == b
-    return np.array_equal(np.asarray(a), np.asarray(b))
-
-
-def returned(model, tmp_path, backbone="slight", **more):
-    """Save and load a model."""
-    path = tmp_path / "my model é.mtsk"
-    mtsk.save(model, path)
-    if backbone == "slight":
-        backbone = None if isinstance(model, JointRidge) else SLIGHT
-    return mtsk.load(path, backbone=backbone, **more)
-
-
-def check(model, tmp_path, images=X, **more):
-    loaded = returned(model, tmp_path, **more)
-    assert type(loaded) is type(model)
-    assert same(model.predict(images), loaded.predict(images))
-    assert same(model.decision_function(images), loaded.decision_function(images))
-    assert loaded.get_params().keys() == model.get_params().keys()
-    return loaded
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -254,79 +218,6 @@ def test_a_loaded_model_can_be_fitted_further_and_saved_again(tmp_path):
     for one in (model, loaded, again):
         one.partial_fit(X[::-1], MASKS[::-1])
     assert same(model.decision_function(X[:1]), again.decision_function(X[:1]))
-
-
-# -- networks -----------------------------------------------------------------
-
-
-def test_a_tuned_network_is_in_the_file(tmp_path):
-    head = SharedDecoder(width=4, n_epochs=1, finetune="last")
-    model = MultiTaskSegmenter(features=BUNDLED, head=head, random_state=0)
-    loaded = check(model.fit(X, MASKS), tmp_path, backbone=None)
-    assert loaded.features_.backbone_digest_ == model.features_.backbone_digest_
-
-
-def test_weights_of_a_file_are_in_the_file(tmp_path):
-    name, weights = "timm:mobilenetv3_small_050", tmp_path / "weights.pth"
-    state = timm.create_model(name.removeprefix("timm:")).state_dict()
-    torch.save(state, weights)
-    features = DeepFeatures(name, weights=weights, scales=(1,))
-    model = MultiTaskSegmenter(features=features, random_state=0).fit(X, MASKS)
-    expected = model.predict(X)
-    mtsk.save(model, tmp_path / "model")
-    weights.unlink()
-    assert same(mtsk.load(tmp_path / "model").predict(X), expected)
-
-
-def test_a_module_of_your_own_must_be_given_or_allowed(tmp_path):
-    network = Slight()
-    with torch.no_grad():
-        network.first.weight += 1
-    model = MultiTaskSegmenter(
-        features=DeepFeatures(network, taps=["first", "second"]), random_state=0
-    ).fit(X, MASKS)
-    with pytest.raises(ModelFileError, match=r"tests_support\.Slight: pass it as"):
-        returned(model, tmp_path, backbone=None)
-    for how in (
-        {"backbone": Slight()},
-        {
-            "backbone": None,
-            "allow": ["tests_support.Slight"],
-        },
-    ):
-        assert same(returned(model, tmp_path, **how).predict(X), model.predict(X))
-    with pytest.raises(ModelFileError, match="is another one"):
-        returned(model, tmp_path, backbone=torch.nn.Conv2d(3, 4, 3))
-
-
-def test_a_tuned_module_of_your_own_and_what_it_was_are_two(tmp_path):
-    network = Slight()
-    head = SharedDecoder(width=4, n_epochs=1, finetune="all")
-    features = DeepFeatures(network, taps=["first", "second"], scales=(1,))
-    model = MultiTaskSegmenter(features=features, head=head, random_state=0)
-    model.fit(X, MASKS)
-    given = Slight()
-    before = given.first.weight.detach().clone()
-    loaded = check(model, tmp_path, backbone=given)
-    assert torch.equal(given.first.weight, before)
-    plain, tuned = (f.network().digest for f in (loaded.features, loaded.features_))
-    assert plain == features.network().digest
-    assert tuned == model.features_.backbone_digest_ != plain
-
-
-def test_a_network_that_is_not_asked_for(tmp_path):
-    mtsk.save(JointRidge().fit(np.eye(4), [0, 1, 0, 1]), tmp_path / "m")
-    with pytest.raises(ModelFileError, match="holds no network of your own"):
-        mtsk.load(tmp_path / "m", backbone=Slight())
-
-
-def test_a_network_with_other_weights_is_told(tmp_path, monkeypatch):
-    model = MultiTaskSegmenter(features=BUNDLED, random_state=0).fit(X, MASKS)
-    mtsk.save(model, tmp_path / "model")
-    other = mtsk.backbones.load_backbone(weights="random")
-    monkeypatch.setattr(DeepFeatures, "network", lambda self: other)
-    with pytest.raises(WeightsError, match="whose weights have SHA-256"):
-        mtsk.load(tmp_path / "model")
 
 
 # -- types of one's own -------------------------------------------------------
