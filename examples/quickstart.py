@@ -99,38 +99,18 @@ def own_folder(images: Path, labels: Path, void: list[int]):
 
 
 # %%
-# Learn together, and each task alone
-# -----------------------------------
-# With the cache, the single-task fits find the features that the joint fit made.
+# Learn together
+# --------------
 
 
-def learn(tasks, images, targets, images_test, targets_test):
+def learn(tasks, images, targets, only=None):
+    """Fit all tasks, or one; with the cache, fits share the network's pass."""
+    if only is not None:
+        tasks = {only: tasks[only]} if only in tasks else None
+        targets = targets.subset([only])
     features = DeepFeatures(cache="memory", verbose=sys.stderr.isatty())
-    start = time.perf_counter()
-    joint = MultiTaskSegmenter(tasks, features=features, n_pixels=300, random_state=0)
-    joint.fit(images, targets)
-    seconds = time.perf_counter() - start
-    scores = {"all tasks in one fit": joint.score_tasks(images_test, targets_test)}
-    alone = {}
-    for name in targets.task_names:
-        own = {name: tasks[name]} if name in tasks else None
-        single = MultiTaskSegmenter(
-            own, features=features, n_pixels=300, random_state=0
-        )
-        single.fit(images, targets.subset([name]))
-        alone |= single.score_tasks(images_test, targets_test.subset([name]))
-    scores["each task alone"] = alone
-    return joint, scores, seconds
-
-
-def print_scores(joint, scores) -> None:
-    names = list(joint.tasks_)
-    heads = [f"{name} ({joint.tasks_[name].metrics[0]})" for name in names]
-    width = max(map(len, heads)) + 2
-    print(" " * 24 + "".join(head.rjust(width) for head in heads))
-    for title, row in scores.items():
-        cells = [f"{row[name]:.3f}".rjust(width) for name in names]
-        print(title.ljust(24) + "".join(cells))
+    model = MultiTaskSegmenter(tasks, features=features, n_pixels=300, random_state=0)
+    return model.fit(images, targets)
 
 
 # %%
@@ -176,8 +156,34 @@ def draw(joint, images, targets, path: Path) -> None:
 
 
 # %%
+# Was it worth learning them together?
+# ------------------------------------
+
+
+def compare(joint, tasks, images, targets, images_test, targets_test) -> None:
+    alone = {}
+    for name in targets.task_names:
+        single = learn(tasks, images, targets, only=name)
+        alone |= single.score_tasks(images_test, targets_test.subset([name]))
+    scores = {
+        "all tasks in one fit": joint.score_tasks(images_test, targets_test),
+        "each task alone": alone,
+    }
+    heads = {name: f"{name} ({task.metrics[0]})" for name, task in joint.tasks_.items()}
+    width = max(map(len, heads.values())) + 2
+    say(" " * 24 + "".join(head.rjust(width) for head in heads.values()))
+    for title, row in scores.items():
+        cells = [f"{row[name]:.3f}".rjust(width) for name in heads]
+        say(title.ljust(24) + "".join(cells))
+
+
+# %%
 # The main job
 # ------------
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
 
 
 def main(arguments: list[str]) -> None:
@@ -187,18 +193,17 @@ def main(arguments: list[str]) -> None:
         data = digit_scenes(options.scenes)
     else:
         data = own_folder(options.images, options.labels, options.void)
-    _, images, targets, images_test, targets_test = data
-    print(
-        f"learning {targets.task_names} from {len(images)} images, "
-        "then each task alone; about a minute on two cores"
-    )
-    joint, scores, seconds = learn(*data)
-    print(f"the joint fit took {seconds:.1f} s; on {len(images_test)} other images:")
-    print_scores(joint, scores)
-    print("(equal by design: linear heads share the work, not their parameters)")
+    tasks, images, targets, images_test, targets_test = data
+    say(f"learning {targets.task_names} from {len(images)} images")
+    fitting = time.perf_counter()
+    joint = learn(tasks, images, targets)
+    say(f"one fit of all tasks: {time.perf_counter() - fitting:.0f} s")
     path = options.output / "quickstart.png"
     draw(joint, images_test, targets_test, path)
-    print(f"figure: {path.resolve()}   ({time.perf_counter() - start:.0f} s in all)")
+    say(f"figure: {path.resolve()}   ({time.perf_counter() - start:.0f} s so far)")
+    say(f"now each task alone, and scores on {len(images_test)} other images:")
+    compare(joint, *data)
+    say("equal by design: linear heads share the work, not their parameters")
 
 
 if __name__ == "__main__":
