@@ -9,7 +9,14 @@ from tests_support import noise
 from timm.layers import Conv2dSame
 from torch import nn
 
-from mtsk import DeepFeatures, MultiTaskSegmenter, SharedDecoder, load, save
+from mtsk import (
+    DeepFeatures,
+    MultiTaskSegmenter,
+    SharedDecoder,
+    load,
+    predict_tiled,
+    save,
+)
 from mtsk.backbones import INT8, choose_device, int8, known_backbones, load_backbone
 from mtsk.backbones.int8 import _Conv, _evenly_padded, _Grid
 from mtsk.datasets import make_digit_scenes
@@ -107,6 +114,16 @@ def test_it_is_saved_by_name_and_goes_to_workers(tmp_path):
     twin = pickle.loads(pickle.dumps(backbone))
     for a, b in zip(twin(noise(64, 64, 1)), backbone(noise(64, 64, 1)), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@needs_vnni
+def test_tiles_give_what_the_whole_gives():
+    model = MultiTaskSegmenter(
+        features=DeepFeatures(INT8, scales=(1,)), head="ridge", random_state=0
+    ).fit(X, MASKS)
+    image = np.tile(np.concatenate(X[:3]), (6, 14, 1))[:, :530]
+    tiled = predict_tiled(model, image, tile_size=512)
+    np.testing.assert_array_equal(tiled, model.predict([image])[0])
 
 
 @needs_vnni
