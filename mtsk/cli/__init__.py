@@ -74,6 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     own.add_argument("--head", choices=_HEADS, default="logistic")
     own.add_argument("--structure", choices=["crf"], help="neighbours speak together")
+    own.add_argument(
+        "--backbone", default="efficientnet_lite0", help="see `mtsk backbones`"
+    )
+    own.add_argument("--weights", help="a file of the backbone's weights")
     own.add_argument("--scales", type=float, nargs="+", default=[0.5, 1.0, 2.0])
     own.add_argument(
         "--channels",

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 import mtsk
 from mtsk._validation import parameter_error
-from mtsk.backbones import BUNDLED, known_backbones
+from mtsk.backbones import BUNDLED, INT8, known_backbones
 from mtsk.cli.reading import check_stems, image_paths, named_tasks, read_labels
 from mtsk.cli.writing import PredictionWriter
 from mtsk.datasets import make_digit_scenes
@@ -41,6 +41,8 @@ def train(options: argparse.Namespace) -> int:
     model = mtsk.MultiTaskSegmenter(
         tasks,
         features=mtsk.DeepFeatures(
+            options.backbone,
+            weights=options.weights,
             scales=tuple(options.scales),
             channels=None if options.channels is None else tuple(options.channels),
             cache=mtsk.MemoryCache(),  # the trial and the fit see the same images
@@ -190,7 +192,8 @@ def describe(options: argparse.Namespace) -> int:
 def backbones(options: argparse.Namespace) -> int:
     """List networks by part of their names."""
     names = [name for name in known_backbones() if options.pattern in name]
-    shown = [f"{name}{' (bundled)' if name == BUNDLED else ''}" for name in names]
+    ours = (BUNDLED, INT8)
+    shown = [f"{name}{' (bundled)' if name in ours else ''}" for name in names]
     _say(options, names, "\n".join(shown))
     return _DONE if names else _SOME_FAILED
 

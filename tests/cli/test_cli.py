@@ -487,6 +487,18 @@ def test_a_column_that_says_the_same_everywhere_is_refused(
         "image,kind\n" + "".join(f"bild {i}.png,{value}\n" for i in range(6))
     )
     arguments = ["train", str(home / "photos"), str(table), "-o", str(tmp_path / "m")]
-    assert main(arguments) == 2
+    assert main(arguments) == 1
     assert "labels 'kind' are" in capsys.readouterr().err
     assert not (tmp_path / "m").exists()
+
+
+def test_a_backbone_can_be_named(home, tmp_path, capsys):
+    where = [str(home / "photos"), str(home / "parts"), "-o", str(tmp_path / "m")]
+    network = ["--backbone", "timm:resnet10t", "--weights"]
+    assert main(["train", *where, *QUICK, "--json", *network, "random"]) == 0
+    assert mtsk.load(tmp_path / "m").features_.network().name == "timm:resnet10t"
+    capsys.readouterr()
+    assert main(["train", *where, *QUICK, *network, str(tmp_path / "none.pth")]) == 1
+    assert "none.pth" in capsys.readouterr().err
+    assert main(["train", *where, *QUICK, "--backbone", "resnet10t"]) == 1
+    assert "unknown backbone 'resnet10t'" in capsys.readouterr().err
