@@ -6,6 +6,7 @@ their parameter constraints, so that one error form serves every estimator.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,6 +43,7 @@ __all__ = [
 MIN_SIDE = 8
 """Smallest side, in pixels, of an image that a CNN can say something about."""
 
+_TWELVE_BITS = 4096
 _SCALE = {np.dtype("uint8"): 255.0, np.dtype("uint16"): 65535.0}
 
 
@@ -187,6 +189,14 @@ def check_image(image: Any, where: str) -> np.ndarray:
         )
     if image.ndim == 2:
         image = image[:, :, None]
+    if image.dtype == np.uint16 and image.max() < _TWELVE_BITS:
+        warnings.warn(
+            f"{where} is uint16 with no value above {image.max()}, and 65535 is white: "
+            "if it has 8, 10 or 12 bits, divide by its own greatest value, as float in "
+            "[0, 1]",
+            UserWarning,
+            stacklevel=2,
+        )
     if image.dtype in _SCALE:
         return np.multiply(image, np.float32(1 / _SCALE[image.dtype]), dtype=np.float32)
     if image.dtype.kind != "f":

@@ -132,7 +132,8 @@ class FeatureMaps:
         Parameters
         ----------
         points : array-like of shape (n, 2)
-            Rows and columns of pixels, whole or not.
+            Rows and columns of pixels, whole or not. Beyond the image, the border is
+            repeated.
 
         Returns
         -------
@@ -143,6 +144,8 @@ class FeatureMaps:
             points = points.reshape(0, 2)
         if points.ndim != 2 or points.shape[1] != 2:
             raise ValueError(f"points must have shape (n, 2), got {points.shape}")
+        if not np.isfinite(points).all():
+            raise ValueError("points must be finite numbers")
         out = np.empty((len(points), self.n_features), np.float32)
         for grid, members in self._grids.items():
             cells, weights = (

@@ -297,7 +297,12 @@ def image_weights(sample_weight: Any, n_images: int) -> np.ndarray:
     """
     if sample_weight is None:
         return np.ones(n_images)
-    weight = np.asarray(sample_weight, float)
+    try:
+        weight = np.asarray(sample_weight, float)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"sample_weight must hold {n_images} numbers, got {sample_weight!r:.80}"
+        ) from None
     if weight.shape != (n_images,):
         raise ValueError(
             f"sample_weight must hold {n_images} numbers, one an image, got shape "

@@ -87,6 +87,11 @@ class Learning(StructureLearning):
         if isinstance(self.head, str) and self.head not in HEADS:
             allowed = f"one of {list(HEADS)}, an estimator or a mapping"
             raise parameter_error("head", self, allowed, self.head)
+        if isinstance(self.head, Mapping):
+            for name, own in self.head.items():
+                if own not in _NAMED_OF_ONE if isinstance(own, str) else _no_head(own):
+                    allowed = f"estimators, or of {list(_NAMED_OF_ONE)}, by task"
+                    raise parameter_error(f"head[{name!r}]", self, allowed, own)
         self._check_decoder()
 
     def _check_decoder(self) -> None:
@@ -372,7 +377,8 @@ class Learning(StructureLearning):
                     raise UnknownTaskError(
                         f"`head` names {name!r}; the tasks are {list(self.tasks_)}"
                     )
-            chosen = [head.get(name, JointLogistic()) for name in names]
+            chosen = [head.get(name, "logistic") for name in names]
+            chosen = [HEADS[h]() if isinstance(h, str) else h for h in chosen]
             return PerTaskHead(chosen, groups, n_jobs=self.n_jobs)
         if not isinstance(head, JointHead | SharedDecoder):
             return PerTaskHead(head, groups, n_jobs=self.n_jobs)
@@ -407,6 +413,7 @@ class Learning(StructureLearning):
         return [n for n, t in self.tasks_.items() if t.granularity == granularity]
 
 
+_NAMED_OF_ONE = ("logistic", "ridge")  # heads that may be of one task
 _PIXELS, _NETWORK_PIXELS = 500, 1000  # that an image gives to a task
 _FULL_IMAGES, _FEWEST_PIXELS = 400, 10  # more images give fewer pixels each
 _KEPT_BYTES = 2**29  # of pictures that structure is learnt from
@@ -444,3 +451,7 @@ def _with_image(name: str, message: str, labelled: np.ndarray) -> str:
     if not found:
         return f"task {name!r}: {message}"
     return f"task {name!r}, image {labelled[int(found[1])]}{message[found.end() :]}"
+
+
+def _no_head(value: Any) -> bool:
+    return isinstance(value, type) or not hasattr(value, "fit")

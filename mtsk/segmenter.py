@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -51,7 +52,7 @@ class MultiTaskSegmenter(Predicting):
         number of axes of their targets: integer or str map, ``SemanticSegmentation``;
         bool map, ``BinaryMask``; float map, ``DenseRegression``; int, str or bool
         scalar, ``Classification``; float scalar or vector, ``Regression``; bool
-        vector or set of str, ``MultiLabel``.
+        vector or set of str, ``MultiLabel``; dict with ``"boxes"``, ``Detection``.
     features : DeepFeatures, default=None
         None is ``DeepFeatures()``. Its parameters can be set as ``features__scales``.
     head : {"logistic", "ridge", "network", "fcn", "unet"}, estimator, mapping, or None
@@ -60,8 +61,8 @@ class MultiTaskSegmenter(Predicting):
         ``"unet"`` a `SharedDecoder`, which sees places side by side, and learns from
         all labelled pixels without ``tag_rounds`` and ``structure``. Any other
         scikit-learn classifier or regressor will do, fitted to each task on its own
-        labelled rows; a mapping of tasks to estimators leaves tasks that it does not
-        name the default. Its parameters can be set as ``head__alpha``.
+        labelled rows; a mapping of tasks to estimators, ``"logistic"`` or ``"ridge"``
+        leaves tasks that it does not name the default. Its parameters can be set as ``head__alpha``.
     n_pixels : int, default=None
         Most labelled pixels that an image gives to a task, for each group of columns
         where it has several. None is 500, 1000 for a `SharedLayerNetwork`; of more
@@ -414,6 +415,12 @@ class MultiTaskSegmenter(Predicting):
         dict of str to float
             NaN for a task without a label in ``Y``.
 
+        Warns
+        -----
+        UserWarning
+            Where ``Y`` has classes or tags that ``fit`` did not see: classes count as
+            wrong, of tags only those that the model knows are judged.
+
         Raises
         ------
         UnknownTaskError, TargetError, ImageError
@@ -435,21 +442,31 @@ class MultiTaskSegmenter(Predicting):
         meters = {name: task_metric(self.tasks_[name], wanted[name]) for name in names}
         if n_pixels is not None:
             check_n_pixels(self, n_pixels, meters)
+        strange: dict[str, str] = {}
         for index, views, maps in self.features_.iter_views_and_maps(
             images, desc="score"
         ):
             given = {n: c[index] for n, c in columns.items() if c[index] is not None}
-            truths = {
-                name: encode_entry(
-                    name, self.tasks_[name], entry, index, maps.shape, unseen=True
-                )
-                for name, entry in given.items()
-            }
+            truths = {}
+            for name, entry in given.items():
+                about = name, self.tasks_[name], entry, index, maps.shape
+                try:
+                    truths[name] = encode_entry(*about)
+                except TargetError as error:  # of labels, it may be, new since fit
+                    truths[name] = encode_entry(*about, unseen=True)
+                    strange.setdefault(name, str(error))
             for name, truth, scores in self._truths_and_scores(
                 views, maps, truths, n_pixels
             ):
                 judge(meters[name], name, index, given[name], truth, scores)
         images.warn_of_skipped()
+        for told in strange.values():
+            warnings.warn(
+                f"{told}. Labels that are never predicted count as wrong; tags that no "
+                "score is about are left out",
+                UserWarning,
+                stacklevel=2,
+            )
         return {name: meter.result() for name, meter in meters.items()}
 
     def save(

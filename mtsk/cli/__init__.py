@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 where all went well, 1 where something failed, 2 where the command was wrong,
+        0 where all went well, 1 where something failed, 2 where the command is none,
         130 where Ctrl-C stopped it.
     """
     options = _parser().parse_args(arguments)
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _FAILED
     except _TOLD as error:
         print(f"mtsk {options.command}: {error}", file=sys.stderr)
+        if options.json:
+            print(json.dumps({"error": str(error)}, ensure_ascii=False))
         return _FAILED
 
 

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,13 @@ from tqdm.auto import tqdm
 import mtsk
 from mtsk._validation import parameter_error
 from mtsk.backbones import BUNDLED, INT8, known_backbones
-from mtsk.cli.reading import check_stems, image_paths, named_tasks, read_labels
+from mtsk.cli.reading import (
+    check_stems,
+    image_paths,
+    named_tasks,
+    read_labels,
+    tags_as_sets,
+)
 from mtsk.cli.writing import PredictionWriter
 from mtsk.datasets import make_digit_scenes
 from mtsk.exceptions import ModelFileError, MtskError, TargetError
@@ -33,11 +40,13 @@ _DONE, _SOME_FAILED = 0, 1
 
 def train(options: argparse.Namespace) -> int:
     """Learn from folders, judge by what was held out, write the model."""
+    import_module("mtsk.persistence")  # what saving needs, before hours have gone by
     _check_writable(Path(options.output))
     targets, images = read_labels(options.labels, image_paths([options.images]))
     check_names(targets.task_names)
     _check_varied(targets)
     tasks = _tasks(options, targets)
+    targets = tags_as_sets(targets, tasks)
     model = mtsk.MultiTaskSegmenter(
         tasks,
         features=mtsk.DeepFeatures(
@@ -63,8 +72,12 @@ def train(options: argparse.Namespace) -> int:
     n = len(images)
     learnt = ", ".join(targets.task_names)
     lines = [f"{options.output}: learnt {learnt} from {n} images"]
-    lines += [f"  {k}: {s:.4g} on {len(held)} held out" for k, s in scores.items()]
-    about = {"images": n, "held_out": len(held), "scores": scores}
+    metrics = {name: model.tasks_[name].metrics[0] for name in scores}
+    lines += [
+        f"  {k}: {metrics[k]} {s:.4g} on {len(held)} held out"
+        for k, s in scores.items()
+    ]
+    about = {"images": n, "held_out": len(held), "scores": scores, "metrics": metrics}
     _say(options, {"model": str(options.output), **about}, "\n".join(lines))
     return _DONE
 
@@ -107,7 +120,7 @@ def _files_named(images: Sequence[Path]) -> Iterator[None]:
     try:
         yield
     except MtskError as error:
-        found = re.search(r"\bimage (\d+)", str(error))
+        found = re.search(r"\bimage (\d+)(?! \()", str(error))
         if found is None or int(found[1]) >= len(images):
             raise
         raise type(error)(f"{error} ({images[int(found[1])]})") from error
@@ -176,9 +189,12 @@ def evaluate(options: argparse.Namespace) -> int:
             )
         truth = mtsk.Targets({name: targets[targets.task_names[0]]})
     with _files_named(images):
-        scores = model.score_tasks(images, truth)
-    lines = [f"{name}: {score:.4f}" for name, score in scores.items()]
-    _say(options, {"images": len(images), "scores": scores}, "\n".join(lines))
+        scores = model.score_tasks(images, tags_as_sets(truth, model.tasks_))
+    metrics = {name: model.tasks_[name].metrics[0] for name in scores}
+    lines = [f"{name}: {metrics[name]} {score:.4f}" for name, score in scores.items()]
+    told = {k: score if isfinite(score) else None for k, score in scores.items()}
+    about = {"images": len(images), "scores": told, "metrics": metrics}
+    _say(options, about, "\n".join(lines))
     return _DONE
 
 
@@ -200,6 +216,7 @@ def backbones(options: argparse.Namespace) -> int:
 
 def demo(options: argparse.Namespace) -> int:
     """Learn four tasks from made scenes; write a model and images to try it on."""
+    import_module("mtsk.persistence")
     images = Path(options.output) / "images"
     _make_folder(images)
     train = make_digit_scenes(options.scenes, random_state=0)
@@ -265,7 +282,7 @@ def _check_varied(targets: mtsk.Targets) -> None:
         if len(values) > 1 and len(set(values)) == 1:
             raise TargetError(
                 f"labels {name!r} are {values[0]!r} wherever they are known: there is "
-                "nothing to learn"
+                "nothing to learn; leave them out"
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from inspect import isabstract
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,11 @@ from mtsk import tasks as task_types
 from mtsk.exceptions import ImageError, TargetError
 from mtsk.images import ImageFolder, read_image
 from mtsk.targets import Targets
-from mtsk.tasks import Task
+from mtsk.tasks import MultiLabel, Task
 
-__all__ = ["check_stems", "image_paths", "named_tasks", "read_labels"]
+__all__ = ["check_stems", "image_paths", "named_tasks", "read_labels", "tags_as_sets"]
+
+_NOT_IN_FOLDERS = ("Detection", "DensityCount", "ImageToImage", "SurfaceNormals")
 
 
 def image_paths(given: Sequence[str]) -> list[Path]:
@@ -63,6 +65,8 @@ def named_tasks(given: Sequence[str], names: Sequence[str]) -> dict[str, Task]:
         for name, value in vars(task_types).items()
         if isinstance(value, type) and issubclass(value, Task) and not isabstract(value)
     }
+    for kind in _NOT_IN_FOLDERS:
+        del types[kind]
     for item in given:
         name, _, kind = item.partition("=")
         if kind not in types:
@@ -73,6 +77,18 @@ def named_tasks(given: Sequence[str], names: Sequence[str]) -> dict[str, Task]:
             raise TargetError(f"--task {item}: the labels are {list(names)}")
         found[name] = types[kind]()
     return found
+
+
+def tags_as_sets(targets: Targets, tasks: Mapping[str, Task]) -> Targets:
+    """Return targets in which a word for a task of tags is a set of one."""
+
+    def tags(name: str) -> list[Any]:
+        entries = targets[name]
+        if not isinstance(tasks.get(name), MultiLabel):
+            return entries
+        return [{e} if isinstance(e, str | int) else e for e in entries]
+
+    return Targets({name: tags(name) for name in targets.task_names})
 
 
 def read_labels(

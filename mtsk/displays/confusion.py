@@ -93,7 +93,11 @@ class ConfusionDisplay(ConfusionMatrixDisplay):
         if task is None and len(classed) == 1:
             (task,) = classed
         if not isinstance(task, str) or task not in classed:
-            raise ValueError(f"`task` must be one of {list(classed)}, got {task!r}")
+            allowed = f"one of {list(classed)}" if classed else "one with classes"
+            raise ValueError(
+                f"`task` must be {allowed}, got {task!r}; the model's are "
+                f"{list(estimator.tasks_)}"
+            )
         column = targets.task_names[0] if bare else task
         if column not in targets.task_names:
             raise UnknownTaskError(f"Y has {targets.task_names}, not {task!r}")

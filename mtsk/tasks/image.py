@@ -118,7 +118,7 @@ class MultiLabel(ImageTask):
             if len(widths) != 1 or len(next(iter(widths))) != 1:
                 raise TargetError(
                     "label vectors must be 1-D and of one length, got shapes "
-                    f"{sorted(map(str, widths))[:5]}"
+                    f"{sorted(map(str, widths))[:5]}; names of labels go into a set"
                 )
             n_labels = next(iter(widths))[0]
             if self.labels is not None and len(self.labels) != n_labels:
@@ -147,7 +147,7 @@ class MultiLabel(ImageTask):
         if vector.shape != self.classes_.shape or vector.dtype.kind not in "biuf":
             raise TargetError(
                 f"a label vector must have {len(self.classes_)} bool, got dtype "
-                f"{vector.dtype}, shape {vector.shape}"
+                f"{vector.dtype}, shape {vector.shape}; names of labels go into a set"
             )
         columns = vector.astype(np.float32)
         columns[columns == UNLABELLED] = np.nan

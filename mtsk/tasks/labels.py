@@ -88,14 +88,15 @@ def codes_of(
     Raises
     ------
     TargetError
-        On a label not in ``classes``, unless ``unseen``: then its code is K.
+        On a label not in ``classes``, unless ``unseen``: then its code is K. On words
+        where classes are numbers, and the other way round.
     """
     labels = as_label_array(target)
     place = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
     missing = missing_labels(labels, void)
     strange = (classes[place] != labels) & ~missing
     if strange.any():
-        if not unseen:
+        if not unseen or (labels.dtype.kind == "U") != (classes.dtype.kind == "U"):
             raise TargetError(
                 f"labels {np.unique(labels[strange]).tolist()[:10]} are not among the "
                 f"classes {classes.tolist()[:20]} seen in fit; `classes` of the task "
