@@ -62,7 +62,8 @@ class MultiTaskSegmenter(Predicting):
         all labelled pixels without ``tag_rounds`` and ``structure``. Any other
         scikit-learn classifier or regressor will do, fitted to each task on its own
         labelled rows; a mapping of tasks to estimators, ``"logistic"`` or ``"ridge"``
-        leaves tasks that it does not name the default. Its parameters can be set as ``head__alpha``.
+        leaves tasks that it does not name the default. Its parameters can be set as
+        ``head__alpha``.
     n_pixels : int, default=None
         Most labelled pixels that an image gives to a task, for each group of columns
         where it has several. None is 500, 1000 for a `SharedLayerNetwork`; of more

@@ -214,6 +214,12 @@ def test_wrong_points(points):
         make().at(points)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_points_that_are_no_numbers(bad):
+    with pytest.raises(ValueError, match="points must be finite"):
+        make().at([[bad, 0.0]])
+
+
 # -- what it is ---------------------------------------------------------------
 
 

@@ -7,20 +7,14 @@ import pytest
 from sklearn.exceptions import NotFittedError
 from toy_segmenters import TASKS, many_targets, segmenter
 
-from mtsk import (
-    DeepFeatures,
-    ImageFolder,
-    task_scorer,
-)
+from mtsk import DeepFeatures, ImageFolder, JointRidge, Targets, task_scorer
 from mtsk.exceptions import (
     ImageError,
     SkippedImageWarning,
     TargetError,
     UnknownTaskError,
 )
-from mtsk.tasks import (
-    BinaryMask,
-)
+from mtsk.tasks import BinaryMask, MultiLabel
 from mtsk.testing import toy_images
 
 
@@ -148,3 +142,71 @@ def test_a_failed_fit_leaves_the_images_alone(toys):
     with pytest.raises(ImageError, match="image 1"):
         model.predict([X[0], X[1].astype(int)])
     np.testing.assert_array_equal(model.predict(X[:1]), before)
+
+
+# -- labels that fit did not see ------------------------------------------------
+
+
+def test_tags_that_fit_did_not_see_are_told_at_score(toys):
+    X, _ = toys
+    model = segmenter().fit(X, Targets(tags=[{"a"}, {"b"}] * 4, kind=["x", "y"] * 4))
+    with pytest.warns(UserWarning, match=r"'tags', image 0: unknown labels \['q'\]"):
+        scores = model.score_tasks(X, {"tags": [{"q"}] * 8, "kind": ["x", "y"] * 4})
+    assert np.isnan(scores["tags"])  # neither of its labels is there to be found
+    assert scores["kind"] == 1
+
+
+@pytest.mark.parametrize(
+    ("learnt", "judged"), [(["a", "b"] * 4, [1] * 8), ([1, 2] * 4, ["a"] * 8)]
+)
+def test_words_are_no_numbers_at_score(toys, learnt, judged):
+    X, Y = toys
+    model = segmenter().fit(X, Targets(kind=learnt))
+    with pytest.raises(TargetError, match="are not among the classes"):
+        model.score_tasks(X, {"kind": judged})
+    model = segmenter().fit(X, Y)
+    with pytest.raises(TargetError, match="are not among the classes"):
+        model.score(X, Y.astype(str))
+
+
+# -- heads of single tasks ------------------------------------------------------
+
+
+def test_heads_of_single_tasks_may_be_named(toys):
+    X, Y = toys
+    targets = Targets(semantic=Y, kind=["a", "b"] * 4)
+    named = segmenter(head={"semantic": "ridge", "kind": "logistic"}).fit(X, targets)
+    made = segmenter(head={"semantic": JointRidge()}).fit(X, targets)
+    np.testing.assert_array_equal(
+        named.predict(X)["semantic"], made.predict(X)["semantic"]
+    )
+
+
+@pytest.mark.parametrize("head", ["network", "fcn", "cake", None, 5, JointRidge])
+def test_what_is_no_head_of_a_single_task(toys, head):
+    X, Y = toys
+    with pytest.raises(ValueError, match=r"`head\['target'\]` of MultiTaskSegmenter"):
+        segmenter(head={"target": head}).fit(X, Y)
+
+
+@pytest.mark.parametrize("weight", ["balanced", [None] * 8, {"a": 1}])
+def test_weights_that_are_no_numbers(toys, weight):
+    X, Y = toys
+    with pytest.raises(ValueError, match="sample_weight must"):
+        segmenter().fit(X, Y, sample_weight=weight)
+
+
+def test_pictures_of_twelve_bits_are_told(toys):
+    X, Y = toys
+    dark = X.astype(np.uint16) * 16
+    with pytest.warns(UserWarning, match=r"uint16 with no value above \d+, and 65535"):
+        segmenter(features=DeepFeatures(scales=(1,))).fit(dark, Y)
+
+
+@pytest.mark.parametrize(
+    "names", [[["a", "b"], ["a"]] * 4, [["a", "b"], ["c", "a"]] * 4]
+)
+def test_names_of_tags_go_into_a_set(toys, names):
+    X, _ = toys
+    with pytest.raises(TargetError, match="names of labels go into a set"):
+        segmenter({"tags": MultiLabel()}).fit(X, Targets(tags=names))

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         130 where Ctrl-C stopped it.
     """
     options = _parser().parse_args(arguments)
+    formatted, warnings.formatwarning = warnings.formatwarning, _in_a_line
     try:  # the command's room is opened only now: `mtsk --help` needs no torch
         return int(
             getattr(import_module("mtsk.cli.commands"), options.command)(options)
@@ -49,6 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.json:
             print(json.dumps({"error": str(error)}, ensure_ascii=False))
         return _FAILED
+    finally:
+        warnings.formatwarning = formatted
+
+
+def _in_a_line(message: object, *about: object, **more: object) -> str:
+    """Return a warning as a person reads it, without the place in our code."""
+    return f"mtsk: {message}\n"
 
 
 def _parser() -> argparse.ArgumentParser:

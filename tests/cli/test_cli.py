@@ -502,3 +502,45 @@ def test_a_backbone_can_be_named(home, tmp_path, capsys):
     assert "none.pth" in capsys.readouterr().err
     assert main(["train", *where, *QUICK, "--backbone", "resnet10t"]) == 1
     assert "unknown backbone 'resnet10t'" in capsys.readouterr().err
+
+
+def test_what_saving_needs_is_looked_for_first(home, tmp_path, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "mtsk.persistence", raising=False)
+    monkeypatch.setitem(sys.modules, "skops", None)
+    monkeypatch.setitem(sys.modules, "skops.io", None)
+    monkeypatch.setattr(mtsk.MultiTaskSegmenter, "fit", None)
+    where = [str(home / "photos"), str(home / "parts"), "-o", str(tmp_path / "m")]
+    assert main(["train", *where, *QUICK]) == 1
+    assert "needs skops" in capsys.readouterr().err
+
+
+def test_a_failure_is_told_in_json_too(tmp_path, capsys):
+    assert main(["describe", str(tmp_path / "none.mtsk"), "--json"]) == 1
+    assert "none.mtsk" in answer(capsys)["error"]
+
+
+@pytest.mark.parametrize("kind", ["ImageToImage", "Detection", "DensityCount"])
+def test_tasks_that_folders_cannot_hold_are_refused(home, tmp_path, kind, capsys):
+    where = [str(home / "photos"), str(home / "parts"), "-o", str(tmp_path / "m")]
+    assert main(["train", *where, "--task", f"parts={kind}"]) == 1
+    assert "TYPE one of" in capsys.readouterr().err
+
+
+def test_one_word_an_image_can_be_a_tag(home, tmp_path, capsys):
+    table = tmp_path / "tags.csv"
+    rows = [f"bild {i}.png,{'cow' if i % 2 else 'grass'}" for i in range(6)]
+    table.write_text("\n".join(["image,seen", *rows]))
+    model = str(tmp_path / "m.mtsk")
+    train = ["train", str(home / "photos"), str(table), "-o", model, *QUICK]
+    assert main([*train, "--task", "seen=MultiLabel"]) == 0
+    assert mtsk.load(model).predict(X[:2])["seen"] == [{"grass"}, {"cow"}]
+    capsys.readouterr()
+    evaluate = ["evaluate", model, str(home / "photos"), str(table), "--json"]
+    assert main(evaluate) == 0
+    assert answer(capsys)["metrics"] == {"seen": "average_precision"}
+    table.write_text(
+        "\n".join(["image,seen", *(f"bild {i}.png,pig" for i in range(6))])
+    )
+    with pytest.warns(UserWarning, match="unknown labels"):
+        assert main(evaluate) == 0
+    assert answer(capsys)["scores"] == {"seen": None}
