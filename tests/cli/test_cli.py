@@ -335,6 +335,8 @@ def test_ctrl_c_keeps_what_is_done(home, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Of a shell's job in the background, children would ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as run:
         while not (out / "parts").exists() or len(list((out / "parts").iterdir())) < 2:
             time.sleep(0.05)
