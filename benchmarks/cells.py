@@ -8,7 +8,8 @@ which says what another training set of this size might give, and one over image
 says what other images might.
 
 python benchmarks/cells.py
-python benchmarks/cells.py --head decoder --repeats 2 --epochs 16 --scales 1 2
+python benchmarks/cells.py --head decoder --repeats 1 --epochs 30 --scales 1 2 4 \
+    --class-weight 0
 """
 
 from __future__ import annotations
