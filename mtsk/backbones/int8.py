@@ -31,6 +31,7 @@ _ENGINE = "onednn"  # of those that torch has: the one that uses VNNI
 _MARGIN = 1.1  # of ranges, over what photographs show
 _PICTURES = ("astronaut", "chelsea", "coffee", "immunohistochemistry", "moon", "page")
 _SIDES = 256, 320
+_TYPICAL = 360, 480
 
 
 def int8_backbone(plain: Backbone) -> Backbone:
@@ -72,7 +73,7 @@ def int8_backbone(plain: Backbone) -> Backbone:
             blocks.append(_Block(block, grids[f"{name}.within"], grids[name]))
         network.blocks.append(_Stage(blocks, before))
         before = grids[name]
-    return Backbone(
+    made = Backbone(
         INT8,
         network,
         plain.run,
@@ -82,6 +83,13 @@ def int8_backbone(plain: Backbone) -> Backbone:
         multiple=plain.multiple,
         digest=f"{plain.digest}-int8",
     )
+    # oneDNN lays weights out for the first input that they meet, and anew at every call
+    # for very different ones. That was a small probe: let it be an image.
+    for module in network.modules():
+        if isinstance(module, _Conv):
+            module.pack()
+    made(torch.zeros(2, 3, *_TYPICAL))
+    return made
 
 
 @dataclass(frozen=True)
@@ -119,9 +127,10 @@ class _Conv(nn.Module):
         self.bias = None if conv.bias is None else conv.bias.detach()
         self.geometry = conv.stride, padding, conv.dilation, conv.groups
         self.grid = grid
-        self._pack()
+        self.pack()
 
-    def _pack(self) -> None:
+    def pack(self) -> None:
+        """Lay the weights out as torch wants them."""
         _hear_the_warning()
         scales = self.weight.abs().amax(dim=(1, 2, 3)).clamp(min=1e-8) / 127
         zeros = torch.zeros(len(scales), dtype=torch.long)
@@ -138,7 +147,7 @@ class _Conv(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._pack()
+        self.pack()
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = torch.ops.quantized.conv2d(
