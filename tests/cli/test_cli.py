@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -11,51 +10,13 @@ import time
 
 import numpy as np
 import pytest
-from PIL import Image
+from command_line import MASKS, QUICK, X, answer
 from skimage.io import imread, imsave
 from sklearn.model_selection import GridSearchCV
 
 import mtsk
 from mtsk.backbones import Backbone
 from mtsk.cli import main
-from mtsk.testing import toy_images
-
-X, MASKS = toy_images(6, (32, 40))
-QUICK = ["--scales", "0.5", "--head", "ridge"]
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """Images, maps and a table, in a folder with a space and an é in its name."""
-    home = tmp_path_factory.mktemp("meine Bilder é")
-    for name in ("photos", "parts", "new photos"):
-        (home / name).mkdir()
-    for i, (image, mask) in enumerate(zip(X, MASKS, strict=True)):
-        imsave(home / "photos" / f"bild {i}.png", image, check_contrast=False)
-        imsave(home / "new photos" / f"neu {i}.png", image, check_contrast=False)
-        if i < 5:
-            part = mask.astype(np.uint8)
-            imsave(home / "parts" / f"bild {i}.tif", part, check_contrast=False)
-    rows = [
-        {
-            "image": f"bild {i}.png",
-            "kind": "äb"[i % 2],
-            "n": i / 2,
-            "tags": "a;b" * (i % 2),
-        }
-        for i in range(6)
-    ]
-    with open(home / "table.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    train = [str(home / "photos"), str(home / "parts"), str(home / "table.csv")]
-    assert main(["train", *train, "-o", str(home / "m.mtsk"), *QUICK, "--json"]) == 0
-    return home
-
-
-def answer(capsys):
-    return json.loads(capsys.readouterr().out)
 
 
 def test_train_learns_folders_and_tables_together(home):
@@ -206,14 +167,6 @@ def test_wrong_usage(arguments, capsys):
     assert "usage: mtsk" in capsys.readouterr().err
 
 
-def test_a_table_without_images(home, tmp_path, capsys):
-    table = tmp_path / "t.csv"
-    table.write_text("name,kind\na,b\n")
-    out = str(tmp_path / "m")
-    assert main(["train", str(home / "photos"), str(table), "-o", out]) == 1
-    assert "a column 'image'" in capsys.readouterr().err
-
-
 def test_a_task_that_would_be_written_elsewhere_is_refused(tmp_path, capsys):
     features = mtsk.DeepFeatures(scales=(0.5,))
     model = mtsk.MultiTaskSegmenter(features=features, head="ridge", random_state=0)
@@ -279,39 +232,6 @@ def test_tasks_of_few_labels_are_learnt_and_not_scored(home, tmp_path, capsys):
     assert set(mtsk.load(tmp_path / "m").tasks_) == {"parts", "one"}
 
 
-def test_masks_with_a_palette_are_read_as_numbers(home, tmp_path):
-    (tmp_path / "masks").mkdir()
-    for i in range(6):
-        picture = Image.fromarray(MASKS[i].astype(np.uint8), mode="P")
-        picture.putpalette(np.random.default_rng(0).integers(0, 256, 768).tolist())
-        picture.save(tmp_path / "masks" / f"bild {i}.png")
-    labels = [str(home / "photos"), str(tmp_path / "masks")]
-    assert main(["train", *labels, "-o", str(tmp_path / "m"), *QUICK, "--json"]) == 0
-    assert mtsk.load(tmp_path / "m").tasks_["masks"].classes_.tolist() == [3, 7]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("image,n\nbild 0.png,1\nbild 0.jpg,2\n", "line 3: 'bild 0' a second time"),
-        ("image,\nbild 0.png,1\n", "a column without a name"),
-        ("image,n\nbild 0.png,1,7\n", "a column without a name"),
-        ("image;n\nbild 0.png;1\n", "commas between cells"),
-    ],
-)
-def test_tables_with_something_wrong(home, tmp_path, text, message, capsys):
-    (tmp_path / "t.csv").write_text(text)
-    labels = [str(home / "photos"), str(tmp_path / "t.csv")]
-    assert main(["train", *labels, "-o", str(tmp_path / "m")]) == 1
-    assert message in capsys.readouterr().err
-
-
-def test_labels_of_one_name(home, tmp_path, capsys):
-    labels = [str(home / "photos"), str(home / "parts"), f"parts={home / 'parts'}"]
-    assert main(["train", *labels, "-o", str(tmp_path / "m")]) == 1
-    assert "two labels are called 'parts'" in capsys.readouterr().err
-
-
 def command(*arguments):
     return [sys.executable, "-m", "mtsk", *arguments]
 
@@ -367,27 +287,6 @@ def test_the_network_sees_every_image_once(home, tmp_path, monkeypatch, capsys):
     assert sum(seen) == 5  # a trial, its scores, and the fit of all
 
 
-def test_words_among_numbers_are_refused(home, tmp_path, capsys):
-    table = tmp_path / "t.csv"
-    lines = [f"bild {i}.png,{i}" for i in range(5)]
-    table.write_text("\n".join(["image,n", *lines, "bild 5.png,unknown"]))
-    train = ["train", str(home / "photos"), str(table), "-o", str(tmp_path / "m")]
-    assert main(train) == 1
-    assert "column 'n': 5 numbers, and ['unknown']" in capsys.readouterr().err
-
-
-def test_a_mask_of_another_size_is_told_by_its_image(home, tmp_path, capsys):
-    masks = tmp_path / "masks"
-    masks.mkdir()
-    for i, mask in enumerate(MASKS[:4]):
-        part = mask[: 30 if i == 2 else None].astype(np.uint8)
-        imsave(masks / f"bild {i}.png", part, check_contrast=False)
-    train = ["train", str(home / "photos"), str(masks), "-o", str(tmp_path / "m")]
-    assert main([*train, *QUICK]) == 1
-    assert "bild 2.png" in capsys.readouterr().err
-    assert not (tmp_path / "m").exists()
-
-
 @pytest.mark.parametrize("seed", ["-1", "x", "1.5", str(2**32)])
 def test_a_seed_that_is_none(home, seed, capsys):
     with pytest.raises(SystemExit):
@@ -418,82 +317,6 @@ def test_georeferenced_images_give_georeferenced_maps(home, tmp_path):
     np.testing.assert_array_equal(found, expected[0])
 
 
-@pytest.mark.parametrize(
-    ("table", "message"),
-    [
-        ("image,n,n\nbild 0.png,1,2\n", r"two columns \['n'\]"),
-        ("image,a/b\nbild 0.png,1\nbild 1.png,0\n", "cannot be the name of a file"),
-        ("image,n\nbild 0.png,1\nnope.png,0\n", "1 rows name no image here"),
-    ],
-)
-def test_tables_that_would_lose_something(home, tmp_path, table, message):
-    (tmp_path / "t.csv").write_text(table, encoding="utf-8")
-    arguments = [str(home / "photos"), str(tmp_path / "t.csv")]
-    found = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "mtsk",
-            "train",
-            *arguments,
-            "-o",
-            tmp_path / "m",
-            *QUICK,
-        ],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-    )
-    assert re.search(message, found.stderr)
-    assert "Traceback" not in found.stderr
-
-
-def test_blanks_after_commas_and_a_name_that_is_empty(home, tmp_path, capsys):
-    lines = [f"bild {i}.png, {'ab'[i % 2]}" for i in range(4)]
-    (tmp_path / "t.csv").write_text("\n".join(["image, kind", *lines]))
-    train = ["train", str(home / "photos"), str(tmp_path / "t.csv")]
-    assert main([*train, "-o", str(tmp_path / "m"), *QUICK, "--json"]) == 0
-    assert list(mtsk.load(tmp_path / "m").tasks_) == ["kind"]
-    train = ["train", str(home / "photos"), f"={home / 'parts'}"]
-    assert main([*train, "-o", str(tmp_path / "n")]) == 1
-    assert "have no name before '='" in capsys.readouterr().err
-
-
-def test_tags_of_numbers_teach_the_maps(home, tmp_path):
-    lines = [f"bild {i}.png,3;7" for i in range(6)]
-    (tmp_path / "t.csv").write_text("\n".join(["image,tags", *lines]))
-    train = [
-        "train",
-        str(home / "photos"),
-        str(home / "parts"),
-        str(tmp_path / "t.csv"),
-    ]
-    assert main([*train, "-o", str(tmp_path / "m"), *QUICK, "--json"]) == 0
-    (link,) = mtsk.load(tmp_path / "m").links_
-    assert (link.pixels, link.tags) == ("parts", "tags")
-
-
-def test_a_type_that_is_no_task(home, tmp_path, capsys):
-    train = ["train", str(home / "photos"), str(home / "parts")]
-    where = ["-o", str(tmp_path / "m")]
-    assert main([*train, *where, "--task", "parts=PixelTask"]) == 1
-    assert "TYPE one of" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("value", ["cell", "3", "0.5"])
-def test_a_column_that_says_the_same_everywhere_is_refused(
-    home, tmp_path, value, capsys
-):
-    table = tmp_path / "one.csv"
-    table.write_text(
-        "image,kind\n" + "".join(f"bild {i}.png,{value}\n" for i in range(6))
-    )
-    arguments = ["train", str(home / "photos"), str(table), "-o", str(tmp_path / "m")]
-    assert main(arguments) == 1
-    assert "labels 'kind' are" in capsys.readouterr().err
-    assert not (tmp_path / "m").exists()
-
-
 def test_a_backbone_can_be_named(home, tmp_path, capsys):
     where = [str(home / "photos"), str(home / "parts"), "-o", str(tmp_path / "m")]
     network = ["--backbone", "timm:resnet10t", "--weights"]
@@ -519,30 +342,3 @@ def test_what_saving_needs_is_looked_for_first(home, tmp_path, monkeypatch, caps
 def test_a_failure_is_told_in_json_too(tmp_path, capsys):
     assert main(["describe", str(tmp_path / "none.mtsk"), "--json"]) == 1
     assert "none.mtsk" in answer(capsys)["error"]
-
-
-@pytest.mark.parametrize("kind", ["ImageToImage", "Detection", "DensityCount"])
-def test_tasks_that_folders_cannot_hold_are_refused(home, tmp_path, kind, capsys):
-    where = [str(home / "photos"), str(home / "parts"), "-o", str(tmp_path / "m")]
-    assert main(["train", *where, "--task", f"parts={kind}"]) == 1
-    assert "TYPE one of" in capsys.readouterr().err
-
-
-def test_one_word_an_image_can_be_a_tag(home, tmp_path, capsys):
-    table = tmp_path / "tags.csv"
-    rows = [f"bild {i}.png,{'cow' if i % 2 else 'grass'}" for i in range(6)]
-    table.write_text("\n".join(["image,seen", *rows]))
-    model = str(tmp_path / "m.mtsk")
-    train = ["train", str(home / "photos"), str(table), "-o", model, *QUICK]
-    assert main([*train, "--task", "seen=MultiLabel"]) == 0
-    assert mtsk.load(model).predict(X[:2])["seen"] == [{"grass"}, {"cow"}]
-    capsys.readouterr()
-    evaluate = ["evaluate", model, str(home / "photos"), str(table), "--json"]
-    assert main(evaluate) == 0
-    assert answer(capsys)["metrics"] == {"seen": "average_precision"}
-    table.write_text(
-        "\n".join(["image,seen", *(f"bild {i}.png,pig" for i in range(6))])
-    )
-    with pytest.warns(UserWarning, match="unknown labels"):
-        assert main(evaluate) == 0
-    assert answer(capsys)["scores"] == {"seen": None}
