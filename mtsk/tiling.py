@@ -110,7 +110,10 @@ def predict_tiled(
     True
     """
     if not isinstance(model, MultiTaskSegmenter):
-        raise TypeError(f"predict_tiled needs a MultiTaskSegmenter, got {model!r}")
+        raise TypeError(
+            f"predict_tiled needs a MultiTaskSegmenter, got a {type(model).__name__}; "
+            "of a search, give its best_estimator_"
+        )
     check_is_fitted(model)
     for name, value, least in (
         ("tile_size", tile_size, 1),
@@ -253,17 +256,28 @@ class _Job:
         names = [n for n, t in self.tasks.items() if t.granularity == "pixel"]
         if not names:
             return notes
-        scores = task_scores(
-            maps, self.model.tasks_, self.heads, names, self.model.head_stride
-        )
-        for name in names:
-            area = tile.grown(decoded[name], 1, self.shape)
-            seen = _Seen(tile, area, scores[name][area.within(window).slices])
-            note = self._write(store, name, seen)
-            if note is not None:
-                notes[name] = note
+        for some in self._turns(names):
+            scores = task_scores(
+                maps, self.model.tasks_, self.heads, some, self.model.head_stride
+            )
+            for name in some:
+                area = tile.grown(decoded[name], 1, self.shape)
+                seen = _Seen(tile, area, scores[name][area.within(window).slices])
+                note = self._write(store, name, seen)
+                if note is not None:
+                    notes[name] = note
+            del scores, seen
             release_freed_memory()
         return notes
+
+    def _turns(self, names: list[str]) -> list[list[str]]:
+        """Return which tasks' scores to hold at once.
+
+        A linear head makes those of one task for the price of one; others make all.
+        """
+        if isinstance(self.heads["pixel"], JointLinear):
+            return [[name] for name in names]
+        return [names]
 
     def _decode_margin(self, task: Task) -> int:
         if isinstance(task, Detection | InstanceSegmentation):

@@ -266,6 +266,7 @@ class WindowReader:
             carried[:, to_y, to_x] = outputs[-1][:, from_y, from_x]
             del outputs
         assert carried is not None
+        release_freed_memory()
         outputs = self._forward(carried, backbone.trace_coarse)
         self._put(layers[stages.n_fine :], outputs, whole)
 

@@ -344,6 +344,7 @@ def test_text_html_and_frame():
     assert "Sharing, 3 repeats, 95 % intervals" in text
     assert "2 labelled images a task: Δm -6.7 % [-6.7, -6.7]" in text
     assert "train together: a, b; alone: c" in text
+    assert "no difference shown, one fit will do: a, b, c" in repr(compare())
     assert "+20.0  [+20.0, +20.0]  gains" in text
     shown = report._repr_html_()
     assert shown.count("<table>") == shown.count("</table>") == 2

@@ -30,15 +30,14 @@ class Stages:
     stride : int
         Of the last of them. The image's sides, and those of parts, must be multiples
         of twice this.
-    reach : int
-        Cells of the last of them that the next stage, which halves the sides, looks
-        beyond its own; even.
+    reach : tuple of int
+        Of each coarse stage: cells of its input that it looks beyond its own; even.
     """
 
     n_fine: int
     halo: int
     stride: int
-    reach: int
+    reach: tuple[int, ...]
 
     def __call__(self, network: nn.Module, x: Tensor) -> list[Tensor]:
         """Return the outputs of all stages.
@@ -91,28 +90,11 @@ class Stages:
         list of Tensor of shape (n, C, h, w)
         """
         outputs: list[Tensor] = []
-        for stage in network.blocks[self.n_fine :]:
-            x = stage(x) if outputs else self._halved(stage, x)
+        stages = network.blocks[self.n_fine :]
+        for stage, reach in zip(stages, self.reach, strict=True):
+            x = _by_rows(stage, x, reach)
             outputs.append(x)
         return outputs
-
-    def _halved(self, stage: nn.Module, x: Tensor) -> Tensor:
-        """Run the first coarse stage, which has six times its input's channels within.
-
-        In strips of rows, where that would be much.
-        """
-        n, _, height, width = x.shape
-        rows = _STRIP_CELLS // (n * width) // 2 * 2
-        if torch.is_grad_enabled() or rows >= height:
-            return stage(x)
-        rows = max(2, rows)
-        parts = []
-        for top in range(0, height, rows):
-            bottom = min(top + rows, height)
-            first, last = max(0, top - self.reach), min(height, bottom + self.reach)
-            part = stage(x[:, :, first:last])
-            parts.append(part[:, :, (top - first) // 2 : (bottom - first + 1) // 2])
-        return torch.cat(parts, dim=2)
 
     def _in_strips(self, network: Any, x: Tensor) -> list[Tensor]:
         n, _, height, width = x.shape
@@ -134,7 +116,27 @@ class Stages:
 
 
 _MOST, _STRIP = 1_500_000, 1_000_000  # pixels that fine stages see at once
-_STRIP_CELLS = 60_000  # that the first coarse stage sees at once
+_STRIP_CELLS = 60_000  # that a coarse stage sees at once
+
+
+def _by_rows(stage: nn.Module, x: Tensor, reach: int) -> Tensor:
+    """Run a coarse stage, which has six times its input's channels within.
+
+    In strips of rows, where that would be much.
+    """
+    n, _, height, width = x.shape
+    rows = _STRIP_CELLS // (n * width) // 2 * 2
+    if torch.is_grad_enabled() or rows >= height:
+        return stage(x)
+    rows = max(2, rows)
+    parts = []
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        first, last = max(0, top - reach), min(height, bottom + reach)
+        part = stage(x[:, :, first:last])
+        step = 1 if part.shape[2] == last - first else 2
+        parts.append(part[:, :, (top - first) // step : -(-(bottom - first) // step)])
+    return torch.cat(parts, dim=2)
 
 
 def _empty(part: Tensor, height: int, part_height: int) -> Tensor:

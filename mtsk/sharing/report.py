@@ -15,6 +15,7 @@ from mtsk.sharing.grouping import best_partition
 
 __all__ = ["Budget", "Group", "Job", "SharingReport"]
 
+_NOT_SHOWN = "no difference shown"
 _ROUNDING = 1e-6  # of a score: scores are made in float32
 Group = tuple[str, ...]
 Budget = int | None
@@ -57,7 +58,8 @@ class SharingReport:
         ``value``, ``lower``, ``upper``: mean gain over tasks, in percent.
     recommendation : dict of budget to dict
         ``together``: list of groups of tasks to train together; ``alone``: list of
-        tasks. Without pairs: tasks that pay are trained alone, the others together.
+        tasks. Without pairs: tasks that pay are trained alone, the others together,
+        also where no difference is shown, for one fit then serves them all.
         With pairs: the partition of the tasks with the largest sum of gains, where a
         task in a group gains the mean of what it gains with each of the others
         (Standley et al., ICML 2020), or what was measured where all or two are
@@ -138,7 +140,7 @@ class SharingReport:
             self._differences(task, self._every, budget)
         )
         scale = self._scale(task, budget)
-        shown = "gains" if lower > 0 else "pays" if upper < 0 else "no difference shown"
+        shown = "gains" if lower > 0 else "pays" if upper < 0 else _NOT_SHOWN
         return {
             "task": task,
             "budget": budget,
@@ -241,7 +243,11 @@ class SharingReport:
         labels = "all labels" if budget is None else f"{budget} labelled images a task"
         m, advice = self.delta_m[budget], self.recommendation[budget]
         ends = f"[{m['lower']:+z.1f}, {m['upper']:+z.1f}]"
-        words = [f"train together: {', '.join(g)}" for g in advice["together"]]
+        verdicts = {r["verdict"] for r in self.rows if r["budget"] == budget}
+        lead = "train together: "
+        if verdicts == {_NOT_SHOWN} and advice["together"] == [self.task_names]:
+            lead = f"{_NOT_SHOWN}, one fit will do: "
+        words = [lead + ", ".join(group) for group in advice["together"]]
         words += [f"alone: {', '.join(advice['alone'])}"] * bool(advice["alone"])
         return f"{labels}: Δm {m['value']:+z.1f} % {ends}; {'; '.join(words)}"
 
