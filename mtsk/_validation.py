@@ -167,6 +167,11 @@ def check_image(image: Any, where: str) -> np.ndarray:
     ImageError
         On a wrong dtype, number of axes, size, range, or on NaN and infinity.
     """
+    if np.ma.is_masked(image):
+        raise ImageError(
+            f"{where} is a masked array, and a network sees all of an image: fill it "
+            "(image.filled(0)), and leave the labels there out"
+        )
     try:
         image = np.asarray(image)
     except ValueError as error:
@@ -179,7 +184,7 @@ def check_image(image: Any, where: str) -> np.ndarray:
         )
     if min(image.shape[:2]) < MIN_SIDE or 0 in image.shape:
         hint = ""
-        if image.ndim == 3 and image.shape[0] in (1, 3, 4):
+        if image.ndim == 3 and image.shape[0] in (1, 3, 4) and image.shape[2] > 4:
             hint = "; channels come last: transpose it to (H, W, C)"
         elif image.ndim == 2 and image.shape[1] in (3, 4):
             hint = "; one image alone is X[None], or [image]"

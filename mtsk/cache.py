@@ -14,6 +14,7 @@ import threading
 import zipfile
 import zlib
 from collections import OrderedDict
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,7 +59,11 @@ class MemoryCache:
     """
 
     def __init__(self, max_bytes: int | None = None) -> None:
-        self.max_bytes = max_bytes if max_bytes is not None else _half_of_memory()
+        most: Any = _half_of_memory() if max_bytes is None else max_bytes
+        if not isinstance(most, Integral) or most < 0:
+            allowed = "an int >= 0, or None"
+            raise parameter_error("max_bytes", "MemoryCache", allowed, max_bytes)
+        self.max_bytes = int(most)
         self.n_bytes = 0
         self._entries: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.Lock()

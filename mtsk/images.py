@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 
 from mtsk._validation import check_image, parameter_error
 from mtsk.exceptions import ImageError, SkippedImageWarning
@@ -37,7 +38,8 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     Returns
     -------
     ndarray
-        The pixels as stored: dtype and number of channels are the file's own.
+        The pixels as stored: dtype and number of channels are the file's own. They are
+        not turned as EXIF data may ask; where these ask for it, a warning says so.
 
     Raises
     ------
@@ -52,12 +54,35 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
             if os.fspath(path).lower().endswith((".tif", ".tiff")):
                 return np.asarray(imread(os.fspath(path)))
             with open(path, "rb") as file:  # decoders leave broken files open
-                return np.asarray(imread(file))
+                pixels = np.asarray(imread(file))
+            turned = _is_to_be_turned(path)
     except Exception as error:  # decoders raise what they like
         reason = "no such file"
         if os.path.exists(path):
             reason = "it is not an image of a known kind, or damaged"
         raise ImageError(f"cannot read image file {str(path)!r}: {reason}") from error
+    if turned:
+        warnings.warn(
+            f"{str(path)!r} is stored turned or mirrored (EXIF orientation) and taken "
+            "as stored, as scikit-image does, while most viewers turn it: labels must "
+            "lie as the stored pixels do. To save it upright, PIL has "
+            "ImageOps.exif_transpose",
+            UserWarning,
+            stacklevel=2,
+        )
+    return pixels
+
+
+def _is_to_be_turned(path: str | os.PathLike) -> bool:
+    """Tell whether an image file that can be read says that it is not upright."""
+    try:
+        with Image.open(path) as image:
+            return image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+    except (OSError, ValueError, SyntaxError):  # a kind that only imread knows
+        return False
+
+
+_ORIENTATION = 0x0112  # EXIF's tag; 1 is upright, 0 is not in the standard
 
 
 class ImageFolder(Sequence):
@@ -98,10 +123,16 @@ class ImageFolder(Sequence):
 
     def __init__(self, folder: str | os.PathLike | Sequence[Any]) -> None:
         if not isinstance(folder, str | os.PathLike):
-            self.paths = [Path(p) for p in folder]
+            try:
+                self.paths = [Path(p) for p in folder]
+            except TypeError:
+                raise ImageError(
+                    f"ImageFolder takes a folder or a sequence of paths, got {folder!r}"
+                ) from None
             return
         if not Path(folder).is_dir():
-            raise ImageError(f"no such folder: {str(folder)!r}")
+            what = "it is a file" if Path(folder).exists() else "no such folder"
+            raise ImageError(f"{what}: {str(folder)!r}")
         self.paths = sorted(
             p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES
         )
@@ -317,6 +348,11 @@ def image_weights(sample_weight: Any, n_images: int) -> np.ndarray:
 
 
 def _remedy(count: int) -> str:
+    if count == 2:
+        return (
+            "if the second is alpha, drop it: image[..., 0] (or channels=(0, 0, 0)); "
+            "otherwise choose three with channels=, such as channels=(0, 1, 0)"
+        )
     if count == 4:
         return (
             "if the fourth is alpha, drop it: image[..., :3] (or channels=(0, 1, 2)); "

@@ -145,6 +145,8 @@ class NetworkPasses:
         """Return a tap's output in the precision of storage, and on the host."""
         stored = out.to(getattr(torch, self.storage))
         if not torch.isfinite(stored.abs().amax()):
+            if torch.isnan(stored).any():
+                raise BackboneError("the network gives NaN for an image")
             advice = '; use storage="float32"' if self.storage == "float16" else ""
             raise BackboneError(f"features overflow {self.storage}{advice}")
         return stored.cpu().numpy()

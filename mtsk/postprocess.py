@@ -333,7 +333,12 @@ def suppress_boxes(
     import torch
     from torchvision import ops
 
-    boxes, scores = np.asarray(boxes, float), np.asarray(scores, float)
+    try:
+        boxes, scores = np.asarray(boxes, float), np.asarray(scores, float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"boxes and scores must be numbers: {error}") from None
+    if np.isnan(scores).any():
+        raise ValueError("scores of boxes must not be NaN")
     if boxes.size == 0:
         boxes = boxes.reshape(0, 4)
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.isfinite(boxes).all():

@@ -375,7 +375,8 @@ class MultiTaskSegmenter(Predicting):
     def score(self, X: Any, Y: Any) -> float:
         """Return the mean of the tasks' default metrics.
 
-        Tasks without a label in ``Y`` do not count.
+        Tasks without a label in ``Y`` do not count, nor those whose metric is not
+        defined there, such as the average precision of a mask that is empty.
 
         Parameters
         ----------
@@ -385,11 +386,22 @@ class MultiTaskSegmenter(Predicting):
         Returns
         -------
         float
+
+        Raises
+        ------
+        TargetError
+            Where no task counts.
         """
-        scores = np.array(list(self.score_tasks(X, Y).values()))
-        if np.isnan(scores).all():
-            raise TargetError("nothing in Y is labelled: there is nothing to score")
-        return float(np.nanmean(scores))
+        scores = self.score_tasks(X, Y)
+        known = [score for score in scores.values() if not np.isnan(score)]
+        if not known:
+            metrics = {name: self.tasks_[name].metrics[0] for name in scores}
+            raise TargetError(
+                "there is nothing to score: nothing in Y is labelled, or what is has "
+                f"no {metrics} (average precision needs something positive, r2 two "
+                "numbers)"
+            )
+        return float(np.mean(known))
 
     def score_tasks(
         self,

@@ -25,7 +25,8 @@ class Targets:
     Parameters
     ----------
     columns : mapping of str to sequence, optional
-        Task name to one entry per image. ``None`` is a missing entry.
+        Task name to one entry per image. ``None`` is a missing entry; what is masked
+        in a masked array is unlabelled.
     **tasks : sequence
         The same, as keywords.
 
@@ -189,16 +190,38 @@ def _entries(name: str, entries: Any) -> list[Any]:
             f"task {name!r} must be a sequence with one entry per image, "
             f"got {type(entries).__name__}"
         )
-    return [_entry(entries[i]) for i in range(len(entries))]
+    try:
+        return [_entry(entries[i]) for i in range(len(entries))]
+    except TargetError as error:
+        raise TargetError(f"task {name!r}: {error}") from None
 
 
 def _entry(entry: Any) -> Any:
-    """Let missing scalars (NaN, and pandas' NA) be None."""
+    """Let missing scalars (NaN, pandas' NA, what is masked) be None."""
+    if isinstance(entry, np.ma.MaskedArray):
+        return _filled(entry)
     if type(entry).__name__ in ("NAType", "NaTType"):
         return None
     if isinstance(entry, float | np.floating) and np.isnan(entry):
         return None
     return entry
+
+
+def _filled(entry: np.ma.MaskedArray) -> Any:
+    """Return a masked array as one that is unlabelled where it was masked."""
+    mask = np.ma.getmaskarray(entry)
+    if not mask.any():
+        return entry.data
+    if entry.ndim == 0:
+        return None
+    if entry.dtype.kind in "iu":
+        return np.where(mask, -1, entry.data.astype(np.int64))
+    if entry.dtype.kind == "f":
+        return np.where(mask, np.nan, entry.data)
+    raise TargetError(
+        f"a masked array of dtype {entry.dtype} has no value that means unlabelled; "
+        "give integers (-1 is unlabelled) or floats (NaN is)"
+    )
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -254,6 +254,25 @@ def test_overflow_of_half_precision_is_an_error():
     assert tiny(backbone=Loud(), storage="float32").fit_transform(images)
 
 
+def test_a_network_that_gives_nan_is_told_apart_from_overflow():
+    class Lost(Tiny):
+        def forward(self, x):
+            return self.second(np.nan * self.first(x))
+
+    images, _ = toy_images(1)
+    with pytest.raises(BackboneError, match="the network gives NaN"):
+        tiny(backbone=Lost()).fit_transform(images)
+
+
+@pytest.mark.parametrize("module", [nn.Conv2d(1, 4, 3), nn.Linear(3, 3)])
+@pytest.mark.parametrize("taps", [None, ["0"]])
+def test_a_network_that_takes_no_images_is_named(module, taps):
+    images, _ = toy_images(1)
+    features = DeepFeatures(nn.Sequential(module), taps=taps, scales=(1,))
+    with pytest.raises(BackboneError, match="cannot take images of shape"):
+        features.fit(images)
+
+
 def test_out_of_memory_names_the_knobs():
     class Greedy(Tiny):
         def forward(self, x):

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from skimage.io import imsave
 from sklearn.model_selection import train_test_split
 
@@ -431,3 +432,45 @@ def test_check_parameters_names_every_alternative():
         check_parameters(
             Thing(), {"size": [Interval(Real, 0, None, closed="neither"), None]}
         )
+
+
+def test_masked_pixels_are_refused():
+    image = np.ma.masked_equal(RGB, RGB[0, 0, 0])
+    with pytest.raises(ImageError, match=r"image 0 is a masked array, .* fill it"):
+        Images([image])[0]
+    assert np.array_equal(Images([np.ma.masked_array(RGB)])[0], Images([RGB])[0])
+
+
+@pytest.mark.parametrize("orientation", [None, 1, 6])
+def test_a_photograph_that_is_to_be_turned_is_told(tmp_path, orientation):
+    path, exif = tmp_path / "a.jpg", Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    Image.fromarray(RGB).save(path, exif=exif)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert read_image(path).shape == RGB.shape
+    assert ["EXIF" in str(w.message) for w in told] == [True] * (orientation == 6)
+
+
+@pytest.mark.parametrize("folder", [3, ["a.png", 3]])
+def test_folder_of_what_are_no_paths(folder):
+    with pytest.raises(ImageError, match="a folder or a sequence of paths"):
+        ImageFolder(folder)
+
+
+def test_folder_that_is_a_file(tmp_path):
+    (tmp_path / "a").touch()
+    with pytest.raises(ImageError, match="it is a file"):
+        ImageFolder(tmp_path / "a")
+
+
+def test_grey_with_alpha_is_told_how_to_drop_it():
+    with pytest.raises(ImageError, match=r"image\[\.\.\., 0\]"):
+        Images([np.zeros((9, 9, 2), np.uint8)])[0]
+
+
+def test_a_flat_image_is_not_told_to_be_transposed():
+    with pytest.raises(ImageError, match=r"at least \d+ x \d+ pixels") as told:
+        Images([np.zeros((3, 500, 3), np.uint8)])[0]
+    assert "transpose" not in str(told.value)

@@ -178,6 +178,14 @@ def test_no_boxes_and_bad_ones():
         suppress_boxes(np.zeros((1, 4)), np.ones(1), overlap=5)
 
 
+def test_scores_of_boxes_that_are_none():
+    boxes = np.array([[0, 0, 9, 9], [1, 1, 9, 9]])
+    with pytest.raises(ValueError, match="must not be NaN"):
+        suppress_boxes(boxes, [np.nan, 0.8])
+    with pytest.raises(ValueError, match="must be numbers"):
+        suppress_boxes(boxes, ["a", "b"])
+
+
 @pytest.mark.parametrize("mode", ["hard", "soft"])
 def test_labels_may_be_words(mode):
     boxes = np.array([[0, 0, 9, 9.0]] * 3)

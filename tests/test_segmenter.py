@@ -199,6 +199,13 @@ def test_tasks_without_labels_do_not_count_in_score(toys):
         model.score(X, {"a": np.full_like(Y, -1)})
 
 
+def test_a_metric_that_is_not_defined_is_told(toys):
+    X, Y = toys
+    model = segmenter().fit(X, Y == 7)
+    with pytest.raises(TargetError, match=r"has no .*'average_precision'.* positive"):
+        model.score(X, np.zeros_like(Y, bool))
+
+
 def test_sample_weight_counts_like_repetition(toys):
     X, Y = toys
     weight = np.array([2, 1, 0, 1, 1, 1, 1, 0])

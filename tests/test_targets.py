@@ -252,3 +252,21 @@ def test_masks_in_a_data_frame():
     targets, _ = as_targets(frame, 3)
     assert targets.labelled("mask").tolist() == [0, 2]
     assert targets["mask"][2] is MASKS[2]
+
+
+@pytest.mark.parametrize("form", [np.ma.stack, list])
+def test_what_is_masked_is_unlabelled(form):
+    ids = np.ma.masked_equal(np.array([[0, 1], [2, 7]], np.uint8), 7)
+    depth = np.ma.masked_greater(np.array([[0.5, 9.0]]), 1)
+    Y = Targets(ids=form([ids, ids]), depth=form([depth, depth]))
+    assert np.array_equal(Y["ids"][1], [[0, 1], [2, -1]])
+    assert np.array_equal(Y["depth"][0], [[0.5, np.nan]], equal_nan=True)
+    grades = np.ma.masked_array([1.0, 2.0, 3.0], [False, True, False])
+    assert Targets(grade=grades)["grade"] == [1.0, None, 3.0]
+
+
+def test_a_masked_array_of_bool_is_refused():
+    ink = np.ma.masked_array([[True, False]], [[True, False]])
+    with pytest.raises(TargetError, match="'ink': a masked array of dtype bool"):
+        Targets(ink=[ink])
+    assert Targets(ink=[np.ma.masked_array(ink.data)])["ink"][0].tolist() == [[1, 0]]

@@ -224,10 +224,16 @@ class Backbone:
         device = next(network.parameters(), torch.zeros(1)).device
         step = max(32, self.multiple)
         sizes = (probe, 2 * probe), (probe + step, probe + 3 * step)
-        outputs = [
-            list(self.run(network, torch.zeros(1, 3, *size, device=device)))
-            for size in sizes
-        ]
+        try:
+            outputs = [
+                list(self.run(network, torch.zeros(1, 3, *size, device=device)))
+                for size in sizes
+            ]
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            shape = 1, 3, *sizes[0]
+            raise BackboneError(
+                f"{self.name} cannot take images of shape {shape}: {error}"
+            ) from error
         taps = []
         for name, first, second in zip(names, *outputs, strict=True):
             for out in (first, second):

@@ -124,8 +124,13 @@ def find_tap_names(network: nn.Module, probe: int = 128) -> list[str]:
     training = [m for m in network.modules() if m.training]
     network.eval()
     device = next(network.parameters(), torch.zeros(1)).device
+    shape = 1, 3, probe, 2 * probe
     try:
-        network(torch.zeros(1, 3, probe, 2 * probe, device=device))
+        network(torch.zeros(shape, device=device))
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise BackboneError(
+            f"{type(network).__name__} cannot take images of shape {shape}: {error}"
+        ) from error
     finally:
         for module in training:
             module.training = True

@@ -59,7 +59,7 @@ def train(options: argparse.Namespace) -> int:
         head=options.head,
         structure=options.structure,
         random_state=options.seed,
-        verbose=not options.json,
+        verbose=_shows_progress(options),
     )
     taught, held = _split(len(images), options.holdout, options.seed)
     scores = _scores_of_a_trial(model, images, targets, taught, held)
@@ -135,7 +135,7 @@ def _some(
 
 def predict(options: argparse.Namespace) -> int:
     """Write what a model says of images; name those that fail."""
-    model = _segmenter(options)
+    model = _segmenter(options).set_params(verbose=0)  # the bar is of all images
     names = model.wanted_tasks(options.tasks)
     tasks = {name: model.tasks_[name] for name in names}
     paths = image_paths(options.images)
@@ -144,7 +144,8 @@ def predict(options: argparse.Namespace) -> int:
     failed: dict[str, str] = {}
     done = 0
     try:
-        for path in tqdm(paths, desc="predict", unit="image", disable=options.json):
+        bar = _shows_progress(options)
+        for path in tqdm(paths, desc="predict", unit="image", disable=not bar):
             try:
                 found = model.predict([path], tasks=names)
             except (OSError, ValueError, MemoryError) as error:
@@ -163,6 +164,11 @@ def predict(options: argparse.Namespace) -> int:
     return _SOME_FAILED if failed else _DONE
 
 
+def _shows_progress(options: argparse.Namespace) -> bool:
+    """Tell whether bars are for somebody: not in a pipe, a log, or beside JSON."""
+    return not options.json and sys.stderr.isatty()
+
+
 def _segmenter(options: argparse.Namespace) -> Any:
     """Return the segmenter in a model's file: the best one, of a search."""
     loaded = mtsk.load(options.model, allow=options.allow)
@@ -177,7 +183,7 @@ def _segmenter(options: argparse.Namespace) -> Any:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Score a model on labelled images."""
-    model = _segmenter(options)
+    model = _segmenter(options).set_params(verbose=_shows_progress(options))
     targets, images = read_labels(options.labels, image_paths([options.images]))
     truth = targets
     if model.bare_targets:  # learnt without a name, judged by the only one there is
@@ -210,6 +216,8 @@ def backbones(options: argparse.Namespace) -> int:
     names = [name for name in known_backbones() if options.pattern in name]
     ours = (BUNDLED, INT8)
     shown = [f"{name}{' (bundled)' if name in ours else ''}" for name in names]
+    if not names:
+        print(f"no network has {options.pattern!r} in its name", file=sys.stderr)
     _say(options, names, "\n".join(shown))
     return _DONE if names else _SOME_FAILED
 
@@ -232,7 +240,7 @@ def demo(options: argparse.Namespace) -> int:
         )
 
     model = mtsk.MultiTaskSegmenter(
-        {"edges": Boundary()}, random_state=0, verbose=not options.json
+        {"edges": Boundary()}, random_state=0, verbose=_shows_progress(options)
     ).fit(train.images, targets(train))
     scores = model.score_tasks(test.images, targets(test))
     folder = Path(options.output)
@@ -276,8 +284,10 @@ def _can_judge(entries: Sequence[Any], held: Sequence[int]) -> bool:
 
 
 def _check_varied(targets: mtsk.Targets) -> None:
-    """Refuse a column that says the same of every image."""
+    """Refuse a column that says nothing, or the same of every image."""
     for name in targets.task_names:
+        if not len(targets.labelled(name)):
+            raise TargetError(f"labels {name!r} name none of the images")
         values = [v for v in targets[name] if isinstance(v, str | int | float)]
         if len(values) > 1 and len(set(values)) == 1:
             raise TargetError(

@@ -109,6 +109,9 @@ def _check(
     owner = "make_digit_scenes"
     if not isinstance(n_scenes, Integral) or n_scenes < 1:
         raise parameter_error("n_scenes", owner, "an int >= 1", n_scenes)
+    for name, pair in (("size", size), ("n_digits", n_digits)):
+        if np.shape(pair) != (2,) or np.asarray(pair).dtype.kind not in "iu":
+            raise parameter_error(name, owner, "two ints", pair)
     if not 0 <= n_digits[0] <= n_digits[1]:
         raise parameter_error("n_digits", owner, "0 <= least <= most", n_digits)
     if not 8 <= digit_size[0] <= digit_size[1] <= min(size):

@@ -58,7 +58,19 @@ def boundary_f1(
     -------
     float
         NaN where neither has a boundary.
+
+    Raises
+    ------
+    ValueError
+        On maps of two shapes, or a tolerance that is none.
     """
+    truth, guess = np.asarray(truth), np.asarray(guess)
+    if truth.shape != guess.shape or truth.ndim != 2:
+        raise ValueError(
+            f"label maps must be of one shape (H, W), got {truth.shape}, {guess.shape}"
+        )
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance must be >= 0, got {tolerance}")
     reach = tolerance * float(np.hypot(*truth.shape))
     return f1_of(*boundary_matches(*label_boundaries(truth, guess), reach))
 

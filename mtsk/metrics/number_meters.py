@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import cohen_kappa_score
 
 __all__ = [
@@ -18,6 +20,14 @@ __all__ = [
 ]
 
 Task = Any  # of mtsk.tasks, fitted
+
+
+def undefined(metric: str, why: str) -> float:
+    """Return NaN, with scikit-learn's warning."""
+    warnings.warn(
+        f"{metric} is not defined for {why}: NaN", UndefinedMetricWarning, stacklevel=4
+    )
+    return float("nan")
 
 
 class ResidualMeter:
@@ -45,6 +55,10 @@ class ResidualMeter:
         used = self.n > 0
         if not used.any():
             return float("nan")
+        if self.kind == "r2":
+            used = self.n > 1
+            if not used.any():
+                return undefined("r2", "fewer than two numbers")
         n, squared = self.n[used], self.squared[used]
         if self.kind == "rmse":
             return float(np.sqrt(squared / n).mean())
@@ -141,6 +155,8 @@ class CountMeter:
             return float(np.abs(truth - guess).mean())
         if self.kind == "rmse":
             return float(np.sqrt(((truth - guess) ** 2).mean()))
+        if len(truth) < 2:
+            return undefined("count_r2", "fewer than two images")
         spread = ((truth - truth.mean()) ** 2).sum()
         return float(1 - ((truth - guess) ** 2).sum() / spread) if spread else 0.0
 
@@ -171,6 +187,8 @@ class RankMeter:
             return float(np.abs(truth - guess).mean())
         if self.kind == "accuracy":
             return float((truth == guess).mean())
+        if len(truth) < 2:
+            return undefined("kappa", "fewer than two images")
         if (truth == truth[0]).all() and (guess == truth[0]).all():
             return 1.0  # scikit-learn has 0 / 0
         labels = np.arange(len(self.task.classes_))

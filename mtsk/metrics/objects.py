@@ -129,6 +129,10 @@ def match_instances(iou: np.ndarray, least: float = 0.5) -> Matches:
     Matches(hits=1, spurious=1, missed=1, overlap=0.8)
     """
     iou = np.asarray(iou, float)
+    if iou.ndim != 2 or np.isnan(iou).any():
+        raise ValueError(
+            f"iou must be (n_true, n_guessed), without NaN, got shape {iou.shape}"
+        )
     n_true, n_guessed = iou.shape
     good = np.where(iou > least, iou, 0.0)
     if least >= 0.5:
@@ -181,6 +185,11 @@ class AveragePrecision:
 
     def __init__(self, n_classes: int, overlaps: Sequence[float]) -> None:
         self.overlaps = list(overlaps)
+        if n_classes < 1 or not all(0 <= o <= 1 for o in self.overlaps or [np.nan]):
+            raise ValueError(
+                "AveragePrecision needs n_classes >= 1 and overlaps in [0, 1], got "
+                f"{n_classes} and {self.overlaps}"
+            )
         self.n_true = np.zeros(n_classes, int)
         self._scores: list[list[np.ndarray]] = [[] for _ in range(n_classes)]
         self._hits: list[list[np.ndarray]] = [[] for _ in range(n_classes)]

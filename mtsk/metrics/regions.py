@@ -31,10 +31,23 @@ def confusion(truth: np.ndarray, guess: np.ndarray, n_classes: int) -> np.ndarra
     -------
     ndarray of int, shape (m, m), m >= n_classes
         Row: truth. Column: guess.
+
+    Raises
+    ------
+    ValueError
+        On codes that are no whole numbers, or guesses out of range; on two sizes.
     """
-    truth = np.asarray(truth, float).ravel()
-    known = truth >= 0  # False for NaN
-    truth, guess = truth[known].astype(np.intp), np.asarray(guess).ravel()[known]
+    if n_classes < 1:
+        raise ValueError(f"n_classes must be >= 1, got {n_classes}")
+    true, guess = np.asarray(truth, float).ravel(), np.asarray(guess).ravel()
+    if true.size != guess.size:
+        raise ValueError(f"truth has {true.size} codes, and guess has {guess.size}")
+    if guess.size and guess.dtype.kind not in "iub":
+        raise ValueError(f"guesses must be integers, got dtype {guess.dtype}")
+    known = true >= 0  # False for NaN
+    truth, guess = true[known].astype(np.intp), guess[known]
+    if not np.array_equal(truth, true[known]):
+        raise ValueError("truth must hold whole numbers, or NaN where unlabelled")
     if guess.size and not 0 <= guess.min() <= guess.max() < n_classes:
         raise ValueError(
             f"guesses must be codes 0 to {n_classes - 1}, got {guess.min()} to "
@@ -59,6 +72,7 @@ def iou_per_class(counts: np.ndarray) -> np.ndarray:
     -------
     ndarray of shape (n_classes,)
     """
+    counts = _checked(counts)
     hits = np.diag(counts).astype(float)
     union = counts.sum(axis=0) + counts.sum(axis=1) - hits
     return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
@@ -75,7 +89,7 @@ def mean_iou(counts: np.ndarray) -> float:
     >>> round(mean_iou(counts), 3)
     0.583
     """
-    true = counts.sum(axis=1) > 0
+    true = _checked(counts).sum(axis=1) > 0
     return float(iou_per_class(counts)[true].mean()) if true.any() else float("nan")
 
 
@@ -102,6 +116,15 @@ def class_table(counts: np.ndarray, classes: Sequence[Any]) -> dict[str, list]:
         "precision": ratio(hits, guessed).tolist(),
         "count": true.tolist(),
     }
+
+
+def _checked(counts: Any) -> np.ndarray:
+    counts = np.asarray(counts)
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
+        raise ValueError(
+            f"counts must be of shape (n_classes, n_classes), got {counts.shape}"
+        )
+    return counts
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -111,8 +111,12 @@ class MultiLabel(ImageTask):
         self.sets_ = all(isinstance(t, set | frozenset) for t in targets)
         self.named_ = self.sets_ or self.labels is not None
         if self.sets_:
-            found = sorted(set().union(*targets))
-            self.classes_ = np.array(found if self.labels is None else self.labels)
+            found = set().union(*targets)
+            if len({isinstance(label, str) for label in found}) > 1:
+                raise TargetError("labels mix numbers and strings")
+            self.classes_ = np.array(
+                sorted(found) if self.labels is None else self.labels
+            )
         else:
             widths = {np.shape(t) for t in targets}
             if len(widths) != 1 or len(next(iter(widths))) != 1:

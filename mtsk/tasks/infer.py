@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,6 +59,8 @@ def infer_task(name: str, entries: Sequence[Any]) -> Task:
             kinds.setdefault(_kind(entry), index)
     if not kinds:
         raise TargetError(f"task {name!r} is labelled on no image")
+    if kinds.keys() == {(0, "float"), (0, "integer")}:  # numbers, as in numpy
+        kinds = {(0, "float"): kinds[0, "float"]}
     if len(kinds) > 1:
         seen = ", ".join(f"image {i}: {n}-D {kind}" for (n, kind), i in kinds.items())
         raise TargetError(
@@ -81,11 +84,28 @@ def infer_task(name: str, entries: Sequence[Any]) -> Task:
     if kind == (1, "mapping") and all("boxes" in e for e in entries if e is not None):
         return Detection()
     if kind not in _TASK_OF:
+        alone = "; one label map alone is Y[None]" * (kind == (1, "integer"))
         raise TargetError(
             f"cannot tell the task of {name!r} from a {kind[0]}-D {kind[1]} target "
-            f"(image {index}); say it with tasks={{{name!r}: ...}}"
+            f"(image {index}); say it with tasks={{{name!r}: ...}}{alone}"
+        )
+    if kind == (0, "float") and _like_classes(entries):
+        warnings.warn(
+            f"task {name!r} has whole numbers as floats, and some are missing: pandas "
+            "makes these of classes too. They are learnt as numbers; if they are "
+            "classes, give integers (astype('Int64')), and if not, say "
+            f"tasks={{{name!r}: Regression()}}",
+            UserWarning,
+            stacklevel=2,
         )
     return _TASK_OF[kind]()
+
+
+def _like_classes(entries: Sequence[Any]) -> bool:
+    """Tell whether some floats are missing, and the others are few whole numbers."""
+    known = {float(e) for e in entries if e is not None}
+    whole = all(value.is_integer() for value in known)
+    return whole and any(e is None for e in entries) and len(known) < len(entries) / 2
 
 
 def _kind(entry: Any) -> tuple[int, str]:

@@ -50,6 +50,8 @@ def learn_classes(
         Where no label occurs, or one occurs that ``given`` lacks; the message
         names the entry.
     """
+    if given is not None:
+        _check_given(given)
     found: list[np.ndarray] = []
     for i, target in enumerate(targets):
         try:
@@ -78,6 +80,13 @@ def learn_classes(
     if len(classes) == 0:
         raise TargetError("no entry has a labelled value: everything is void or -1")
     return classes
+
+
+def _check_given(given: Any) -> None:
+    if isinstance(given, str) or np.ndim(given) != 1:
+        raise TargetError(f"`classes` must be a sequence of labels, got {given!r}")
+    if len(np.unique(np.asarray(given))) < len(given):
+        raise TargetError(f"`classes`={list(given)} names a label twice")
 
 
 def codes_of(

@@ -18,11 +18,13 @@ from sklearn.metrics import (
 
 from mtsk.exceptions import UnknownTaskError
 from mtsk.metrics import (
+    AveragePrecision,
     boundary_f1,
     boundary_matches,
     class_table,
     confusion,
     iou_per_class,
+    match_instances,
     mean_iou,
     metric_names,
     task_metric,
@@ -459,3 +461,26 @@ def test_scorer_without_a_task_is_the_mean_of_all():
     assert estimator.n_pixels == 7
     with pytest.raises(ValueError, match="metric='r2' needs a `task`"):
         task_scorer(None, "r2")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: confusion([0.9, 1.9], [0, 1], 2), "truth must hold whole numbers"),
+        (lambda: confusion([0, 1], [0], 2), "truth has 2 codes, and guess has 1"),
+        (lambda: confusion([0, 1], [0.0, 1.0], 2), "guesses must be integers"),
+        (lambda: confusion([0], [0], 0), "n_classes must be >= 1"),
+        (lambda: mean_iou(np.zeros(3)), "must be of shape"),
+        (lambda: iou_per_class(np.zeros((3, 2))), "must be of shape"),
+        (lambda: boundary_f1(np.eye(4), np.eye(4), -1), "tolerance must be >= 0"),
+        (lambda: boundary_f1(np.eye(4), np.eye(4), np.nan), "tolerance must be >= 0"),
+        (lambda: boundary_f1(np.eye(4), np.eye(5)), "must be of one shape"),
+        (lambda: AveragePrecision(0, [0.5]), "n_classes >= 1"),
+        (lambda: AveragePrecision(1, []), r"overlaps in \[0, 1\]"),
+        (lambda: AveragePrecision(1, [2.0]), r"overlaps in \[0, 1\]"),
+        (lambda: match_instances([[np.nan]]), "without NaN"),
+    ],
+)
+def test_what_metrics_refuse(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import cohen_kappa_score
 
 from mtsk.metrics import boundary_curve, task_metric
@@ -13,6 +14,7 @@ from mtsk.tasks import (
     DensityCount,
     ImageToImage,
     Ordinal,
+    Regression,
     SemanticSegmentation,
     SurfaceNormals,
 )
@@ -148,3 +150,19 @@ def test_postprocessing_is_scored():
         assert result(task, name, [pair]) < 1 == result(clean, name, [pair])
     assert task_metric(clean, "miou").needs_maps
     assert not task_metric(task, "miou").needs_maps
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "scores"),
+    [
+        (Regression(), "r2", [2.0]),
+        (Count(), "r2", [2.0]),
+        (Ordinal([1, 2, 3]), "kappa", [3.0, -3.0]),
+    ],
+)
+def test_one_image_is_too_few(task, metric, scores):
+    task.fit([1, 2, 3])
+    meter = task_metric(task, metric)
+    meter.update(task.encode(2, ()), np.array(scores))
+    with pytest.warns(UndefinedMetricWarning, match=f"{metric} is not defined"):
+        assert np.isnan(meter.result())

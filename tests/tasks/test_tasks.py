@@ -3,12 +3,14 @@
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 
 from mtsk.exceptions import TargetError
+from mtsk.targets import Targets
 from mtsk.tasks import (
     BinaryMask,
     Boundary,
@@ -420,6 +422,16 @@ def test_inferred_from_dtype_and_axes(entry, expected):
     assert type(infer_task("t", [None, entry])) is expected
 
 
+def test_integers_among_floats_are_floats():
+    assert isinstance(infer_task("t", [1.0, 2, None, 2.5]), Regression)
+
+
+def test_classes_that_pandas_made_floats_are_told():
+    column = Targets(k=pd.Series([1, 2, None, 1, 2, 1]))["k"]
+    with pytest.warns(UserWarning, match=r"'k' has whole numbers as floats.*Int64"):
+        assert isinstance(infer_task("k", column), Regression)
+
+
 def test_values_are_never_looked_at():
     """0 and 1 in integers are classes, not a mask."""
     assert isinstance(infer_task("t", [np.zeros((2, 2), int)]), SemanticSegmentation)
@@ -434,6 +446,7 @@ def test_values_are_never_looked_at():
             [None, MAP, MAP * 0.5],
             r"'sky' are of several kinds \(image 1: 2-D integer, image 2: 2-D float",
         ),
+        ([[1, 2]], r"one label map alone is Y\[None\]"),
         ([1, "a"], r"several kinds \(image 0: 0-D integer, image 1: 0-D str"),
         (
             [None, np.array([1, 2])],
