@@ -249,9 +249,7 @@ def test_modes_and_hooks_survive_an_error():
     network = Broken().train()
     with pytest.raises(RuntimeError, match="broken on purpose"):
         HookedTaps(("stem",))(network, noise())
-    with pytest.raises(
-        BackboneError, match=r"Broken cannot take .*on purpose"
-    ):
+    with pytest.raises(BackboneError, match=r"Broken cannot take .*on purpose"):
         find_tap_names(network)
     assert n_hooks(network) == 0
     assert all(m.training for m in network.modules())
