@@ -39,7 +39,8 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     -------
     ndarray
         The pixels as stored: dtype and number of channels are the file's own. They are
-        not turned as EXIF data may ask; where these ask for it, a warning says so.
+        not turned as EXIF data may ask; where these ask for it, a warning says so (but
+        for TIFF).
 
     Raises
     ------

@@ -375,8 +375,8 @@ class MultiTaskSegmenter(Predicting):
     def score(self, X: Any, Y: Any) -> float:
         """Return the mean of the tasks' default metrics.
 
-        Tasks without a label in ``Y`` do not count, nor those whose metric is not
-        defined there, such as the average precision of a mask that is empty.
+        Tasks do not count where ``Y`` has no label of them, or their metric is not
+        defined, as average precision is not for an empty mask.
 
         Parameters
         ----------
@@ -386,22 +386,16 @@ class MultiTaskSegmenter(Predicting):
         Returns
         -------
         float
-
-        Raises
-        ------
-        TargetError
-            Where no task counts.
+            TargetError where no task counts.
         """
         scores = self.score_tasks(X, Y)
-        known = [score for score in scores.values() if not np.isnan(score)]
-        if not known:
-            metrics = {name: self.tasks_[name].metrics[0] for name in scores}
+        values = np.array(list(scores.values()))
+        if np.isnan(values).all():
             raise TargetError(
-                "there is nothing to score: nothing in Y is labelled, or what is has "
-                f"no {metrics} (average precision needs something positive, r2 two "
-                "numbers)"
+                f"nothing in Y is labelled of {list(scores)}, or their metrics are not "
+                "defined (average precision needs something positive)"
             )
-        return float(np.mean(known))
+        return float(np.nanmean(values))
 
     def score_tasks(
         self,

@@ -301,3 +301,9 @@ def test_digest_depends_on_content_and_nothing_else():
     ]
     assert len({content_digest(a, "x"), *others}) == len(others) + 1
     assert int(content_digest(a), 16) >= 0
+
+
+@pytest.mark.parametrize("size", [-1, "x", 0.5])
+def test_sizes_of_a_memory_cache_that_are_none(size):
+    with pytest.raises(ValueError, match="`max_bytes` of MemoryCache must be an int"):
+        MemoryCache(size)

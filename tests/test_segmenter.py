@@ -202,7 +202,7 @@ def test_tasks_without_labels_do_not_count_in_score(toys):
 def test_a_metric_that_is_not_defined_is_told(toys):
     X, Y = toys
     model = segmenter().fit(X, Y == 7)
-    with pytest.raises(TargetError, match=r"has no .*'average_precision'.* positive"):
+    with pytest.raises(TargetError, match="average precision needs something positive"):
         model.score(X, np.zeros_like(Y, bool))
 
 

@@ -343,3 +343,8 @@ def test_what_saving_needs_is_looked_for_first(home, tmp_path, monkeypatch, caps
 def test_a_failure_is_told_in_json_too(tmp_path, capsys):
     assert main(["describe", str(tmp_path / "none.mtsk"), "--json"]) == 1
     assert "none.mtsk" in answer(capsys)["error"]
+
+
+def test_a_network_that_is_not_there_is_told(capsys):
+    assert main(["backbones", "zzzzz"]) == 1
+    assert "no network has 'zzzzz' in its name" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -177,3 +178,16 @@ def test_one_word_an_image_can_be_a_tag(home, tmp_path, capsys):
     with pytest.warns(UserWarning, match="unknown labels"):
         assert main(evaluate) == 0
     assert answer(capsys)["scores"] == {"seen": None}
+
+
+def test_labels_that_name_no_image_are_refused_before_anything_is_learnt(
+    home, tmp_path, capsys
+):
+    table = tmp_path / "t.csv"
+    table.write_text("image,kind\nnobody.png,a\nelse.png,b\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        labels = str(home / "parts"), str(table)
+        made = main(["train", str(home / "photos"), *labels, "-o", "m.mtsk"])
+    assert made != 0
+    assert "name none of the images" in capsys.readouterr().err
