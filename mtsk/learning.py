@@ -48,6 +48,7 @@ from mtsk.targets import Targets, as_targets
 from mtsk.task_scores import task_scores
 from mtsk.tasks import Task, infer_task
 from mtsk.tasks.columns import ColumnGroup, joined_score_slices, joined_slices
+from mtsk.tasks.infer import warn_of_classes
 from mtsk.weak_labels import claim_pixels, find_links
 
 __all__ = ["Learning"]
@@ -152,6 +153,7 @@ class Learning(StructureLearning):
                 self.tasks_[name] = task.fit([entries[i] for i in labelled])
             except TargetError as error:
                 raise TargetError(_with_image(name, str(error), labelled)) from None
+            warn_of_classes(name, self.tasks_[name], said=name in given)
         self.links_ = find_links(self.tasks_)
         self.pooling_ = (
             None

@@ -76,7 +76,8 @@ class NestedDefaults(BaseEstimator):
         direct = {k: params.pop(k) for k in list(params) if "__" not in k}
         super().set_params(**direct)
         named = self._named_tasks()
-        for key in [k for k in params if named and k.startswith("tasks__")]:
+        alone = isinstance(self.tasks, Task)
+        for key in [k for k in params if not alone and k.startswith("tasks__")]:
             _, task, name = (*key.split("__", 2), "")[:3]
             if task not in named or not name:
                 raise ValueError(

@@ -157,14 +157,19 @@ def slic(
     Raises
     ------
     ValueError
-        On an image of another shape or range, and numbers out of theirs.
+        On an image of another shape or range, numbers out of theirs, and a device that
+        cannot be used.
     """
     _check_image(image)
     _check_count("n_segments", n_segments, 1)
     _check_count("n_iter", n_iter, 0)
     if not compactness > 0:
         raise ValueError(f"compactness must be > 0, got {compactness}")
-    pixels = torch.as_tensor(image, device=device).float()
+    try:
+        pixels = torch.as_tensor(image, device=device).float()
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"device={device!r} cannot be used: {reason}") from error
     batch = pixels if pixels.ndim == 4 else pixels[None]
     n, height, width, _ = batch.shape
     side = max(1, round((height * width / max(1, n_segments)) ** 0.5))

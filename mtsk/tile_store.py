@@ -291,13 +291,15 @@ def check_names(names: Sequence[str]) -> None:
     TilingError
     """
     for name in names:
-        if Path(name).name != name or name.startswith(".") or name == "zarr.json":
+        fits = Path(name).name == name and len(os.fsencode(name)) <= _LONGEST_NAME
+        if not fits or name.startswith(".") or name == "zarr.json":
             raise TilingError(
                 f"task {name!r} cannot be the name of a file; rename it, or predict "
                 "in Python, with out=None"
             )
 
 
+_LONGEST_NAME = 200  # bytes; most file systems take 255, less what we put behind it
 _CHUNK = 512  # pixels; tiles are multiples of it, so that no chunk is written twice
 
 

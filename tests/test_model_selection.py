@@ -47,6 +47,8 @@ def test_nested_parameters_of_default_parts():
         model.set_params(head__no_such=1)
     with pytest.raises(ValueError, match="tasks__n__threshold"):
         model.set_params(tasks__n__threshold=0.1)
+    with pytest.raises(ValueError, match=r"tasks__n__threshold.*names \[\]"):
+        MultiTaskSegmenter().set_params(tasks__n__threshold=0.1)
 
 
 def test_grid_search_with_ragged_images_and_a_scorer(toys):

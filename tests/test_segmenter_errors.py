@@ -14,7 +14,7 @@ from mtsk.exceptions import (
     TargetError,
     UnknownTaskError,
 )
-from mtsk.tasks import BinaryMask, MultiLabel
+from mtsk.tasks import BinaryMask, MultiLabel, SemanticSegmentation
 from mtsk.testing import toy_images
 
 
@@ -37,6 +37,20 @@ def test_a_target_that_is_void_everywhere_is_told(toys):
         model = segmenter().fit(X, void)
     alone = segmenter().fit(X, [None if i == 3 else y for i, y in enumerate(Y)])
     np.testing.assert_array_equal(model.predict(X), alone.predict(X))
+
+
+def test_maps_of_one_class_are_told(toys):
+    X, Y = toys
+    with pytest.warns(UserWarning, match="'target' has one class only, 3"):
+        segmenter(SemanticSegmentation(void=7)).fit(X, Y)
+    segmenter(SemanticSegmentation(void=7, classes=[3])).fit(X, Y)
+
+
+def test_grey_values_as_classes_are_told(toys):
+    X, Y = toys
+    grey = np.arange(Y.size).reshape(Y.shape).astype(np.uint8)
+    with pytest.warns(UserWarning, match=r"'target' has 256 classes.*mask > 127"):
+        segmenter().fit(X, grey)
 
 
 def test_a_corrupt_file_among_good_ones(toys, tmp_path):

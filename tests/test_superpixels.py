@@ -185,6 +185,7 @@ def test_the_oracle_by_hand():
         ),
         (lambda i: best_labelling(np.zeros((8, 8), int), i[..., 0]), "integers"),
         (lambda i: to_lab(i * 255), "got values from 0 to 255"),
+        (lambda i: slic(i, device="nope"), "device='nope' cannot be used"),
     ],
 )
 def test_bad_input_is_refused(call, message):

@@ -321,7 +321,7 @@ def test_the_most_boxes_of_an_image_are_of_the_image(model, most):
     np.testing.assert_allclose(found["scores"], whole["scores"], atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["../mask", "a/b", ".hidden"])
+@pytest.mark.parametrize("name", ["../mask", "a/b", ".hidden", "ä" * 101])
 def test_names_of_tasks_that_are_no_names_of_files(tmp_path, name):
     image, ids = scene((72, 80))
     model = MultiTaskSegmenter(features=features(), random_state=0).fit(

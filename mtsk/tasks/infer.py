@@ -16,7 +16,9 @@ from mtsk.tasks.dense import DenseRegression
 from mtsk.tasks.image import Classification, MultiLabel, Regression
 from mtsk.tasks.pixel import BinaryMask, SemanticSegmentation
 
-__all__ = ["infer_task"]
+__all__ = ["infer_task", "warn_of_classes"]
+
+_MANY_CLASSES = 200  # the largest public sets of label maps have 150 to 171
 
 _TASK_OF: dict[tuple[int, str], type[Task]] = {
     (2, "integer"): SemanticSegmentation,
@@ -99,6 +101,41 @@ def infer_task(name: str, entries: Sequence[Any]) -> Task:
             stacklevel=2,
         )
     return _TASK_OF[kind]()
+
+
+def warn_of_classes(name: str, task: Task, *, said: bool) -> None:
+    """Warn of label maps that are likely to be something else.
+
+    Parameters
+    ----------
+    name : str
+        The task's name, for messages.
+    task : Task
+        Fitted.
+    said : bool
+        Whether the user said which task it is, and so that values are classes.
+    """
+    if not isinstance(task, SemanticSegmentation | Classification):
+        return
+    classes = task.classes_
+    if len(classes) == 1 and task.classes is None:
+        warnings.warn(
+            f"task {name!r} has one class only, {classes[0].item()!r}: nothing "
+            "to tell it from, and it will be predicted everywhere. Where it is not, "
+            "give another label (-1 means unlabelled)",
+            UserWarning,
+            stacklevel=2,
+        )
+    many = len(classes) > _MANY_CLASSES and isinstance(task, SemanticSegmentation)
+    if many and not said:
+        warnings.warn(
+            f"task {name!r} has {len(classes)} classes, each value of its maps one. If "
+            "they are grey values of a mask with soft edges, give mask > 127; if they "
+            "are measurements, give floats; if they are classes, say "
+            f"tasks={{{name!r}: SemanticSegmentation()}}",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _like_classes(entries: Sequence[Any]) -> bool:
