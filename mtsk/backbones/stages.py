@@ -1,13 +1,15 @@
-"""A network of stages, whose fine ones see large images part by part.
+"""A network of stages, each of which sees an image strip by strip.
 
-The first stages hold nearly all the memory of a pass, at half and a quarter of the
-image's sides, and look only a few pixels around. So they can see an image in parts,
-each with what surrounds it; the coarse stages, which look far, see it whole.
+Inside, a stage has six times its input's channels, and the first ones have them at half
+and a quarter of the image's sides: whole, these hold nearly all the memory of a pass.
+But a stage looks only a few cells around, so it can work in strips of rows, each with
+what surrounds it. The fine stages together look so little around that a large image may
+also be brought to them part by part; the coarse ones see all of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,14 +26,15 @@ class Stages:
     Attributes
     ----------
     n_fine : int
-        Stages that may see parts.
+        Stages that may see parts of an image.
     halo : int
         Pixels around a part that they need, a multiple of ``stride``.
     stride : int
         Of the last of them. The image's sides, and those of parts, must be multiples
         of twice this.
     reach : tuple of int
-        Of each coarse stage: cells of its input that it looks beyond its own; even.
+        Of each stage, the first with the stem: cells of its input (pixels, the first)
+        that it looks beyond its own; even.
     """
 
     n_fine: int
@@ -52,10 +55,7 @@ class Stages:
         -------
         list of Tensor of shape (n, C, h, w)
         """
-        if torch.is_grad_enabled() or x.shape[0] * x.shape[2] * x.shape[3] <= _MOST:
-            outputs = self.fine(network, x)
-        else:
-            outputs = self._in_strips(network, x)
+        outputs = self.fine(network, x)
         return outputs + self.coarse(network, outputs[-1])
 
     def fine(self, network: Any, x: Tensor) -> list[Tensor]:
@@ -70,12 +70,10 @@ class Stages:
         -------
         list of Tensor of shape (n, C, h, w)
         """
-        x = network.bn1(network.conv_stem(x))
-        outputs = []
-        for stage in network.blocks[: self.n_fine]:
-            x = stage(x)
-            outputs.append(x)
-        return outputs
+        first = nn.Sequential(network.conv_stem, network.bn1, network.blocks[0])
+        x = _by_rows(first, x, self.reach[0], 4 * _STRIP_CELLS)  # halved at once
+        rest = slice(1, self.n_fine)
+        return [x, *_one_after_another(network.blocks[rest], x, self.reach[rest])]
 
     def coarse(self, network: Any, x: Tensor) -> list[Tensor]:
         """Return the outputs of the other stages, from that of the last fine one.
@@ -89,62 +87,52 @@ class Stages:
         -------
         list of Tensor of shape (n, C, h, w)
         """
-        outputs: list[Tensor] = []
-        stages = network.blocks[self.n_fine :]
-        for stage, reach in zip(stages, self.reach, strict=True):
-            x = _by_rows(stage, x, reach)
-            outputs.append(x)
-        return outputs
-
-    def _in_strips(self, network: Any, x: Tensor) -> list[Tensor]:
-        n, _, height, width = x.shape
-        unit = 2 * self.stride
-        room = _STRIP // (n * width) - 2 * self.halo
-        rows = max(unit, room // unit * unit)
-        whole: list[Tensor] = []
-        for top in range(0, height, rows):
-            bottom = min(top + rows, height)
-            first, last = max(0, top - self.halo), min(height, bottom + self.halo)
-            parts = self.fine(network, x[:, :, first:last])
-            if not whole:
-                whole = [_empty(part, height, last - first) for part in parts]
-            for all_of_it, part in zip(whole, parts, strict=True):
-                step = (last - first) // part.shape[2]
-                inner = slice((top - first) // step, (bottom - first) // step)
-                all_of_it[:, :, top // step : bottom // step] = part[:, :, inner]
-        return whole
+        rest = slice(self.n_fine, None)
+        return _one_after_another(network.blocks[rest], x, self.reach[rest])
 
 
-_MOST, _STRIP = 1_500_000, 1_000_000  # pixels that fine stages see at once
-_STRIP_CELLS = 60_000  # that a coarse stage sees at once
+_STRIP_CELLS = 30_000  # that a stage sees at once; 12 MB within the second
+_MORE_ON_GPU = 64
+_REACHES = 8  # rows of a strip, at least: a quarter more is computed than is kept
 
 
-def _by_rows(stage: nn.Module, x: Tensor, reach: int) -> Tensor:
-    """Run a coarse stage, which has six times its input's channels within.
+def _one_after_another(
+    stages: Iterable[nn.Module], x: Tensor, reach: Iterable[int]
+) -> list[Tensor]:
+    outputs = []
+    for stage, own in zip(stages, reach, strict=True):
+        x = _by_rows(stage, x, own, _STRIP_CELLS)
+        outputs.append(x)
+    return outputs
 
-    In strips of rows, where that would be much.
-    """
+
+def _by_rows(stage: nn.Module, x: Tensor, reach: int, cells: int) -> Tensor:
+    """Run a stage in strips of rows, where it would see more cells than it should."""
     n, _, height, width = x.shape
-    rows = _STRIP_CELLS // (n * width) // 2 * 2
-    if torch.is_grad_enabled() or rows >= height:
+    cells *= 1 if x.device.type == "cpu" else _MORE_ON_GPU
+    n_strips = -(-height // max(cells // (n * width), _REACHES * reach))
+    if torch.is_grad_enabled() or n_strips == 1:
         return stage(x)
-    rows = max(2, rows)
-    parts = []
+    rows = -(-height // (2 * n_strips)) * 2  # strides of two begin at even rows
+    whole: Tensor | None = None
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
         first, last = max(0, top - reach), min(height, bottom + reach)
         part = stage(x[:, :, first:last])
         step = 1 if part.shape[2] == last - first else 2
-        parts.append(part[:, :, (top - first) // step : -(-(bottom - first) // step)])
-    return torch.cat(parts, dim=2)
+        if whole is None:
+            whole = _room_for(part, -(-height // step))
+        inner = part[:, :, (top - first) // step : -(-(bottom - first) // step)]
+        whole[:, :, top // step : -(-bottom // step)] = inner
+    assert whole is not None
+    return whole
 
 
-def _empty(part: Tensor, height: int, part_height: int) -> Tensor:
-    """Return room for what a part is of the whole, in its order in memory."""
-    n, channels, rows, columns = part.shape
-    size: Sequence[int] = (n, channels, height * rows // part_height, columns)
+def _room_for(part: Tensor, height: int) -> Tensor:
+    """Return room for what a strip is of the whole, in its order in memory."""
+    n, channels, _, width = part.shape
     return torch.empty(
-        size,
+        (n, channels, height, width),
         dtype=part.dtype,
         device=part.device,
         memory_format=torch.channels_last,
