@@ -91,7 +91,8 @@ plt.show()
 # %%
 # None of these tasks was shown to gain. With two images a task, ink does worse beside
 # the others, but three repeats cannot tell that from chance: the interval is wide, and
-# "no difference shown" is not "no difference". The recommendation leaves out the noise.
+# "no difference shown" is not "no difference". If the recommendation leaves out a task,
+# it is the noise.
 #
 # On an electron microscope's slices ``benchmarks/sharing.py`` finds gains of 2 to 4 %,
 # and two to three times the score for the rarest task.
