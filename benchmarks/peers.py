@@ -4,7 +4,7 @@ The loop: timm's network, its stages brought to the image's size, scikit-learn's
 logistic regression on every pixel: what most people write first. convpaint: its default
 features (VGG16's first layers) and its CatBoost classifier, here with random weights,
 which changes what it says and not how long it takes. Each runs in a process of its own,
-on the same images.
+on the same images; mtsk with its default network, and with the one in integers.
 
 python benchmarks/peers.py
 """
@@ -27,14 +27,14 @@ import numpy as np
 from common import load_masks, options, report_machine, row, semantic
 from skimage.io import imread
 
-KINDS = ("mtsk", "loop", "convpaint")
+OURS, PEERS = ("mtsk", "mtsk_int8"), ("loop", "convpaint")
 N_TRAIN, N_PIXELS = 8, 500
 
 
 def main() -> None:
     chosen = options(
         __doc__ or "",
-        only={"choices": KINDS, "default": None},
+        only={"choices": OURS + PEERS, "default": None},
         images={"type": int, "default": 5},
         repeats={"type": int, "default": 3},
     )
@@ -43,7 +43,7 @@ def main() -> None:
         return
     report_machine()
     found: dict[str, dict[str, float]] = {}
-    for kind in KINDS:
+    for kind in OURS + PEERS:
         runs = []
         for _ in range(chosen.repeats):
             command = [sys.executable, __file__, *sys.argv[1:], "--only", kind]
@@ -55,14 +55,19 @@ def main() -> None:
             print(kind, runs[-1], flush=True)
         if runs:
             found[kind] = {k: float(np.median([r[k] for r in runs])) for k in runs[0]}
-    ours = found["mtsk"]
-    for kind in KINDS[1:]:
-        if kind not in found:
-            continue
-        faster = found[kind]["seconds"] / ours["seconds"]
-        row(f"{kind} ÷ mtsk, seconds a megapixel", f"{faster:.1f}", ">= 3")
-        less = ours["gigabytes"] / found[kind]["gigabytes"]
-        row(f"mtsk ÷ {kind}, peak memory of prediction", f"{less:.2f}", "<= 0.33")
+    for ours in OURS:
+        for peer in PEERS:
+            compare(found, ours, peer)
+
+
+def compare(found: dict[str, dict[str, float]], ours: str, peer: str) -> None:
+    """Print how many times faster we are, and how much less memory we take."""
+    if not {ours, peer} <= found.keys():
+        return
+    faster = found[peer]["seconds"] / found[ours]["seconds"]
+    row(f"{peer} ÷ {ours}, seconds a megapixel", f"{faster:.1f}", ">= 3")
+    less = found[ours]["gigabytes"] / found[peer]["gigabytes"]
+    row(f"{ours} ÷ {peer}, peak memory of prediction", f"{less:.2f}", "<= 0.33")
 
 
 def measure(chosen) -> dict[str, float]:  # type: ignore[no-untyped-def]
@@ -102,12 +107,19 @@ def high_water() -> float:
     return int(lines["VmHWM"].split()[0]) / 2**20
 
 
-def ours(images, masks):  # type: ignore[no-untyped-def]
-    """mtsk at its default settings."""
-    from mtsk import MultiTaskSegmenter
+def ours(images, masks, backbone="efficientnet_lite0"):  # type: ignore[no-untyped-def]
+    """mtsk at its default settings, but for the network."""
+    from mtsk import DeepFeatures, MultiTaskSegmenter
 
-    model = MultiTaskSegmenter(semantic("camvid"), random_state=0).fit(images, masks)
+    model = MultiTaskSegmenter(
+        semantic("camvid"), features=DeepFeatures(backbone), random_state=0
+    ).fit(images, masks)
     return lambda image: model.predict([image])[0]
+
+
+def ours_int8(images, masks):  # type: ignore[no-untyped-def]
+    """mtsk with its network in integers of 8 bits."""
+    return ours(images, masks, "efficientnet_lite0_int8")
 
 
 def loop(images, masks):  # type: ignore[no-untyped-def]
@@ -191,7 +203,12 @@ def random_vgg16(file: str, url: str) -> str:
     return str(path)
 
 
-MAKERS = {"mtsk": ours, "loop": loop, "convpaint": convpaint}
+MAKERS = {
+    "mtsk": ours,
+    "mtsk_int8": ours_int8,
+    "loop": loop,
+    "convpaint": convpaint,
+}
 
 if __name__ == "__main__":
     main()
