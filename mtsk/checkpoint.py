@@ -108,7 +108,9 @@ class Checkpoint:
         try:
             if "\0" in str(self.folder):
                 raise ValueError("a null character")
-            occupied = self.folder.is_dir() and any(self.folder.iterdir())
+            occupied = self.folder.is_dir() and any(
+                not _HALF_HEADER.fullmatch(path.name) for path in self.folder.iterdir()
+            )
             is_file = self.folder.is_file()
         except (OSError, ValueError) as error:
             raise CheckpointError(
@@ -219,14 +221,17 @@ class Checkpoint:
         """Delete what was kept, and the folder if nothing else is in it."""
         if self.folder is None or not self.folder.is_dir():
             return
-        for path in self.folder.iterdir():
-            if _OURS.fullmatch(path.name):
-                path.unlink(missing_ok=True)
+        found = [p for p in self.folder.iterdir() if _OURS.fullmatch(p.name)]
+        # The header last: without it nobody knows the others for ours, should this be
+        # cut short.
+        for path in sorted(found, key=lambda path: path == self.header):
+            path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # not empty
             self.folder.rmdir()
 
 
 _TOTAL = "total.npz"
+_HALF_HEADER = re.compile(r"\.mtsk_checkpoint\.json\.\d+")
 _OURS = re.compile(
     r"mtsk_checkpoint\.json|total\.npz|shard_\d+\.npz"
     r"|\.(mtsk_checkpoint\.json|total\.npz|shard_\d+\.npz)\.\d+"

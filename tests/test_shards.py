@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -273,6 +274,33 @@ def test_a_full_disk_leaves_what_is_done(tmp_path, monkeypatch):
     np.testing.assert_array_equal(
         coefficients(resumed), coefficients(segmenter().fit(X, Y))
     )
+
+
+@pytest.mark.parametrize("n_removed", [0, 1, 5])
+def test_stopped_while_tidying_up_it_goes_on(tmp_path, monkeypatch, n_removed):
+    monkeypatch.setattr("mtsk.shards._MOST", 4)
+    folder, unlink, left = tmp_path / "kept", Path.unlink, [n_removed]
+
+    def stopped(path, missing_ok=False):
+        if not path.name.startswith("."):  # what is written stands, and is tidied up
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        segmenter(checkpoint=folder).fit(X, Y)
+    monkeypatch.setattr(Path, "unlink", unlink)
+    assert len(list(folder.iterdir())) == 11 - n_removed
+    segmenter(checkpoint=folder).fit(X, Y)
+    assert not folder.exists()
+
+
+def test_stopped_while_it_began_it_goes_on(tmp_path):
+    (tmp_path / ".mtsk_checkpoint.json.123").write_text("{")
+    segmenter(checkpoint=tmp_path).fit(X, Y)
+    assert not tmp_path.exists()
 
 
 KILLED = """
