@@ -35,7 +35,7 @@ def main() -> None:
     chosen = options(
         __doc__ or "",
         only={"choices": OURS + PEERS, "default": None},
-        images={"type": int, "default": 5},
+        images={"type": int, "default": 20},
         repeats={"type": int, "default": 3},
     )
     if chosen.only:

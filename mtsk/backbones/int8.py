@@ -11,8 +11,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from threading import Lock
 from typing import Any, Self
 
 import torch
@@ -31,7 +32,9 @@ _ENGINE = "onednn"  # of those that torch has: the one that uses VNNI
 _MARGIN = 1.1  # of ranges, over what photographs show
 _PICTURES = ("astronaut", "chelsea", "coffee", "immunohistochemistry", "moon", "page")
 _SIDES = 256, 320
-_TYPICAL = 360, 480
+_STRIP_CELLS = 60_000  # of a byte each; more shapes of strips would cost more
+_packing = Lock()  # torch's engine is one for all threads
+_SHAPES = 12  # that weights are kept for: three scales of four sizes of images
 
 
 def int8_backbone(plain: Backbone) -> Backbone:
@@ -58,6 +61,7 @@ def int8_backbone(plain: Backbone) -> Backbone:
             f"{INT8} needs a CPU with VNNI, and a torch with quantised tensors and "
             f"{_ENGINE}; use {plain.name!r}"
         )
+    assert plain.stages is not None
     grids = _grids(plain)
     before = _Grid.over(*((level - plain.mean[0]) / plain.std[0] for level in (0, 1)))
     of: Any = plain.network
@@ -73,23 +77,16 @@ def int8_backbone(plain: Backbone) -> Backbone:
             blocks.append(_Block(block, grids[f"{name}.within"], grids[name]))
         network.blocks.append(_Stage(blocks, before))
         before = grids[name]
-    made = Backbone(
+    return Backbone(
         INT8,
         network,
-        plain.run,
+        replace(plain.stages, cells=_STRIP_CELLS),
         [tap.name for tap in plain.taps],
         mean=plain.mean,
         std=plain.std,
         multiple=plain.multiple,
         digest=f"{plain.digest}-int8",
     )
-    # oneDNN lays weights out for the first input that they meet, and anew at every call
-    # for very different ones. That was a small probe: let it be an image.
-    for module in network.modules():
-        if isinstance(module, _Conv):
-            module.pack()
-    made(torch.zeros(2, 3, *_TYPICAL))
-    return made
 
 
 @dataclass(frozen=True)
@@ -127,31 +124,36 @@ class _Conv(nn.Module):
         self.bias = None if conv.bias is None else conv.bias.detach()
         self.geometry = conv.stride, padding, conv.dilation, conv.groups
         self.grid = grid
-        self.pack()
+        self._packed_for = lru_cache(_SHAPES)(self._pack)
 
-    def pack(self) -> None:
-        """Lay the weights out as torch wants them."""
+    def _pack(self, shape: torch.Size) -> Any:
+        """Return the weights as torch wants them, for inputs of one shape.
+
+        What oneDNN prepares for the first input that weights meet, it keeps; for one of
+        another shape it prepares all anew, at every call, which takes longer than the
+        convolution does. So weights never meet a second shape.
+        """
         _hear_the_warning()
         scales = self.weight.abs().amax(dim=(1, 2, 3)).clamp(min=1e-8) / 127
         zeros = torch.zeros(len(scales), dtype=torch.long)
         integers = torch.quantize_per_channel(
             self.weight, scales, zeros, 0, torch.qint8
         )
-        with _engine():
-            self.packed: Any = torch.ops.quantized.conv2d_prepack(
+        with _packing, _engine():
+            return torch.ops.quantized.conv2d_prepack(
                 integers, self.bias, *self.geometry
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: v for name, v in vars(self).items() if name != "packed"}
+        return {name: v for name, v in vars(self).items() if name != "_packed_for"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self.pack()
+        self._packed_for = lru_cache(_SHAPES)(self._pack)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = torch.ops.quantized.conv2d(
-            x, self.packed, self.grid.step, self.grid.zero
+            x, self._packed_for(x.shape), self.grid.step, self.grid.zero
         )
         return out
 

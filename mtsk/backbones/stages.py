@@ -9,7 +9,6 @@ also be brought to them part by part; the coarse ones see all of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,12 +34,15 @@ class Stages:
     reach : tuple of int
         Of each stage, the first with the stem: cells of its input (pixels, the first)
         that it looks beyond its own; even.
+    cells : int, default=30000
+        That a stage sees at once, on a CPU: 12 MB within the second.
     """
 
     n_fine: int
     halo: int
     stride: int
     reach: tuple[int, ...]
+    cells: int = 30_000
 
     def __call__(self, network: nn.Module, x: Tensor) -> list[Tensor]:
         """Return the outputs of all stages.
@@ -71,9 +73,9 @@ class Stages:
         list of Tensor of shape (n, C, h, w)
         """
         first = nn.Sequential(network.conv_stem, network.bn1, network.blocks[0])
-        x = _by_rows(first, x, self.reach[0], 4 * _STRIP_CELLS)  # halved at once
+        x = _by_rows(first, x, self.reach[0], 4 * self.cells)  # halved at once
         rest = slice(1, self.n_fine)
-        return [x, *_one_after_another(network.blocks[rest], x, self.reach[rest])]
+        return [x, *self._one_after_another(network, rest, x)]
 
     def coarse(self, network: Any, x: Tensor) -> list[Tensor]:
         """Return the outputs of the other stages, from that of the last fine one.
@@ -87,23 +89,18 @@ class Stages:
         -------
         list of Tensor of shape (n, C, h, w)
         """
-        rest = slice(self.n_fine, None)
-        return _one_after_another(network.blocks[rest], x, self.reach[rest])
+        return self._one_after_another(network, slice(self.n_fine, None), x)
+
+    def _one_after_another(self, network: Any, some: slice, x: Tensor) -> list[Tensor]:
+        outputs = []
+        for stage, reach in zip(network.blocks[some], self.reach[some], strict=True):
+            x = _by_rows(stage, x, reach, self.cells)
+            outputs.append(x)
+        return outputs
 
 
-_STRIP_CELLS = 30_000  # that a stage sees at once; 12 MB within the second
 _MORE_ON_GPU = 64
 _REACHES = 8  # rows of a strip, at least: a quarter more is computed than is kept
-
-
-def _one_after_another(
-    stages: Iterable[nn.Module], x: Tensor, reach: Iterable[int]
-) -> list[Tensor]:
-    outputs = []
-    for stage, own in zip(stages, reach, strict=True):
-        x = _by_rows(stage, x, own, _STRIP_CELLS)
-        outputs.append(x)
-    return outputs
 
 
 def _by_rows(stage: nn.Module, x: Tensor, reach: int, cells: int) -> Tensor:

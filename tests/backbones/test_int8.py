@@ -145,3 +145,20 @@ def test_a_cpu_without_such_arithmetic_is_told(monkeypatch):
     monkeypatch.setattr(int8, "fast_int8", lambda: False)
     with pytest.raises(BackboneError, match="needs a CPU with VNNI"):
         int8.int8_backbone(load_backbone())
+
+
+@needs_vnni
+def test_weights_are_laid_out_once_for_each_shape(monkeypatch):
+    laid_out = []
+    pack = int8._Conv._pack
+    monkeypatch.setattr(
+        int8._Conv, "_pack", lambda c, shape: laid_out.append(shape) or pack(c, shape)
+    )
+    backbone = pickle.loads(pickle.dumps(load_backbone(INT8)))
+    images = [torch.rand(1, 3, *size) for size in ((64, 96), (96, 64))]
+    first = [backbone(x) for x in images]
+    n = len(laid_out)
+    again = [backbone(x) for x in images]
+    assert n == len(laid_out) > 0
+    for a, b in zip(first, again, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
