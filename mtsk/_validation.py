@@ -20,6 +20,7 @@ from sklearn.utils._param_validation import (
     make_constraint,
 )
 from sklearn.utils._repr_html.estimator import _VisualBlock
+from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
 from mtsk.exceptions import ImageError
@@ -35,6 +36,7 @@ __all__ = [
     "check_image",
     "check_parameters",
     "check_sample_weight",
+    "output_container",
     "parallel_block",
     "parameter_error",
     "serial_block",
@@ -124,6 +126,11 @@ def check_parameters(owner: object, constraints: Mapping[str, Sequence[Any]]) ->
         if stray_bool or not any(a.is_satisfied_by(value) for a in made):
             allowed = " or ".join(str(a) for a in made)
             raise parameter_error(name, owner, allowed, value)
+
+
+def output_container(transformer: Any) -> str:
+    """Return what ``set_output`` wants of a transformer: "default", "pandas", …"""
+    return str(_get_output_config("transform", transformer)["dense"])
 
 
 def serial_block(steps: Sequence[Any]) -> Any:

@@ -21,6 +21,7 @@ from mtsk._validation import (
     SequenceOf,
     StrOptions,
     check_parameters,
+    output_container,
 )
 from mtsk.backbones import BUNDLED, Backbone, choose_device, load_backbone
 from mtsk.cache import (
@@ -189,8 +190,16 @@ class DeepFeatures(NetworkPasses, TransformerMixin, BaseEstimator):
         ImageError
             On an image that cannot be used; the message names its index.
         NotFittedError
+        ValueError
+            Where ``set_output`` asks for a table, and ``output`` is not "vector".
         """
         check_is_fitted(self)
+        container = output_container(self)
+        if container != "default" and self.output != "vector":
+            raise ValueError(
+                f'maps of features cannot be a table of {container}: output="vector" '
+                "gives one row an image"
+            )
         images = Images(X, self.channels, self.on_error)
         if self.output == "vector":
             table = np.full((len(images), self.n_features_out_), np.nan, np.float32)

@@ -229,7 +229,8 @@ class MultiTaskSegmenter(Predicting):
         Y : Targets, mapping of task to targets, DataFrame, or one target per image
             None is a missing entry; −1 and NaN inside an entry are unlabelled.
         sample_weight : array-like of shape (n,), default=None
-            Weight of each image.
+            Weight of each image, >= 0; 0 leaves it out. A head that takes no weights
+            takes those of 0 and 1.
 
         Returns
         -------

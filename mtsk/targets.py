@@ -24,7 +24,7 @@ class Targets:
 
     Parameters
     ----------
-    columns : mapping of str to sequence, optional
+    columns : mapping of str to sequence, or pandas DataFrame, optional
         Task name to one entry per image. ``None`` is a missing entry; what is masked
         in a masked array is unlabelled.
     **tasks : sequence
@@ -33,7 +33,7 @@ class Targets:
     Raises
     ------
     TargetError
-        Where there is no task, or the tasks differ in length.
+        Where there is no task, two have one name, or they differ in length.
 
     Examples
     --------
@@ -49,10 +49,9 @@ class Targets:
     ['sun', 'rain', None]
     """
 
-    def __init__(
-        self, columns: Mapping[str, Sequence[Any]] | None = None, /, **tasks: Any
-    ) -> None:
-        merged = {**(columns or {}), **tasks}
+    def __init__(self, columns: Any = None, /, **tasks: Any) -> None:
+        given = _columns_of(columns) if hasattr(columns, "columns") else columns or {}
+        merged = {**given, **tasks}
         if not merged:
             raise TargetError("Targets needs at least one task")
         self._columns: dict[str, list[Any]] = {}
@@ -172,7 +171,7 @@ def as_targets(Y: Any, n_images: int) -> tuple[Targets, bool]:
     if isinstance(Y, Targets):
         targets = Y
     elif isinstance(Y, Mapping) or hasattr(Y, "columns"):
-        targets = Targets({name: Y[name] for name in (getattr(Y, "columns", Y))})
+        targets = Targets(Y)
     else:
         targets, bare = Targets({DEFAULT_TASK: Y}), True
     if len(targets) != n_images:
@@ -180,6 +179,15 @@ def as_targets(Y: Any, n_images: int) -> tuple[Targets, bool]:
             f"X has {n_images} images but Y has targets for {len(targets)}"
         )
     return targets, bare
+
+
+def _columns_of(frame: Any) -> dict[str, Any]:
+    """Return the columns of a table of pandas, by name."""
+    names = list(frame.columns)
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise TargetError(f"several columns are called {twice[0]!r}; tasks need names")
+    return {name: frame[name] for name in names}
 
 
 def _entries(name: str, entries: Any) -> list[Any]:

@@ -95,6 +95,8 @@ def test_set_output_gives_a_dataframe():
     images, _ = toy_images(2)
     frame = tiny(output="vector").set_output(transform="pandas").fit_transform(images)
     assert list(frame.columns)[:2] == ["scale1_first_0", "scale1_first_1"]
+    with pytest.raises(ValueError, match=r'maps.*cannot be.*pandas.*output="vector"'):
+        tiny().set_output(transform="pandas").fit_transform(images)
 
 
 def test_names_of_maps_count_the_position():

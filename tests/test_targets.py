@@ -270,3 +270,11 @@ def test_a_masked_array_of_bool_is_refused():
     with pytest.raises(TargetError, match="'ink': a masked array of dtype bool"):
         Targets(ink=[ink])
     assert Targets(ink=[np.ma.masked_array(ink.data)])["ink"][0].tolist() == [[1, 0]]
+
+
+def test_a_frame_is_a_table_of_tasks():
+    frame = pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]}, index=[7, 3])
+    assert Targets(frame).task_names == ["a", "b"]
+    assert Targets(frame, c=[1, 2])["c"] == [1, 2]
+    with pytest.raises(TargetError, match="several columns are called 'a'"):
+        Targets(pd.DataFrame([[1.0, 2.0]], columns=["a", "a"]))

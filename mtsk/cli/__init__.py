@@ -80,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("images", help="a folder of images")
     own.add_argument("labels", nargs="+", help=labels_help)
     own.add_argument("-o", "--output", required=True, help="the model's file")
-    own.add_argument("--task", action="append", default=[], metavar="NAME=TYPE")
+    own.add_argument(
+        "--task", action="append", default=[], metavar="NAME=TYPE[:CLASSES]"
+    )
     own.add_argument(
         "--void", type=int, nargs="*", default=[], help="unlabelled values"
     )

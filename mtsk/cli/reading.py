@@ -52,7 +52,7 @@ def check_stems(paths: Sequence[Path]) -> None:
 
 
 def named_tasks(given: Sequence[str], names: Sequence[str]) -> dict[str, Task]:
-    """Return the tasks said as NAME=TYPE.
+    """Return the tasks said as NAME=TYPE, or as NAME=TYPE:CLASS,CLASS and so on.
 
     Raises
     ------
@@ -68,15 +68,28 @@ def named_tasks(given: Sequence[str], names: Sequence[str]) -> dict[str, Task]:
     for kind in _NOT_IN_FOLDERS:
         del types[kind]
     for item in given:
-        name, _, kind = item.partition("=")
+        name, _, said = item.partition("=")
+        kind, _, classes = said.partition(":")
         if kind not in types:
             raise TargetError(
                 f"--task {item}: must be NAME=TYPE, and TYPE one of {sorted(types)}"
             )
+        if classes and "classes" not in types[kind]().get_params():
+            raise TargetError(f"--task {item}: a {kind} has no classes to name")
         if name not in names:
             raise TargetError(f"--task {item}: the labels are {list(names)}")
         found[name] = types[kind]()
+        if classes:
+            found[name].set_params(classes=_labels(classes.split(",")))
     return found
+
+
+def _labels(words: Sequence[str]) -> list[Any]:
+    """Return labels as a table of them has them: numbers, if all are."""
+    try:
+        return [int(word) for word in words]
+    except ValueError:
+        return list(words)
 
 
 def tags_as_sets(targets: Targets, tasks: Mapping[str, Task]) -> Targets:

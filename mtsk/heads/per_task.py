@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 from joblib import Parallel, delayed
+from sklearn import get_config
 from sklearn.base import (
     BaseEstimator,
     MetaEstimatorMixin,
@@ -29,6 +30,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from mtsk._validation import check_sample_weight
 from mtsk.heads.base import JointHead, check_codes, labelled_columns
 from mtsk.tasks.columns import ColumnGroup
 
@@ -95,7 +97,8 @@ class PerTaskHead(MetaEstimatorMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples, n_columns)
         sample_weight : array-like of shape (n_samples,), default=None
-            Handed to the estimators that take it.
+            Rows of weight 0 are left out. The others' are handed to the estimators, of
+            a pipeline to its last step.
         groups : array-like of shape (n_samples,), default=None
             Handed to the joint heads that take it.
 
@@ -106,7 +109,8 @@ class PerTaskHead(MetaEstimatorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            Where a group's kind does not suit its estimator.
+            Where a group's kind does not suit its estimator, and where weights differ
+            and an estimator takes none.
         """
         X = validate_data(self, X, dtype=np.float32)
         Y = check_array(y, dtype=np.float32, ensure_all_finite="allow-nan")
@@ -115,6 +119,8 @@ class PerTaskHead(MetaEstimatorMixin, BaseEstimator):
         if Y.shape[1] != width:
             raise ValueError(f"y has {Y.shape[1]} columns, `columns` name {width}")
         check_codes(self.groups_, Y)
+        if sample_weight is not None:
+            sample_weight = check_sample_weight(sample_weight, X)
         several = isinstance(self.estimator, list | tuple)
         chosen = self.estimator if several else [self.estimator] * len(self.groups_)
         if len(chosen) != len(self.groups_):
@@ -203,16 +209,18 @@ def _fit_one(
     sample_weight: Any,
     image: Any,
 ) -> Any:
-    extra = {"sample_weight": sample_weight, "groups": image}
     model = clone(estimator)
-    extra = {
-        k: v for k, v in extra.items() if v is not None and has_fit_parameter(model, k)
-    }
     if isinstance(model, JointHead):
+        extra = {"sample_weight": sample_weight, "groups": image}
+        extra = {k: v for k, v in extra.items() if has_fit_parameter(model, k)}
         return model.set_params(columns=[group]).fit(X, Y, **extra)
-    rows = np.flatnonzero(~np.isnan(Y).any(axis=1))
+    counts = ~np.isnan(Y).any(axis=1)
+    if sample_weight is not None:
+        counts &= sample_weight != 0
+    rows = np.flatnonzero(counts)
     if not len(rows):
         raise ValueError(f"a {group.kind} column group has no labelled row")
+    extra = {} if sample_weight is None else _weights(model, sample_weight[rows])
     y = Y[rows] if group.kind == "real" else Y[rows].astype(np.int64)
     if not _is_chain(model):
         y = y[:, 0]
@@ -231,7 +239,22 @@ def _fit_one(
         return _Constant(int(y[0]))
     if isinstance(_last(model), _COLUMN_BY_COLUMN):
         y = y[:, None]
-    return model.fit(X[rows], y, **{k: np.asarray(v)[rows] for k, v in extra.items()})
+    return model.fit(X[rows], y, **extra)
+
+
+def _weights(model: Any, weight: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the arguments by which an estimator is told of weights."""
+    last = _last(model)
+    if has_fit_parameter(last, "sample_weight"):
+        if last is model or get_config()["enable_metadata_routing"]:
+            return {"sample_weight": weight}
+        return {f"{model.steps[-1][0]}__sample_weight": weight}
+    if (weight == weight[0]).all():
+        return {}
+    raise ValueError(
+        f"{type(last).__name__} takes no sample_weight: give weights of 0 and 1 alone "
+        "(0 leaves out), or another head"
+    )
 
 
 def _scores(model: Any, group: ColumnGroup, X: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from mtsk._validation import Interval, StrOptions, check_parameters
 from mtsk.exceptions import TargetError
 from mtsk.tasks.base import PixelTask, as_map
 from mtsk.tasks.columns import ColumnGroup
+from mtsk.tasks.precision import as_float32, check_resolution
 
 __all__ = ["DenseRegression", "DensityCount", "ImageToImage", "SurfaceNormals"]
 
@@ -62,6 +63,7 @@ class DenseRegression(PixelTask):
         if len(widths) > 1:
             raise TargetError(f"maps differ in number of values: {sorted(widths)}")
         self.n_values_ = widths.pop()
+        check_resolution([a.reshape(-1, self.n_values_) for a in arrays])
         return ColumnGroup("real", self.n_values_)
 
     def encode(
@@ -329,9 +331,7 @@ def _numbers(target: Any, shape: tuple[int, int], n_values: int) -> np.ndarray:
     array = as_map(target, shape)
     if array.dtype.kind not in "fiu":
         raise TargetError(f"a real map must be float, got dtype {array.dtype}")
-    if np.isinf(array).any():
-        raise TargetError("a real map must not hold infinity (NaN is unlabelled)")
-    columns = array.astype(np.float32).reshape(*array.shape[:2], -1)
+    columns = as_float32(array).reshape(*array.shape[:2], -1)
     if columns.shape[2] != n_values:
         raise TargetError(f"a map of {columns.shape[2]} values, others have {n_values}")
     return columns

@@ -12,6 +12,7 @@ from mtsk.exceptions import TargetError
 from mtsk.tasks.base import ImageTask
 from mtsk.tasks.columns import ColumnGroup
 from mtsk.tasks.labels import UNLABELLED, as_list, codes_of, learn_classes
+from mtsk.tasks.precision import as_float32, check_resolution
 
 __all__ = ["Classification", "Count", "MultiLabel", "Ordinal", "Regression"]
 
@@ -184,6 +185,7 @@ class Regression(ImageTask):
             )
         self.scalar_ = shapes == {()}
         self.n_values_ = 1 if self.scalar_ else next(iter(shapes))[0]
+        check_resolution([np.reshape(t, (1, self.n_values_)) for t in targets])
         return ColumnGroup("real", self.n_values_)
 
     def encode(
@@ -194,9 +196,7 @@ class Regression(ImageTask):
             raise TargetError(
                 f"expected {self.n_values_} number(s), got {target!r}"[:200]
             )
-        if np.isinf(values.astype(float)).any():
-            raise TargetError("a number must not be infinite (NaN is unlabelled)")
-        return values.astype(np.float32)
+        return as_float32(values)
 
     def decode(self, scores: np.ndarray) -> Any:
         return float(scores[0]) if self.scalar_ else scores
@@ -237,7 +237,7 @@ class Count(ImageTask):
     def encode(
         self, target: Any, shape: tuple[int, int], *, unseen: bool = False
     ) -> np.ndarray:
-        return np.sqrt(np.array([_as_count(target)], np.float32))
+        return np.sqrt(as_float32(np.array([_as_count(target)])))
 
     def values(self, scores: np.ndarray) -> np.ndarray:
         return np.maximum(scores, 0) ** 2
@@ -257,8 +257,8 @@ class Ordinal(ImageTask):
     Parameters
     ----------
     classes : sequence of labels, default=None
-        All the classes, lowest first. None takes those that occur, sorted: words by
-        the alphabet, which is seldom their order.
+        All the classes, lowest first. None takes those that occur, in order, of numbers
+        alone: the alphabet is seldom the order of words.
     void : label or sequence of labels, default=()
         Labels that mean "unlabelled"; −1 always does.
 
@@ -293,6 +293,11 @@ class Ordinal(ImageTask):
         for i, target in enumerate(targets):
             _check_scalar(target, f"entry {i}: ")
         found = learn_classes(targets, as_list(self.void), self.classes)
+        if self.classes is None and found.dtype.kind == "U":
+            raise TargetError(
+                f"words have no order of their own, got {found.tolist()[:20]}: say it, "
+                f"lowest first, with Ordinal({found.tolist()[:3]}) and the like"
+            )
         self.classes_ = found if self.classes is None else np.asarray(self.classes)
         if len(self.classes_) < 2:
             raise TargetError(

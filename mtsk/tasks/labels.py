@@ -101,6 +101,10 @@ def codes_of(
         where classes are numbers, and the other way round.
     """
     labels = as_label_array(target)
+    if labels.dtype.kind == "b" and not np.isin(classes, (0, 1)).all():
+        raise TargetError(
+            f"labels are true and false, the classes {classes.tolist()[:20]}"
+        )
     place = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
     missing = missing_labels(labels, void)
     strange = (classes[place] != labels) & ~missing

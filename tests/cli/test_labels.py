@@ -160,6 +160,20 @@ def test_tasks_that_folders_cannot_hold_are_refused(home, tmp_path, kind, capsys
     assert "TYPE one of" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("grades", "order"), [(["lo", "mid", "hi"], "lo,mid,hi"), ([3, 1, 2], "3,1,2")]
+)
+def test_the_order_of_grades_is_said(home, tmp_path, grades, order, capsys):
+    table, model = tmp_path / "grades.csv", str(tmp_path / "m.mtsk")
+    rows = [f"bild {i}.png,{grades[i % 3]}" for i in range(6)]
+    table.write_text("\n".join(["image,grade", *rows]))
+    train = ["train", str(home / "photos"), str(table), "-o", model, *QUICK]
+    assert main([*train, "--task", f"grade=Ordinal:{order}"]) == 0
+    assert mtsk.load(model).tasks_["grade"].classes_.tolist() == grades
+    assert main([*train, "--task", "grade=Count:1,2"]) == 1
+    assert "a Count has no classes" in capsys.readouterr().err
+
+
 def test_one_word_an_image_can_be_a_tag(home, tmp_path, capsys):
     table = tmp_path / "tags.csv"
     rows = [f"bild {i}.png,{'cow' if i % 2 else 'grass'}" for i in range(6)]

@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
@@ -281,9 +282,44 @@ def test_sample_weights_reach_those_that_take_them():
     head = PerTaskHead(Ridge(), [REAL]).fit(X, Y[:, 3:], sample_weight=weight)
     oracle = Ridge().fit(X, Y[:, 3:], sample_weight=weight)
     np.testing.assert_allclose(head.decision_function(X), oracle.predict(X), atol=1e-3)
-    PerTaskHead(KNeighborsClassifier(), [NOMINAL]).fit(
-        X, Y[:, :1], sample_weight=weight
+
+
+@pytest.mark.parametrize("routing", [False, True])
+def test_sample_weights_reach_the_last_step_of_a_pipeline(routing):
+    X, Y = table()
+    weight = np.random.default_rng(0).uniform(0.1, 2, len(X))
+    last = Ridge().set_fit_request(sample_weight=True) if routing else Ridge()
+    scaler = StandardScaler()
+    if routing:
+        scaler.set_fit_request(sample_weight=False)
+    with config_context(enable_metadata_routing=routing):
+        head = PerTaskHead(make_pipeline(scaler, last), [REAL])
+        head.fit(X, Y[:, 3:], sample_weight=weight)
+    scaled = StandardScaler().fit_transform(X)
+    oracle = Ridge().fit(scaled, Y[:, 3:], sample_weight=weight)
+    np.testing.assert_allclose(
+        head.decision_function(X), oracle.predict(scaled), atol=1e-3
     )
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [KNeighborsClassifier(), make_pipeline(StandardScaler(), KNeighborsClassifier())],
+)
+def test_rows_of_weight_0_are_left_out_by_all(estimator):
+    X, Y = table()
+    wrong = np.arange(len(X)) % 3 == 0
+    shuffled = np.where(wrong, (Y[:, 0] + 1) % 3, Y[:, 0])[:, None]
+    head = PerTaskHead(estimator, [NOMINAL])
+    weighted = clone(head).fit(X, shuffled, sample_weight=np.where(wrong, 0, 2.0))
+    alone = clone(head).fit(X[~wrong], shuffled[~wrong])
+    np.testing.assert_array_equal(
+        weighted.decision_function(X), alone.decision_function(X)
+    )
+    with pytest.raises(ValueError, match="KNeighborsClassifier takes no sample_weight"):
+        head.fit(X, Y[:, :1], sample_weight=np.arange(len(X)))
+    with pytest.raises(ValueError, match="no labelled row"):
+        head.fit(X, Y[:, :1], sample_weight=np.zeros(len(X)))
 
 
 def test_sample_weights_follow_the_labelled_rows():

@@ -479,5 +479,7 @@ def test_ordinal_counts_steps():
     assert np.isnan(task.encode(-1, SHAPE)).all()
     with pytest.raises(TargetError, match="two classes"):
         Ordinal().fit([3, 3])
+    with pytest.raises(TargetError, match=r"no order of their own.*Ordinal\(\['hi'"):
+        Ordinal().fit(["mid", "hi", "lo"])
     with pytest.raises(TargetError, match=r"\[6\] are not among"):
         task.encode(6, SHAPE, unseen=True)

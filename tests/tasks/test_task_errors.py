@@ -10,6 +10,7 @@ from mtsk.tasks import (
     BinaryMask,
     Boundary,
     Classification,
+    Count,
     DenseRegression,
     MultiLabel,
     Regression,
@@ -125,12 +126,31 @@ def test_fit_errors(task, targets, message):
         (Regression(), 1.0, True, r"expected 1 number\(s\), got True"),
         (Regression(), 1.0, None, r"expected 1 number\(s\), got None"),
         (Regression(), 1.0, np.inf, "must not be infinite"),
+        (Regression(), 1.0, 1e300, r"within ±1e\+30, got one of size 1e\+300"),
+        (DenseRegression(), MAP * 0.5, MAP * 1e38, "within.*larger unit"),
+        (Count(), 1, 1e300, "within.*larger unit"),
+        (SemanticSegmentation(), np.array([[0, 1], [2, 2]]), MAP > 0, "true and false"),
     ],
 )
 def test_encode_errors(task, seen, target, message):
     task = clone(task).fit([seen])
     with pytest.raises(TargetError, match=message):
         task.encode(target, (2, 2))
+
+
+@pytest.mark.parametrize(
+    ("task", "near", "far"),
+    [
+        (Regression(), 10.0 * np.arange(6), 1.7e9),
+        (Regression(), np.arange(6).reshape(3, 2) / 10, 2_460_000),
+        (DenseRegression(), [MAP * 1.0, MAP * 2.0, np.full(MAP.shape, np.nan)], 1e8),
+    ],
+)
+def test_numbers_that_single_precision_cannot_tell_apart(task, near, far):
+    clone(task).fit(list(near))
+    clone(task).fit([entry * 0 + far for entry in near])  # all alike: nothing is lost
+    with pytest.raises(TargetError, match=r"differ by too little.*take off"):
+        clone(task).fit([entry + far for entry in near])
 
 
 @pytest.mark.parametrize("make", [BinaryMask, Boundary])

@@ -1,0 +1,62 @@
+"""Targets that are numbers, and what of them single precision can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+
+import numpy as np
+
+from mtsk.exceptions import TargetError
+
+__all__ = ["as_float32", "check_resolution"]
+
+_GREATEST = 1e30  # a square of it is far from where even double precision ends
+_STEP = float(np.finfo(np.float32).eps)  # between float32 numbers, of their size
+_STEPS = 1000  # at least, from the least target to the greatest
+
+
+def as_float32(values: np.ndarray) -> np.ndarray:
+    """Return numbers in single precision; NaN is unlabelled.
+
+    Raises
+    ------
+    TargetError
+        On infinity, and on numbers near the end of what can be counted with.
+    """
+    if np.isinf(values).any():
+        raise TargetError("numbers must not be infinite (NaN is unlabelled)")
+    greatest = float(np.fmax.reduce(np.abs(values), axis=None, initial=0))
+    if greatest > _GREATEST:
+        raise TargetError(
+            f"numbers must lie within ±{_GREATEST:g}, got one of size {greatest:g}; "
+            "give them in a larger unit"
+        )
+    return values.astype(np.float32)
+
+
+def check_resolution(targets: Sequence[np.ndarray]) -> None:
+    """Refuse numbers whose differences single precision would lose.
+
+    Parameters
+    ----------
+    targets : sequence of ndarray of shape (n, L)
+        NaN is unlabelled; what are no numbers is left to others to refuse.
+
+    Raises
+    ------
+    TargetError
+    """
+    numbers = [t for t in targets if t.dtype.kind in "iuf" and len(t)]
+    if not numbers:
+        return
+    lows = reduce(np.fmin, (np.fmin.reduce(t) for t in numbers)).astype(float)
+    highs = reduce(np.fmax, (np.fmax.reduce(t) for t in numbers)).astype(float)
+    for low, high in zip(lows, highs, strict=True):
+        size = max(abs(low), abs(high))
+        if np.isfinite(size) and 0 < high - low < _STEPS * _STEP * size:
+            raise TargetError(
+                f"numbers from {low:.10g} to {high:.10g} differ by too little, for "
+                "their size, to be told apart in single precision: take off what they "
+                f"have in common first, such as {low:.10g}"
+            )
