@@ -75,8 +75,8 @@ def test_every_task_comes_back_in_its_own_form(fitted, toys):
     assert guess["disc"].dtype == bool
     assert guess["edges"].dtype == bool
     assert guess["depth"].shape == Y.shape
-    assert guess["large"].dtype == bool
-    assert set(guess["name"]) <= {"big", "small"}
+    assert guess["third"].dtype == bool
+    assert set(guess["name"]) <= {"even", "odd"}
     assert guess["tags"].shape == (8, 2)
     assert all(isinstance(words, set) for words in guess["words"])
     assert guess["area"].shape == (8,)

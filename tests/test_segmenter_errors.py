@@ -106,7 +106,7 @@ def test_bad_parameters(toys, keywords, message):
         (lambda Y: {"a": Y, "b": [None] * 8}, "'b' is labelled on no image"),
         (lambda Y: {"a": Y, "b": list(Y)[:7]}, "differ in number"),
         (lambda Y: np.full((8, 40, 48), np.nan), "holds nothing but void"),
-        (lambda Y: np.full((8, 40, 48), np.inf), "image 0: .*infinity"),
+        (lambda Y: np.full((8, 40, 48), np.inf), "image 0: .*infinite"),
         (lambda Y: [{"a"}, *[3] * 7], "several kinds"),
         (lambda Y: [np.ones(2, bool), *[np.ones(3, bool)] * 7], "one length"),
         (lambda Y: "masks", "one entry per image"),

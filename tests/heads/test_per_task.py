@@ -288,11 +288,11 @@ def test_sample_weights_reach_those_that_take_them():
 def test_sample_weights_reach_the_last_step_of_a_pipeline(routing):
     X, Y = table()
     weight = np.random.default_rng(0).uniform(0.1, 2, len(X))
-    last = Ridge().set_fit_request(sample_weight=True) if routing else Ridge()
-    scaler = StandardScaler()
-    if routing:
-        scaler.set_fit_request(sample_weight=False)
     with config_context(enable_metadata_routing=routing):
+        scaler, last = StandardScaler(), Ridge()
+        if routing:
+            scaler.set_fit_request(sample_weight=False)
+            last.set_fit_request(sample_weight=True)
         head = PerTaskHead(make_pipeline(scaler, last), [REAL])
         head.fit(X, Y[:, 3:], sample_weight=weight)
     scaled = StandardScaler().fit_transform(X)
@@ -318,7 +318,7 @@ def test_rows_of_weight_0_are_left_out_by_all(estimator):
     )
     with pytest.raises(ValueError, match="KNeighborsClassifier takes no sample_weight"):
         head.fit(X, Y[:, :1], sample_weight=np.arange(len(X)))
-    with pytest.raises(ValueError, match="no labelled row"):
+    with pytest.raises(ValueError, match="at least one non-zero"):
         head.fit(X, Y[:, :1], sample_weight=np.zeros(len(X)))
 
 

@@ -110,7 +110,7 @@ def test_fit_errors(task, targets, message):
         (Boundary(), MAP, CUBE.astype(int), r"\(H, W\).*\(2, 2, 3\)"),
         (Boundary(), MAP, MAP.astype(str), "(str|dtype <U)"),
         (DenseRegression(), MAP * 0.5, MAP > 0, "must be float, got dtype bool"),
-        (DenseRegression(), MAP * 0.5, MAP / [0.5, np.inf] + np.inf, "infinity"),
+        (DenseRegression(), MAP * 0.5, MAP / [0.5, np.inf] + np.inf, "infinite"),
         (DenseRegression(), MAP * 0.5, CUBE, "a map of 3 values, others have 1"),
         (DenseRegression(), MAP * 0.5, MAP[:1] * 0.5, "does not fit an image"),
         (Classification(), 1, [1, 2], r"must be a scalar, got shape \(2,\)"),
