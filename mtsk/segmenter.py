@@ -10,14 +10,11 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from mtsk._validation import (
-    parallel_block,
-    parameter_error,
-    serial_block,
-)
+from mtsk._validation import parameter_error
 from mtsk.crf import PixelCRF, SuperpixelCRF
 from mtsk.exceptions import TargetError, UnknownTaskError
 from mtsk.features import DeepFeatures
+from mtsk.flow import flow_of
 from mtsk.images import Images, image_weights
 from mtsk.metrics import task_metric
 from mtsk.predicting import (
@@ -184,38 +181,7 @@ class MultiTaskSegmenter(Predicting):
         self.verbose = verbose
 
     def _sk_visual_block_(self) -> Any:
-        """Draw the flow: images, features, tables, heads, tasks, structure."""
-        parts = self.default_parts()
-        features = parts.get("features", self.features)
-        if hasattr(self, "tasks_"):
-            flow = self._fitted_flow(features)
-        else:
-            head = parts.get("head", self.head)
-            heads = dict(head) if isinstance(head, Mapping) else {"head": head}
-            flow = [features, parallel_block(heads)]
-        structure = parts.get("structure", self.structure)
-        return serial_block(flow if structure is None else [*flow, structure])
-
-    def _fitted_flow(self, features: DeepFeatures | None) -> list[Any]:
-        """Return what was seen, how much of it, and what was learnt for which task."""
-        n_taps = len(self.features_.layer_sizes)
-        n_features = self.features_.n_features_out_
-        seen = f"{self.n_images_:,} images → {n_taps} taps → {n_features:,} features"
-        heads = {"pixel": self.pixel_head_, "image": self.image_head_}
-        tables = {}
-        for kind, head in heads.items():
-            names = self._names(kind)
-            if not names:
-                continue
-            sizes = {name: self.tasks_[name].n_scores_ for name in names}
-            tasks = {
-                f"{name}: {n} score{'s' * (n > 1)}": self.tasks_[name]
-                for name, n in sizes.items()
-            }
-            size = f"{self.n_rows_:,} rows" if kind == "pixel" and self.n_rows_ else ""
-            label = f"{kind} table{': ' * bool(size)}{size}"
-            tables[label] = serial_block([head, parallel_block(tasks)])
-        return [parallel_block({seen: features}), parallel_block(tables)]
+        return flow_of(self)
 
     # -- learning -------------------------------------------------------------
 

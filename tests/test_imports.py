@@ -39,7 +39,7 @@ LEVELS = [
     {"nested"},
     {"structure_learning"},
     {"learning"},
-    {"predicting", "persistence"},
+    {"flow", "predicting", "persistence"},
     {"segmenter", "tile_store"},
     {"oracle", "attribution", "inspection", "suggestion", "tiling"},
     {"testing"},

@@ -276,15 +276,15 @@ def test_a_full_disk_leaves_what_is_done(tmp_path, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("n_removed", [0, 1, 5])
+@pytest.mark.parametrize("n_removed", [0, 1, 5, 10])
 def test_stopped_while_tidying_up_it_goes_on(tmp_path, monkeypatch, n_removed):
     monkeypatch.setattr("mtsk.shards._MOST", 4)
-    folder, unlink, left = tmp_path / "kept", Path.unlink, [n_removed]
+    folder, unlink, to_go = tmp_path / "kept", Path.unlink, [n_removed]
 
     def stopped(path, missing_ok=False):
         if not path.name.startswith("."):  # what is written stands, and is tidied up
-            left[0] -= 1
-            if left[0] < 0:
+            to_go[0] -= 1
+            if to_go[0] < 0:
                 raise KeyboardInterrupt
         unlink(path, missing_ok=missing_ok)
 
@@ -292,7 +292,9 @@ def test_stopped_while_tidying_up_it_goes_on(tmp_path, monkeypatch, n_removed):
     with pytest.raises(KeyboardInterrupt):
         segmenter(checkpoint=folder).fit(X, Y)
     monkeypatch.setattr(Path, "unlink", unlink)
-    assert len(list(folder.iterdir())) == 11 - n_removed
+    left = {path.name for path in folder.iterdir()}
+    assert len(left) == 11 - n_removed
+    assert "mtsk_checkpoint.json" in left
     segmenter(checkpoint=folder).fit(X, Y)
     assert not folder.exists()
 

@@ -34,7 +34,8 @@ _PICTURES = ("astronaut", "chelsea", "coffee", "immunohistochemistry", "moon", "
 _SIDES = 256, 320
 _STRIP_CELLS = 60_000  # of a byte each; more shapes of strips would cost more
 _packing = Lock()  # torch's engine is one for all threads
-_SHAPES = 12  # that weights are kept for: three scales of four sizes of images
+_SHAPES = 36  # that weights are kept for: four sizes of images, each at three scales,
+# whose first, middle and last strips may all differ
 
 
 def int8_backbone(plain: Backbone) -> Backbone:

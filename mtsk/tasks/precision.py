@@ -24,9 +24,9 @@ def as_float32(values: np.ndarray) -> np.ndarray:
     TargetError
         On infinity, and on numbers near the end of what can be counted with.
     """
-    if np.isinf(values).any():
-        raise TargetError("numbers must not be infinite (NaN is unlabelled)")
     greatest = float(np.fmax.reduce(np.abs(values), axis=None, initial=0))
+    if np.isinf(greatest):
+        raise TargetError("numbers must not be infinite (NaN is unlabelled)")
     if greatest > _GREATEST:
         raise TargetError(
             f"numbers must lie within ±{_GREATEST:g}, got one of size {greatest:g}; "
