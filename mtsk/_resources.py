@@ -29,18 +29,25 @@ __all__ = [
     "release_freed_memory",
 ]
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from <malloc.h>
-_DEFAULT_MMAP_MAX = 65536
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # from <malloc.h>
+_DEFAULT_MMAP_THRESHOLD, _DEFAULT_MMAP_MAX = 128 * 2**10, 65536
 _KEPT = 512 * 2**20
 _depth = 0
 
 
 @contextmanager
-def keep_freed_memory() -> Iterator[None]:
+def keep_freed_memory(largest: int | None = None) -> Iterator[None]:
     """While open, memory freed by this process stays with it (glibc only).
 
     Half a gigabyte may stay afterwards: images that come one by one, each with a call
     of its own, are then as fast as many at once.
+
+    Parameters
+    ----------
+    largest : int, default=None
+        Bytes, at most 2**25. Larger blocks go back to the system at once, and leave no
+        gaps between those kept: for work that holds a few of them for long. None keeps
+        all. What contexts inside this one say does not count.
     """
     global _depth
     libc = _glibc()
@@ -48,7 +55,10 @@ def keep_freed_memory() -> Iterator[None]:
         yield
         return
     if _depth == 0:
-        libc.mallopt(_M_MMAP_MAX, 0)
+        if largest is None:
+            libc.mallopt(_M_MMAP_MAX, 0)
+        else:
+            libc.mallopt(_M_MMAP_THRESHOLD, largest)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
     _depth += 1
     try:
@@ -57,6 +67,7 @@ def keep_freed_memory() -> Iterator[None]:
         _depth -= 1
         if _depth == 0:
             libc.mallopt(_M_MMAP_MAX, _DEFAULT_MMAP_MAX)
+            libc.mallopt(_M_MMAP_THRESHOLD, _DEFAULT_MMAP_THRESHOLD)
             libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
             if _free_in_arenas(libc) > _KEPT:
                 libc.malloc_trim(0)

@@ -106,6 +106,13 @@ class FeatureMaps:
         """Bytes that the taps hold."""
         return sum(tap.nbytes for tap in self.taps)
 
+    def __float__(self) -> float:
+        # What numpy asks of the members of a table, in a Pipeline for instance.
+        raise TypeError(
+            "FeatureMaps are maps, not rows of a table: where rows are needed, take "
+            'DeepFeatures(output="vector") or, for pixels, their `at`'
+        )
+
     @cached_property
     def _columns(self) -> list[slice]:
         ends = np.cumsum([0, *(tap.shape[2] for tap in self.taps)]).tolist()

@@ -400,6 +400,14 @@ class Learning(StructureLearning):
     ) -> None:
         """Turn weights by task into weights by place, for the tasks of one head."""
         given: Any = head.task_weights
+        if len(names) < len(self.tasks_) and np.ndim(given) == 1:
+            raise parameter_error(
+                "task_weights",
+                head,
+                "a mapping of names where tasks of pixels and of whole images have a "
+                "network each",
+                given,
+            )
         if not isinstance(given, Mapping) or not any(isinstance(k, str) for k in given):
             return
         for name in given:

@@ -56,8 +56,8 @@ class Targets:
             raise TargetError("Targets needs at least one task")
         self._columns: dict[str, list[Any]] = {}
         for name, entries in merged.items():
-            if not isinstance(name, str):
-                raise TargetError(f"task names must be str, got {name!r}")
+            if not isinstance(name, str) or not name:
+                raise TargetError(f"task names must be str, not empty, got {name!r}")
             self._columns[name] = _entries(name, entries)
         lengths = {name: len(column) for name, column in self._columns.items()}
         if len(set(lengths.values())) > 1:

@@ -229,7 +229,7 @@ class _Job:
             disable=not self.model.verbose,
             unit="tile",
         )
-        with keep_freed_memory():
+        with keep_freed_memory(largest=_LARGEST_KEPT):
             for index in bar:
                 store.finish_tile(index, self._tile(store, index))
         return self._collect(store)
@@ -370,6 +370,7 @@ class _Seen:
     scores: np.ndarray
 
 
+_LARGEST_KEPT = 2**25  # bytes; the maps of a tile are larger, what makes them is not
 _TILE_UNIT = 512  # the chunks of a zarr output
 
 

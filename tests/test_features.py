@@ -91,6 +91,12 @@ def test_vector_is_a_table_with_names():
     assert pipeline.fit(images, tags).predict(images).shape == (6, 2)
 
 
+def test_maps_are_no_rows_of_a_table():
+    model = make_pipeline(tiny(), LogisticRegression())
+    with pytest.raises(TypeError, match=r'take DeepFeatures\(output="vector"\)'):
+        model.fit(*toy_images(4)[:1], [0, 1, 0, 1])
+
+
 def test_set_output_gives_a_dataframe():
     images, _ = toy_images(2)
     frame = tiny(output="vector").set_output(transform="pandas").fit_transform(images)

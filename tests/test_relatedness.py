@@ -440,6 +440,8 @@ def only(rows, column=1):
         ("residual", 0, only([3]), "'task 1' in at least 2 folds, it has 1"),
         ("transfer", 0, only([3, 4]), "'task 1' in at least 3 folds, it has 2"),
         ("weights", 0, (*only([3])[:2], [1, 2]), r"groups has shape \(2,\), X has 200"),
+        ("weights", 0, (*only([3])[:2], [None, "a"] * 100), "every row, got None or"),
+        ("weights", 0, (*only([3])[:2], [np.nan, 1.0] * 100), "every row, got None or"),
         ("weights", 5, (*only([3])[:2], [0] * 200), "at least 2 groups.*got 1"),
         ("residual", 0, (*only([3])[:2], [0] * 200), "at least 2 groups.*got 1"),
         ("weights", 0, (only([3])[0], None, None), "requires y"),

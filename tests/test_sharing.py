@@ -22,7 +22,7 @@ from mtsk import (
     Targets,
     compare_sharing,
 )
-from mtsk.exceptions import TargetError, UnknownTaskError
+from mtsk.exceptions import ImageError, TargetError, UnknownTaskError
 from mtsk.heads import JointLogistic
 from mtsk.metrics import less_is_better, metric_names
 from mtsk.sharing.compare import _for_tasks
@@ -475,7 +475,14 @@ LATE = Targets(a=range(12), b=[0] + [None] * 11, c=range(12))
         ),
         ({"cv": [(IMAGES[:6], IMAGES[6:])]}, ValueError, "`cv`.*at least 2 folds"),
         ({"groups": [1, 2]}, ValueError, r"groups has shape \(2,\), X has 12 images"),
-        ({"cv": 50}, ValueError, "n_splits=50"),
+        ({"cv": 50}, ValueError, "`cv` of .* must be from 2 to 12, .* images, got 50"),
+        ({"cv": 1}, ValueError, "`cv` of compare_sharing must be from 2"),
+        ({"n_repeats": 99}, ValueError, "`n_repeats` .* from 2 to 12, .* of images"),
+        ({"groups": [0] * 12}, ValueError, "`n_repeats` .* from 2 to 1, .* of groups"),
+        ({"cv": [([0], [1]), ([1], [99])]}, ValueError, "`cv` .* of places below 12"),
+        ({"n_jobs": 0}, ValueError, "`n_jobs` of compare_sharing must be an int other"),
+        ({"n_jobs": 1.5}, ValueError, "`n_jobs`"),
+        ({"X": [], "Y": Targets(a=[], b=[])}, ImageError, "2 images, X holds 0"),
         ({"gives": {("b", "a"): np.nan}}, TargetError, "'a' scored nan by miou in rep"),
     ],
 )

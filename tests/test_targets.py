@@ -182,7 +182,8 @@ def test_columns_may_be_arrays_series_mappings_and_keywords():
     [
         (lambda: Targets(), "Targets needs at least one task"),
         (lambda: Targets({}), "Targets needs at least one task"),
-        (lambda: Targets({3: [1]}), "task names must be str, got 3"),
+        (lambda: Targets({3: [1]}), "task names must be str, not empty, got 3"),
+        (lambda: Targets({"": [1]}), "task names must be str, not empty, got ''"),
         (lambda: Targets(a=[1], b=[1, 2]), r"differ in number.*'a': 1, 'b': 2"),
         (lambda: Targets(a="xyz"), "task 'a' must be a sequence.*got str"),
         (lambda: Targets(a={"x": 1}), "task 'a' must be a sequence.*got dict"),

@@ -30,7 +30,7 @@ from mtsk.cli.reading import (
 from mtsk.cli.writing import PredictionWriter
 from mtsk.datasets import make_digit_scenes
 from mtsk.exceptions import ModelFileError, MtskError, TargetError
-from mtsk.tasks import Boundary, SemanticSegmentation, Task, infer_task
+from mtsk.tasks import Boundary, Ordinal, SemanticSegmentation, Task, infer_task
 from mtsk.tile_store import check_names
 
 __all__ = ["backbones", "demo", "describe", "evaluate", "predict", "train"]
@@ -104,6 +104,10 @@ def _scores_of_a_trial(
     if not judged:
         return {}
     tasks = {name: task for name, task in model.given_tasks().items() if name in judged}
+    for name, task in tasks.items():
+        if isinstance(task, Ordinal) and task.classes is None:  # some may be held out
+            known = [entry for entry in targets[name] if entry is not None]
+            tasks[name] = Ordinal(clone(task).fit(known).classes_, void=task.void)
     trial = clone(model).set_params(tasks=tasks)
     some = [images[i] for i in taught]
     with _files_named(some):

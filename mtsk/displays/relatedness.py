@@ -93,7 +93,14 @@ class TaskRelatednessDisplay:
         Raises
         ------
         NotFittedError, ImportError
+        TypeError
+            Where it is no `TaskRelatedness`.
         """
+        if not hasattr(estimator, "n_bootstrap"):
+            raise TypeError(
+                f"{cls.__name__} draws a TaskRelatedness, got "
+                f"{type(estimator).__name__}"
+            )
         check_is_fitted(estimator, "relatedness_")
         return cls(
             estimator.relatedness_,

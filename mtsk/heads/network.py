@@ -58,8 +58,9 @@ class SharedLayerNetwork(JointHead):
         None is 2048, less where the rows are few: a sixteenth of them, at least 32.
     task_weights : str, TaskWeighting, sequence or mapping of float, default="equal"
         "equal", "uncertainty", "geometric", "gradnorm", "dwa", "famo", "pcgrad", a
-        `TaskWeighting`, or numbers >= 0: one a column group, or by its place; in a
-        segmenter, by the task's name.
+        `TaskWeighting`, or numbers from 0 to 1e6: one a column group, or by its place;
+        in a segmenter, by the task's name. They weigh tasks of one network: in a
+        segmenter those of pixels have one, those of whole images another.
     class_weight : {"sqrt", "balanced"}, float in [0, 1] or None, default="sqrt"
         Classes and labels of frequency f weigh ∝ 1/√f, 1/f, f to the power of minus
         this number, or 1.

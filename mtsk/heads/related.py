@@ -18,7 +18,7 @@ __all__ = ["RelatedRidge", "System", "solve_related", "task_covariance"]
 
 _SHARES = (0.0, 0.1, 1.0, 10.0)
 _LEAST = 1e-3  # share of the mean eigenvalue that each of Ω's has at least
-_MAX_TURNS, _MAX_SWEEPS = 30, 200
+_MAX_TURNS, _MAX_STEPS = 30, 200
 
 
 @dataclass
@@ -118,26 +118,61 @@ def _solve_weights(
     start: Sequence[np.ndarray],
     tol: float,
 ) -> list[np.ndarray]:
-    """Solve C_b V_b + V_b diag(alpha) + (V coupling)_b = cross_b for all systems b."""
+    """Solve C_b V_b + V_b diag(alpha) + (V coupling)_b = cross_b for all systems b.
+
+    One system is solved exactly. Several are by conjugate gradients, with the exact
+    solution of each by itself as preconditioner (Saad, Iterative Methods for Sparse
+    Linear Systems, 2003, algorithm 9.1).
+    """
+    inner = []
+    for system in systems:
+        own = coupling[np.ix_(system.cols, system.cols)].copy()
+        own[np.diag_indices_from(own)] += alphas[system.cols]
+        inner.append(np.linalg.eigh(own))
+
+    def each_alone(right: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [
+            (part @ turn / (system.values[:, None] + values)) @ turn.T
+            for part, system, (values, turn) in zip(right, systems, inner, strict=True)
+        ]
+
+    def together(weights: Sequence[np.ndarray]) -> list[np.ndarray]:
+        shared = _turned_back(systems, weights, len(alphas)) @ coupling
+        return [
+            s.values[:, None] * own
+            + own * alphas[s.cols]
+            + s.axes.T @ shared[:, s.cols]
+            for s, own in zip(systems, weights, strict=True)
+        ]
+
+    if len(systems) == 1:
+        return each_alone([systems[0].cross])
     weights = list(start)
-    for _ in range(_MAX_SWEEPS if len(systems) > 1 else 1):
-        moved = size = 0.0
-        for b, system in enumerate(systems):
-            rest = system.cross.copy()
-            for c, other in enumerate(systems):
-                if c != b:
-                    far = coupling[np.ix_(other.cols, system.cols)]
-                    rest -= system.axes.T @ (other.axes @ (weights[c] @ far))
-            own = coupling[np.ix_(system.cols, system.cols)].copy()
-            own[np.diag_indices_from(own)] += alphas[system.cols]
-            values, turn = np.linalg.eigh(own)
-            new = (rest @ turn / (system.values[:, None] + values)) @ turn.T
-            moved += float(((new - weights[b]) ** 2).sum())
-            size += float((new**2).sum())
-            weights[b] = new
-        if moved <= (0.1 * tol) ** 2 * max(size, 1e-300):
+    left = _sum([s.cross for s in systems], -1.0, together(weights))
+    ahead = eased = each_alone(left)
+    size = _dot(left, eased)
+    for _ in range(_MAX_STEPS):
+        if _dot(eased, eased) <= (0.1 * tol) ** 2 * max(_dot(weights, weights), 1e-300):
             break
+        change = together(ahead)
+        step = size / _dot(ahead, change)
+        weights = _sum(weights, step, ahead)
+        left = _sum(left, -step, change)
+        eased = each_alone(left)
+        before, size = size, _dot(left, eased)
+        ahead = _sum(eased, size / before, ahead)
     return weights
+
+
+def _dot(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
+    return sum(float(np.vdot(x, y)) for x, y in zip(a, b, strict=True))
+
+
+def _sum(
+    a: Sequence[np.ndarray], times: float, b: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """Return a + times · b."""
+    return [x + times * y for x, y in zip(a, b, strict=True)]
 
 
 def _turned_back(
@@ -170,8 +205,8 @@ class RelatedRidge(SharingRidge):
 
     by turns: Ω = (VᵀV)^½ / tr (VᵀV)^½, and V by a Sylvester equation in the
     eigenbases of both sides. Targets labelled on other rows have statistics of their
-    own, and are solved one after the other until nothing moves. ``share=0`` is exactly
-    `JointRidge`.
+    own; their equations are solved together, by conjugate gradients. ``share=0`` is
+    exactly `JointRidge`.
 
     Parameters
     ----------

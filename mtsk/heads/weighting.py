@@ -283,6 +283,9 @@ STRATEGIES: dict[str, type[TaskWeighting]] = {
 """Strategies with a name."""
 
 
+_GREATEST = 1e6  # of a weight: float32 gradients keep far from overflow
+
+
 def make_weighting(given: Any, n_tasks: int, owner: object) -> TaskWeighting:
     """Return the strategy that a parameter ``task_weights`` stands for.
 
@@ -303,8 +306,8 @@ def make_weighting(given: Any, n_tasks: int, owner: object) -> TaskWeighting:
     InvalidParameterError
     """
     allowed = (
-        f"one of {sorted(STRATEGIES)}, a TaskWeighting, or numbers >= 0, one for each "
-        f"of {n_tasks} tasks"
+        f"one of {sorted(STRATEGIES)}, a TaskWeighting, or numbers from 0 to "
+        f"{_GREATEST:g}, not all 0, one for each of {n_tasks} tasks"
     )
     if isinstance(given, str) and given in STRATEGIES:
         return STRATEGIES[given]()
@@ -315,10 +318,10 @@ def make_weighting(given: Any, n_tasks: int, owner: object) -> TaskWeighting:
             raise parameter_error("task_weights", owner, allowed, given)
         given = [given.get(t, 1.0) for t in range(n_tasks)]
     try:
-        values = np.asarray(given, float)
-    except (TypeError, ValueError):
+        values = np.asarray(given)
+    except ValueError:
         raise parameter_error("task_weights", owner, allowed, given) from None
-    good = values.shape == (n_tasks,) and np.isfinite(values).all()
-    if not good or not (values >= 0).all() or not values.any():
+    good = values.shape == (n_tasks,) and values.dtype.kind in "iuf" and values.any()
+    if not good or not ((values >= 0) & (values <= _GREATEST)).all():
         raise parameter_error("task_weights", owner, allowed, given)
     return Fixed(values.tolist())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
+from mtsk._validation import parameter_error
 from mtsk.exceptions import UnknownTaskError
 from mtsk.metrics.meters import (
     AveragePrecisionMeter,
@@ -166,6 +168,11 @@ class task_scorer:
         hundreds suffice to compare candidates, and take a tenth of the time. Metrics
         of boundaries need all.
 
+    Raises
+    ------
+    InvalidParameterError, ValueError
+        Where there is no such metric.
+
     Examples
     --------
     >>> from mtsk import task_scorer
@@ -180,8 +187,17 @@ class task_scorer:
         *,
         n_pixels: int | None = None,
     ) -> None:
+        if task is not None and not isinstance(task, str):
+            raise parameter_error("task", "task_scorer", "a name, or None", task)
         if task is None and metric is not None:
             raise ValueError(f"metric={metric!r} needs a `task`")
+        if metric is not None and metric not in _METRICS:
+            allowed = f"one of {list(_METRICS)}, or None"
+            raise parameter_error("metric", "task_scorer", allowed, metric)
+        whole = isinstance(n_pixels, Integral) and not isinstance(n_pixels, bool)
+        if n_pixels is not None and not (whole and n_pixels > 0):
+            allowed = "an int > 0, or None"
+            raise parameter_error("n_pixels", "task_scorer", allowed, n_pixels)
         self.task = task
         self.metric = metric
         self.n_pixels = n_pixels

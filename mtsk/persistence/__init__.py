@@ -87,6 +87,10 @@ def save(
     if not isinstance(model, BaseEstimator):
         raise TypeError(f"save needs an estimator, got {type(model).__name__}")
     check_is_fitted(model)
+    if not isinstance(path, str | os.PathLike):
+        raise parameter_error("path", "save", "a path", path)
+    if os.path.isdir(path):
+        raise ModelFileError(f"{os.fspath(path)!r} is a folder; name a file")
     scores = _checked_scores(scores)
     if not isinstance(description, str):
         raise parameter_error("description", "save", "a str", description)

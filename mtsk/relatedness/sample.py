@@ -72,6 +72,8 @@ def unit_of_row(groups: Any, n_rows: int) -> np.ndarray:
     groups = np.asarray(groups)
     if groups.shape != (n_rows,):
         raise ValueError(f"groups has shape {groups.shape}, X has {n_rows} rows")
+    if any(group is None or group != group for group in groups.tolist()):
+        raise ValueError("groups must name the group of every row, got None or NaN")
     return np.unique(groups, return_inverse=True)[1]
 
 

@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 from tqdm.auto import tqdm
 
 from mtsk._validation import parameter_error
-from mtsk.exceptions import TargetError, UnknownTaskError
+from mtsk.exceptions import ImageError, TargetError, UnknownTaskError
 from mtsk.metrics import less_is_better
 from mtsk.sharing.report import Budget, Group, Job, SharingReport
 from mtsk.targets import Targets, as_targets
@@ -94,7 +94,7 @@ def compare_sharing(
 
     Raises
     ------
-    InvalidParameterError, TargetError, UnknownTaskError
+    InvalidParameterError, ImageError, TargetError, UnknownTaskError
     TypeError
         Where the estimator cannot be fitted, or scored by task.
 
@@ -126,8 +126,10 @@ def compare_sharing(
     >>> [row["task"] for row in report.rows]
     ['labels', 'disc']
     """
-    _check(estimator, budgets, n_repeats, confidence, metrics)
+    _check(estimator, budgets, n_repeats, confidence, metrics, n_jobs)
     X = X if hasattr(X, "__len__") else list(X)
+    if len(X) < 2:
+        raise ImageError(f"{_NAME} takes at least 2 images, X holds {len(X)}")
     targets, _ = as_targets(Y, len(X))
     names = targets.task_names
     if len(names) < 2:
@@ -167,7 +169,12 @@ def compare_sharing(
 
 
 def _check(
-    estimator: Any, budgets: Any, n_repeats: Any, confidence: Any, metrics: Any
+    estimator: Any,
+    budgets: Any,
+    n_repeats: Any,
+    confidence: Any,
+    metrics: Any,
+    n_jobs: Any,
 ) -> None:
     for name in ("fit", "score_tasks"):
         if isinstance(estimator, type) or not hasattr(estimator, name):
@@ -189,6 +196,8 @@ def _check(
             raise parameter_error("budgets", _NAME, "of ints > 0 or None", budgets)
     if metrics is not None and not isinstance(metrics, Mapping):
         raise parameter_error("metrics", _NAME, "a mapping of tasks, or None", metrics)
+    if n_jobs is not None and not (isinstance(n_jobs, Integral) and n_jobs):
+        raise parameter_error("n_jobs", _NAME, "an int other than 0, or None", n_jobs)
 
 
 def _check_names(metrics: Mapping[str, str], names: list[str]) -> None:
@@ -220,6 +229,8 @@ def _parts(
         return [(np.arange(len(X)), X_test, test)] * n_repeats
     parts: list[tuple[np.ndarray, Any, Targets]] = []
     for train, held in _folds(len(X), cv, n_repeats, groups, random):
+        if max(np.max(train, initial=0), np.max(held, initial=0)) >= len(X):
+            raise parameter_error("cv", _NAME, f"of places below {len(X)}", cv)
         test = targets[held]
         _check_test(test, targets.task_names, f"the test part of fold {len(parts)}")
         parts.append((np.asarray(train), _take(X, held), test))
@@ -233,6 +244,12 @@ def _folds(
 ) -> Any:
     if groups is not None and np.shape(groups) != (n,):
         raise ValueError(f"groups has shape {np.shape(groups)}, X has {n} images")
+    most = n if groups is None else len(np.unique(groups))
+    name, n_folds = ("n_repeats", n_repeats) if cv is None else ("cv", cv)
+    if isinstance(n_folds, Integral) and not 2 <= int(n_folds) <= most:
+        of = "images" if groups is None else "groups"
+        allowed = f"from 2 to {most}, the number of {of}"
+        raise parameter_error(name, _NAME, allowed, n_folds)
     if cv is None:
         kind = KFold if groups is None else GroupKFold
         seed = random.randint(np.iinfo(np.int32).max)

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from tests_support import Tiny, n_hooks, noise, tiny
 from torch import nn
 
-from mtsk._resources import keep_freed_memory
+from mtsk._resources import _glibc, _Mallinfo2, keep_freed_memory
 from mtsk.backbones import (
     BUNDLED,
     Backbone,
@@ -387,6 +387,21 @@ def test_devices():
 def test_unknown_device(device):
     with pytest.raises(BackboneError, match=f"`device`='{device}' cannot be used"):
         choose_device(device)
+
+
+@pytest.mark.skipif(not hasattr(_glibc(), "mallinfo2"), reason="glibc's malloc only")
+def test_large_blocks_go_back_at_once_where_asked():
+    libc = _glibc()
+    libc.mallinfo2.restype = _Mallinfo2
+    gained = []
+    for keeper in (keep_freed_memory(largest=2**22), keep_freed_memory()):
+        with keeper:
+            before = libc.mallinfo2().hblkhd  # bytes that malloc took with mmap
+            block = np.ones(2**24, np.uint8)
+            gained.append(libc.mallinfo2().hblkhd - before)
+            del block
+    assert gained[0] >= 2**24
+    assert gained[1] == 0
 
 
 def test_keeping_freed_memory_nests_and_survives_errors():

@@ -174,6 +174,15 @@ def test_the_order_of_grades_is_said(home, tmp_path, grades, order, capsys):
     assert "a Count has no classes" in capsys.readouterr().err
 
 
+def test_a_grade_that_is_held_out_alone_is_known(home, tmp_path):
+    table, model = tmp_path / "grades.csv", str(tmp_path / "m.mtsk")
+    rows = [f"bild {i}.png,{i}" for i in range(6)]
+    table.write_text("\n".join(["image,grade", *rows]))
+    train = ["train", str(home / "photos"), str(table), "-o", model, *QUICK]
+    assert main([*train, "--task", "grade=Ordinal", "--holdout", "0.4"]) == 0
+    assert mtsk.load(model).tasks_["grade"].classes_.tolist() == list(range(6))
+
+
 def test_one_word_an_image_can_be_a_tag(home, tmp_path, capsys):
     table = tmp_path / "tags.csv"
     rows = [f"bild {i}.png,{'cow' if i % 2 else 'grass'}" for i in range(6)]

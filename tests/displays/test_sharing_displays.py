@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 from matplotlib.colors import to_rgb
 
 from mtsk import (
+    JointRidge,
     SharingDisplay,
     SharingReport,
     TaskRelatedness,
@@ -306,3 +307,8 @@ def test_importing_displays_loads_neither_matplotlib_nor_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_only_relatedness_is_drawn_as_relatedness():
+    with pytest.raises(TypeError, match="draws a TaskRelatedness, got JointRidge"):
+        TaskRelatednessDisplay.from_estimator(JointRidge())

@@ -250,6 +250,8 @@ def test_weights_by_the_tasks_names():
     assert np.abs(scores({"b": 0.01}) - same).max() > 1e-3
     with pytest.raises(UnknownTaskError, match="`task_weights` names 'c'"):
         scores({"c": 1.0})
+    with pytest.raises(ValueError, match=r"a mapping of names .* got \[1, 2\]"):
+        scores([1, 2])  # of which network's?
 
 
 @pytest.mark.parametrize("scale", [1e300, -1e39])
@@ -278,6 +280,11 @@ def test_numbers_too_large_for_float32_are_refused(scale):
         ({"task_weights": [1, 2]}, "`task_weights` of SharedLayerNetwork"),
         ({"task_weights": [1, -2, 1]}, "`task_weights` of SharedLayerNetwork"),
         ({"task_weights": {7: 1.0}}, "`task_weights` of SharedLayerNetwork"),
+        ({"task_weights": [0, 0, 0]}, "`task_weights` .* not all 0"),
+        ({"task_weights": [1, 1e30, 1]}, "`task_weights` .* from 0 to 1e\\+06"),
+        ({"task_weights": [1, np.nan, 1]}, "`task_weights`"),
+        ({"task_weights": ["1", "1", "1"]}, "`task_weights`"),
+        ({"task_weights": {0: "2"}}, "`task_weights`"),
     ],
 )
 def test_bad_parameters_are_named(parameters, message):

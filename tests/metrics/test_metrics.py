@@ -464,6 +464,20 @@ def test_scorer_without_a_task_is_the_mean_of_all():
 
 
 @pytest.mark.parametrize(
+    ("given", "more", "message"),
+    [
+        ((3,), {}, "`task` of task_scorer must be a name, or None, got 3"),
+        (("a", "mean_iou"), {}, "`metric` of task_scorer must be one of .*'miou'"),
+        (("a",), {"n_pixels": 0}, "`n_pixels` of task_scorer must be an int > 0"),
+        (("a",), {"n_pixels": True}, "`n_pixels`"),
+    ],
+)
+def test_scorers_are_checked_before_a_search_is_run(given, more, message):
+    with pytest.raises(ValueError, match=message):
+        task_scorer(*given, **more)
+
+
+@pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: confusion([0.9, 1.9], [0, 1], 2), "truth must hold whole numbers"),

@@ -325,6 +325,14 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+def test_a_path_that_is_none_or_a_folder(tmp_path):
+    model = JointRidge().fit(np.eye(4), np.arange(4.0))
+    with pytest.raises(ValueError, match="`path` of save must be a path, got 3"):
+        mtsk.save(model, 3)
+    with pytest.raises(ModelFileError, match="is a folder; name a file"):
+        mtsk.save(model, tmp_path)
+
+
 def test_a_folder_that_is_not_there(tmp_path):
     model = JointRidge().fit(np.eye(4), [0, 1, 0, 1])
     with pytest.raises(ModelFileError, match="cannot be written: No such file"):
