@@ -399,6 +399,8 @@ class Learning(StructureLearning):
         self, head: SharedLayerNetwork | SharedDecoder, names: list[str]
     ) -> None:
         """Turn weights by task into weights by place, for the tasks of one head."""
+        if not hasattr(self, "tasks_"):  # asked before a fit, what a head can do
+            return
         given: Any = head.task_weights
         if len(names) < len(self.tasks_) and np.ndim(given) == 1:
             raise parameter_error(

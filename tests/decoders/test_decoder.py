@@ -324,6 +324,8 @@ def test_what_a_decoder_cannot_do():
     with pytest.raises(InvalidParameterError, match="for all tasks"):
         model({"target": SharedDecoder()}).fit(X, Y)
     with pytest.raises(AttributeError, match="partial_fit needs a `head`"):
+        model(task_weights={"parts": 2.0}).partial_fit(X, Y)
+    with pytest.raises(AttributeError, match="partial_fit needs a `head`"):
         model().partial_fit(X, Y)
 
 
