@@ -71,6 +71,10 @@ def save(
     ModelFileError
         Where the model holds what cannot be written, such as a lambda, or the file
         cannot be written.
+    NotFittedError, TypeError
+        Where the model is not fitted, or no estimator.
+    InvalidParameterError
+        On a path, scores or a description that are none.
 
     Examples
     --------
