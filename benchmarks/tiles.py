@@ -29,7 +29,8 @@ def main() -> None:
         __doc__ or "",
         side={"type": int, "default": 10_000},
         crop={"type": int, "default": 2_000},
-        tile={"type": int, "default": 1536},
+        tile={"type": int, "default": 2048},
+        crop_tile={"type": int, "default": 1024},
         halo={"type": int, "default": None},
     )
     report_machine()
@@ -56,7 +57,7 @@ def main() -> None:
     start = time.perf_counter()
     whole = {k: v[0] for k, v in model.predict([part]).items()}
     at_once = time.perf_counter() - start
-    found = predict_tiled(model, part, tile_size=chosen.tile, halo=chosen.halo)
+    found = predict_tiled(model, part, tile_size=chosen.crop_tile, halo=chosen.halo)
     size = f"{chosen.crop} x {chosen.crop}"
     row(
         f"{size} at once: seconds a megapixel",

@@ -29,8 +29,11 @@ __all__ = [
     "release_freed_memory",
 ]
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # from <malloc.h>
-_DEFAULT_MMAP_THRESHOLD, _DEFAULT_MMAP_MAX = 128 * 2**10, 65536
+_M_TRIM_THRESHOLD, _M_TOP_PAD = -1, -2  # from <malloc.h>
+_M_MMAP_THRESHOLD, _M_MMAP_MAX = -3, -4
+_DEFAULT_MMAP_THRESHOLD = _DEFAULT_TOP_PAD = 128 * 2**10
+_DEFAULT_MMAP_MAX = 65536
+_HEAP = 64 * 2**20  # of threads other than the first, on 64 bits; then comes a new one
 _KEPT = 512 * 2**20
 _depth = 0
 
@@ -57,6 +60,7 @@ def keep_freed_memory(largest: int | None = None) -> Iterator[None]:
     if _depth == 0:
         if largest is None:
             libc.mallopt(_M_MMAP_MAX, 0)
+            libc.mallopt(_M_TOP_PAD, _HEAP)  # else a heap goes once nothing is in it
         else:
             libc.mallopt(_M_MMAP_THRESHOLD, largest)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
@@ -69,6 +73,7 @@ def keep_freed_memory(largest: int | None = None) -> Iterator[None]:
             libc.mallopt(_M_MMAP_MAX, _DEFAULT_MMAP_MAX)
             libc.mallopt(_M_MMAP_THRESHOLD, _DEFAULT_MMAP_THRESHOLD)
             libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
+            libc.mallopt(_M_TOP_PAD, _DEFAULT_TOP_PAD)
             if _free_in_arenas(libc) > _KEPT:
                 libc.malloc_trim(0)
 

@@ -36,6 +36,7 @@ __all__ = [
     "check_image",
     "check_parameters",
     "check_sample_weight",
+    "group_numbers",
     "output_container",
     "parallel_block",
     "parameter_error",
@@ -126,6 +127,27 @@ def check_parameters(owner: object, constraints: Mapping[str, Sequence[Any]]) ->
         if stray_bool or not any(a.is_satisfied_by(value) for a in made):
             allowed = " or ".join(str(a) for a in made)
             raise parameter_error(name, owner, allowed, value)
+
+
+def group_numbers(groups: Any, n: int, of: str = "rows") -> np.ndarray:
+    """Return the number of each row's group, 0 … n_groups − 1, in order of names.
+
+    Raises
+    ------
+    ValueError
+        Where there is not one name a row, or one is None, NaN or of another kind.
+    """
+    names = np.asarray(groups)
+    if names.shape != (n,):
+        raise ValueError(f"groups has shape {names.shape}, X has {n} {of}")
+    if names.dtype.kind not in "biuSU" and any(
+        name is None or name != name for name in names.tolist()
+    ):
+        raise ValueError("groups must name every group, got None or NaN")
+    try:
+        return np.unique(names, return_inverse=True)[1]
+    except TypeError:
+        raise ValueError("groups must not mix kinds of names") from None
 
 
 def output_container(transformer: Any) -> str:

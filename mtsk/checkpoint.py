@@ -9,6 +9,7 @@ import re
 import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -133,19 +134,23 @@ class Checkpoint:
     def _read_header(self) -> dict[str, Any]:
         try:
             found = dict(json.loads(self.header.read_text(encoding="utf-8")))
-            if not isinstance(found["size"], int) or found["size"] < 1:
-                raise ValueError(f"size {found['size']!r}")
-            return {"size": found["size"], "recipe": found["recipe"]}
+            ends = found["ends"]
+            whole = all(type(end) is int for end in ends)
+            if not whole or not ends or any(b <= a for a, b in pairwise([0, *ends])):
+                raise ValueError(f"ends of shards {ends!r:.80}")
+            return {"ends": ends, "recipe": found["recipe"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _damaged(self.header.parent, error) from error
 
-    def shard_size(self, wanted: int) -> int:
-        """Return how many images a shard has: as many as those that are there."""
+    def shard_ends(self, wanted: list[int]) -> list[int]:
+        """Return where shards end: those that are there, as far as there are images."""
         if self.folder is None:
             return wanted
         if self.header.exists():
-            return int(self._read_header()["size"])
-        text = json.dumps({"size": wanted, "recipe": self._recipe})
+            n_images, ends = wanted[-1], self._read_header()["ends"]
+            more = range(ends[-1] + ends[0], n_images, ends[0])
+            return [end for end in (*ends, *more) if end < n_images] + [n_images]
+        text = json.dumps({"ends": wanted, "recipe": self._recipe})
         with _writing(self.header) as file:
             file.write(text.encode())
         return wanted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from numbers import Integral
 from typing import Any
 
@@ -15,7 +16,7 @@ from mtsk.exceptions import TargetError, UnknownTaskError
 from mtsk.feature_maps import FeatureMaps
 from mtsk.images import Images
 from mtsk.learning import Learning
-from mtsk.shards import in_this_process, shard_size
+from mtsk.shards import in_this_process, shard_ends
 from mtsk.structure import with_messages
 from mtsk.tables import choose_pixels
 from mtsk.targets import DEFAULT_TASK
@@ -149,12 +150,10 @@ class Predicting(Learning):
         if n < _FEWEST_SHARED or in_this_process(self.features_, self.n_jobs):
             yield self._answer(images, names, answer)
             return
-        size = shard_size(n, self.n_jobs, _MOST_SHARED)
+        ends = shard_ends(n, self.n_jobs, _MOST_SHARED)
         yield from joblib.Parallel(n_jobs=self.n_jobs, return_as="generator")(
-            joblib.delayed(self._answer)(
-                images.part(start, min(start + size, n)), names, answer
-            )
-            for start in range(0, n, size)
+            joblib.delayed(self._answer)(images.part(start, end), names, answer)
+            for start, end in pairwise([0, *ends])
         )
 
     def _answer(self, images: Images, names: Sequence[str], answer: Answer) -> _Answers:

@@ -11,6 +11,7 @@ import copy
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import joblib
@@ -18,6 +19,7 @@ import numpy as np
 from sklearn.base import clone
 from tqdm.auto import tqdm
 
+from mtsk._resources import keep_freed_memory
 from mtsk.checkpoint import KINDS, Checkpoint, ShardPart
 from mtsk.features import DeepFeatures
 from mtsk.images import Images
@@ -26,7 +28,7 @@ from mtsk.superpixels import Segmentation
 from mtsk.tables import TableBuilder
 from mtsk.tasks import Task
 
-__all__ = ["Reading", "Recipe", "in_this_process", "shard_size"]
+__all__ = ["Reading", "Recipe", "in_this_process", "shard_ends"]
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,8 @@ class Reading:
         kept = self._checkpoint()
         shards = self._cut(kept)
         n_done, total = kept.load_total(self.recipe.learners, shards)
-        with self._bar() as bar:
+        # Every sum that is added takes and leaves the same large blocks.
+        with self._bar() as bar, keep_freed_memory():
             bar.update(sum(len(s.images) for s in shards[:n_done]))
             parts = self._read(shards[n_done:], bar)
             for shard, part in zip(shards[n_done:], parts, strict=True):
@@ -237,19 +240,23 @@ class Reading:
         """Cut images into shards: few are in work at a time, all workers have some."""
         n = len(self.images)
         if self.recipe.learners:  # how sums round must not hang on who makes them
-            size = int(np.clip(n // _SUMS // 2 * 2, _LEAST, _MOST_SUMMED))
+            ends = _ends(n, _SUMS, _MOST_SUMMED)
         else:
-            size = _MOST if self._here() else shard_size(n, self.n_jobs, _MOST)
-        size = kept.shard_size(size)
+            n_jobs = 1 if self._here() else self.n_jobs
+            ends = shard_ends(n, n_jobs, _MOST)
+        ends = kept.shard_ends(ends)
         return [
             _Shard(
                 number,
-                self.images.part(start, min(start + size, n)),
-                {k: list(e[start : start + size]) for k, e in self.entries.items()},
-                None if self.weight is None else self.weight[start : start + size],
-                {i for i in self.keep if start <= i < start + size},
+                self.images.part(start, end),
+                {
+                    name: list(column[start:end])
+                    for name, column in self.entries.items()
+                },
+                None if self.weight is None else self.weight[start:end],
+                {i for i in self.keep if start <= i < end},
             )
-            for number, start in enumerate(range(0, n, size))
+            for number, (start, end) in enumerate(pairwise([0, *ends]))
         ]
 
     def _here(self) -> bool:
@@ -276,8 +283,8 @@ class Reading:
 
 
 _MOST, _MOST_SUMMED, _LEAST = 16, 64, 4  # images of a shard
-_PER_WORKER = 12  # shards; more make for an even end
-_SUMS = 16  # shards that sums are made of; more where they would be large
+_PER_WORKER = 12  # shards of a worker, in case it is slower than others
+_SUMS = 16  # shards that sums are made of, or a multiple where they would be large
 
 
 def in_this_process(features: DeepFeatures, n_jobs: int | None) -> bool:
@@ -296,13 +303,41 @@ def in_this_process(features: DeepFeatures, n_jobs: int | None) -> bool:
     return joblib.effective_n_jobs(n_jobs) == 1
 
 
-def shard_size(n_images: int, n_jobs: int | None, most: int) -> int:
-    """Return how many images make a shard, so that all workers end at about one time.
+def shard_ends(n_images: int, n_jobs: int | None, most: int) -> list[int]:
+    """Cut images into shards, so that all workers end at about one time.
 
-    Even, so that images that go through the network in pairs are the same pairs.
+    Parameters
+    ----------
+    n_images : int
+    n_jobs : int or None
+        As joblib has it.
+    most : int
+        Images of a shard.
+
+    Returns
+    -------
+    list of int
+        Where shards end: before which image.
     """
-    share = n_images // (_PER_WORKER * joblib.effective_n_jobs(n_jobs))
-    return min(most, max(_LEAST, share // 2 * 2))
+    n_workers = joblib.effective_n_jobs(n_jobs)
+    if n_workers == 1:
+        return _ends(n_images, 1, most)
+    least = min(_PER_WORKER, max(1, n_images // (_LEAST * n_workers)))
+    return _ends(n_images, least * n_workers, most)
+
+
+def _ends(n_images: int, n_shards: int, most: int) -> list[int]:
+    """Cut images into a multiple of so many shards, all of about one size.
+
+    They are cut between pairs, so that images that go through the network in pairs are
+    the same pairs. The larger ones come first, which makes for an even end.
+    """
+    n_pairs = -(-n_images // 2)
+    times = -(-n_images // (n_shards * most))
+    n_shards = max(1, min(times * n_shards, n_images // _LEAST))
+    larger = n_pairs % n_shards
+    sizes = [n_pairs // n_shards + (i < larger) for i in range(n_shards)]
+    return np.minimum(2 * np.cumsum(sizes), n_images).tolist()
 
 
 def _light(entries: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:

@@ -40,7 +40,7 @@ def predict_tiled(
     out: str | os.PathLike | None = None,
     *,
     tasks: Sequence[str] | None = None,
-    tile_size: int = 1536,
+    tile_size: int = 2048,
     halo: int | None = None,
     overlap: int = 128,
     overwrite: bool = False,
@@ -66,7 +66,7 @@ def predict_tiled(
         it in memory.
     tasks : sequence of str, default=None
         The tasks wanted. None is all.
-    tile_size : int, default=1536
+    tile_size : int, default=2048
         Side of a tile in pixels, brought up to a multiple of 512. Larger tiles waste
         less on their surroundings and need more memory.
     halo : int, default=None

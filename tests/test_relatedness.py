@@ -197,7 +197,8 @@ def test_residuals_are_weighed_and_centred_on_the_joint_rows():
 def test_a_task_that_does_not_vary_is_nan():
     _, X, groups = images(8)
     Y = np.c_[X[:, :2], np.full(len(X), 3.0)]
-    found = related(n_bootstrap=4).fit(X, Y, groups)
+    with pytest.warns(UserWarning, match="'task 2' does not vary in the 200 rows"):
+        found = related(n_bootstrap=4).fit(X, Y, groups)
     assert np.isnan(found.relatedness_[2]).all()
     assert np.isnan(found.upper_[:, 2]).all()
     assert np.isfinite(found.relatedness_[:2, :2]).all()
@@ -337,6 +338,19 @@ def test_max_rows_keeps_the_rows_of_a_rare_task():
     assert related(max_rows=None).fit(X, Y, groups).n_rows_ == len(X)
 
 
+def test_tasks_that_do_not_vary_in_the_rows_used_are_named():
+    _, X, _ = images(18)
+    with pytest.warns(UserWarning, match=r"'task .' .* 1 rows used \(max_rows=1\)"):
+        found = related(max_rows=1, n_bootstrap=0).fit(X, X[:, :2])
+    assert np.isnan(found.relatedness_).all()
+
+
+def test_features_that_do_not_vary_relate_nothing():
+    _, X, groups = images(18)
+    found = related().fit(np.ones_like(X), X[:, :2], groups)
+    assert np.isnan(found.relatedness_).all()
+
+
 def test_leading_axes_keep_distances_and_have_one_variance():
     rng = np.random.default_rng(0)
     X = (rng.normal(size=(300, 4)) @ rng.normal(size=(4, 12)) + 1000).astype(np.float32)
@@ -440,8 +454,13 @@ def only(rows, column=1):
         ("residual", 0, only([3]), "'task 1' in at least 2 folds, it has 1"),
         ("transfer", 0, only([3, 4]), "'task 1' in at least 3 folds, it has 2"),
         ("weights", 0, (*only([3])[:2], [1, 2]), r"groups has shape \(2,\), X has 200"),
-        ("weights", 0, (*only([3])[:2], [None, "a"] * 100), "every row, got None or"),
-        ("weights", 0, (*only([3])[:2], [np.nan, 1.0] * 100), "every row, got None or"),
+        ("weights", 0, (*only([3])[:2], [None, "a"] * 100), "every group, got None or"),
+        (
+            "weights",
+            0,
+            (*only([3])[:2], [np.nan, 1.0] * 100),
+            "every group, got None or",
+        ),
         ("weights", 5, (*only([3])[:2], [0] * 200), "at least 2 groups.*got 1"),
         ("residual", 0, (*only([3])[:2], [0] * 200), "at least 2 groups.*got 1"),
         ("weights", 0, (only([3])[0], None, None), "requires y"),

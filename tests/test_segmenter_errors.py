@@ -46,6 +46,12 @@ def test_maps_of_one_class_are_told(toys):
     segmenter(SemanticSegmentation(void=7, classes=[3])).fit(X, Y)
 
 
+def test_maps_without_pixels_are_told(toys):
+    X, Y = toys
+    with pytest.raises(TargetError, match=r"image 1.* shape \(0, 0\) has no pixels"):
+        segmenter().fit([X[0], np.zeros((0, 0), X.dtype)], [Y[0], Y[1][:0, :0]])
+
+
 def test_grey_values_as_classes_are_told(toys):
     X, Y = toys
     grey = np.arange(Y.size).reshape(Y.shape).astype(np.uint8)

@@ -8,6 +8,8 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests_support import Counting, Slight, run_until_done
 
 from mtsk import (
@@ -17,9 +19,10 @@ from mtsk import (
     MultiTaskSegmenter,
 )
 from mtsk.backbones import load_backbone
+from mtsk.checkpoint import Checkpoint
 from mtsk.exceptions import CheckpointError, ImageError, SkippedImageWarning
 from mtsk.heads import RelatedRidge
-from mtsk.shards import _lightest
+from mtsk.shards import _lightest, shard_ends
 from mtsk.testing import toy_images
 
 SUMS = JointRidge(alpha=1e-2, calibrate=False)
@@ -110,6 +113,21 @@ def test_workers_predict_what_one_process_predicts(backend):
     assert probabilities.shape == (5, *X.shape[1:3], 2)
 
 
+@given(st.integers(1, 3000), st.integers(1, 9), st.sampled_from([16, 64]))
+def test_workers_get_even_shares_of_whole_pairs(n, n_jobs, most):
+    with joblib.parallel_config("threading"):
+        ends = shard_ends(n, n_jobs, most)
+    sizes = np.diff([0, *ends])
+    assert ends[-1] == n
+    assert (sizes > 0).all()
+    assert (sizes <= most).all()
+    assert (sizes[:-1] % 2 == 0).all()
+    assert np.ptp(sizes[:-1]) <= 2 if len(sizes) > 1 else True
+    if len(sizes) >= n_jobs > 1 and n >= 8 * n_jobs:
+        shares = [sizes[i::n_jobs].sum() for i in range(n_jobs)]  # dealt out in turn
+        assert np.ptp(shares) <= 4
+
+
 def test_a_cache_in_memory_stays_in_its_process():
     cache = MemoryCache(2**24)
     segmenter(features=features(cache=cache), n_jobs=2).fit(X, Y)
@@ -163,9 +181,9 @@ def test_a_table_that_will_not_fit_is_refused_early(monkeypatch):
     network = Counting()
     own = DeepFeatures(load_backbone(network, taps=["first"]), scales=[1])
     monkeypatch.setattr("mtsk.joining.available_memory", lambda: 10_000)
-    with pytest.raises(MemoryError, match=r"16 of 40 images.*Lower `n_pixels`"):
+    with pytest.raises(MemoryError, match=r"14 of 40 images.*Lower `n_pixels`"):
         segmenter(features=own).fit(X, LABELS)
-    assert network.images == 16
+    assert network.images == 14
 
 
 # -- checkpoints ------------------------------------------------------------------
@@ -173,13 +191,13 @@ def test_a_table_that_will_not_fit_is_refused_early(monkeypatch):
 
 @pytest.mark.parametrize("head", [None, SUMS], ids=["table", "sums"])
 def test_a_broken_fit_goes_on_where_it_was(tmp_path, monkeypatch, head):
-    monkeypatch.setattr("mtsk.shards._LEAST", 16)
+    monkeypatch.setattr("mtsk.shards._LEAST", 20)
     unbroken = segmenter(head=head).fit(Breaking(X, 99), Y)
     folder = tmp_path / "kept"
-    for n_read in (20, 16):
+    for n_read in (26, 16):
         with pytest.raises(OSError, match="the disk is gone"):
             segmenter(head=head, checkpoint=folder).fit(Breaking(X, n_read), Y)
-    resumed = segmenter(head=head, checkpoint=folder).fit(Breaking(X, 8), Y)
+    resumed = segmenter(head=head, checkpoint=folder).fit(Breaking(X, 20), Y)
     np.testing.assert_array_equal(coefficients(resumed), coefficients(unbroken))
     assert resumed.n_images_ == 40
     assert not folder.exists()
@@ -303,6 +321,20 @@ def test_stopped_while_it_began_it_goes_on(tmp_path):
     (tmp_path / ".mtsk_checkpoint.json.123").write_text("{")
     segmenter(checkpoint=tmp_path).fit(X, Y)
     assert not tmp_path.exists()
+
+
+def test_more_images_leave_the_shards_that_are_there_as_they_are(tmp_path):
+    folder = tmp_path / "kept"
+    kept = Checkpoint(folder, "recipe")
+    assert kept.shard_ends([6, 10, 14]) == [6, 10, 14]
+    again = Checkpoint(folder, "recipe")
+    assert again.shard_ends([8, 16, 24, 29]) == [6, 10, 14, 20, 26, 29]
+    assert again.shard_ends([12]) == [6, 10, 12]
+    assert again.shard_ends([10]) == [6, 10]
+    for bad in ("3", "[]", "[4, 4]", "[2.5]", "[true]", '["a"]', "null"):
+        kept.header.write_text(f'{{"ends": {bad}, "recipe": "recipe"}}')
+        with pytest.raises(CheckpointError, match="damaged"):
+            Checkpoint(folder, "recipe")
 
 
 KILLED = """

@@ -15,7 +15,12 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from mtsk._resources import fast_bfloat16, keep_freed_memory, one_blas_thread
-from mtsk._validation import Interval, check_parameters, parameter_error
+from mtsk._validation import (
+    Interval,
+    check_parameters,
+    group_numbers,
+    parameter_error,
+)
 from mtsk.heads.base import (
     CLASS_WEIGHT,
     COLUMNS,
@@ -215,17 +220,14 @@ class SharedLayerNetwork(JointHead):
         """Return which rows are held out."""
         if groups is None:
             groups = np.arange(n_rows)
-        names, inverse = np.unique(np.asarray(groups), return_inverse=True)
-        if inverse.shape != (n_rows,):
-            raise ValueError(
-                f"groups has shape {np.shape(groups)}, X has {n_rows} rows"
-            )
+        numbers = group_numbers(groups, n_rows)
         if not self.early_stopping:
             return np.zeros(n_rows, bool)
-        if len(names) < 2:
+        n_groups = int(numbers.max()) + 1
+        if n_groups < 2:
             raise ValueError("early_stopping needs rows of at least two groups")
-        order = np.random.default_rng(seed).permutation(len(names))
-        return np.isin(inverse, order[: max(1, len(names) // 10)])
+        order = np.random.default_rng(seed).permutation(n_groups)
+        return np.isin(numbers, order[: max(1, n_groups // 10)])
 
     def _train(
         self,

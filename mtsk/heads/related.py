@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 
@@ -16,6 +16,9 @@ from mtsk.tasks.columns import ColumnGroup
 
 __all__ = ["RelatedRidge", "System", "solve_related", "task_covariance"]
 
+_Linear = Callable[
+    [Sequence[np.ndarray]], list[np.ndarray]
+]  # of matrices, one a system
 _SHARES = (0.0, 0.1, 1.0, 10.0)
 _LEAST = 1e-3  # share of the mean eigenvalue that each of Ω's has at least
 _MAX_TURNS, _MAX_STEPS = 30, 200
@@ -145,23 +148,35 @@ def _solve_weights(
             for s, own in zip(systems, weights, strict=True)
         ]
 
+    right = [system.cross for system in systems]
     if len(systems) == 1:
-        return each_alone([systems[0].cross])
-    weights = list(start)
-    left = _sum([s.cross for s in systems], -1.0, together(weights))
-    ahead = eased = each_alone(left)
+        return each_alone(right)
+    return _conjugate_gradients(together, each_alone, right, start, tol)
+
+
+def _conjugate_gradients(
+    apply: _Linear,
+    precondition: _Linear,
+    right: Sequence[np.ndarray],
+    start: Sequence[np.ndarray],
+    tol: float,
+) -> list[np.ndarray]:
+    """Solve apply(x) = right for x, a list of matrices, to a relative tolerance."""
+    found = list(start)
+    left = _sum(right, -1.0, apply(found))
+    ahead = eased = precondition(left)
     size = _dot(left, eased)
     for _ in range(_MAX_STEPS):
-        if _dot(eased, eased) <= (0.1 * tol) ** 2 * max(_dot(weights, weights), 1e-300):
+        if _dot(eased, eased) <= (0.1 * tol) ** 2 * max(_dot(found, found), 1e-300):
             break
-        change = together(ahead)
+        change = apply(ahead)
         step = size / _dot(ahead, change)
-        weights = _sum(weights, step, ahead)
+        found = _sum(found, step, ahead)
         left = _sum(left, -step, change)
-        eased = each_alone(left)
+        eased = precondition(left)
         before, size = size, _dot(left, eased)
         ahead = _sum(eased, size / before, ahead)
-    return weights
+    return found
 
 
 def _dot(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:

@@ -14,6 +14,7 @@ from mtsk._validation import (
     SequenceOf,
     StrOptions,
     check_parameters,
+    group_numbers,
 )
 from mtsk.heads.base import (
     CLASS_WEIGHT,
@@ -273,15 +274,11 @@ class JointRidge(FromSums):
         """Return the fold of each row; groups are dealt out in order of appearance."""
         if groups is None:
             return np.arange(n_rows) % min(self.n_folds, n_rows)
-        groups = np.asarray(groups)
-        if groups.shape != (n_rows,):
-            raise ValueError(f"groups has shape {groups.shape}, X has {n_rows} rows")
-        names, first, inverse = np.unique(
-            groups, return_index=True, return_inverse=True
-        )
-        order = np.empty(len(names), int)
-        order[np.argsort(first)] = np.arange(len(names))
-        return order[inverse] % min(self.n_folds, len(names))
+        numbers = group_numbers(groups, n_rows)
+        first = np.unique(numbers, return_index=True)[1]
+        order = np.empty(len(first), int)
+        order[np.argsort(first)] = np.arange(len(first))
+        return order[numbers] % min(self.n_folds, len(first))
 
     def _dealt(self, fold: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Deal out single rows where all are of one fold: what else to hold out?"""

@@ -13,6 +13,7 @@ __all__ = ["Moments", "inverse_std"]
 
 _ADDED = ("weight", "x_sum", "xx", "t_sum", "xt", "tt")
 _BLOCK = 8192  # rows of a float32 product before it is added up in float64
+_SIDE = 128  # of blocks that are turned over within the cache
 
 
 @dataclass
@@ -74,8 +75,7 @@ class Moments:
         for start in range(0, len(rows), _BLOCK):
             some = rows[start : start + _BLOCK]
             out._add(X[some], T[some].astype(np.float64), w[some])
-        upper = np.triu(out.xx)
-        out.xx = upper + np.triu(upper, 1).T
+        _mirror(out.xx)
         return out
 
     def _add(self, x: np.ndarray, t: np.ndarray, w: np.ndarray) -> None:
@@ -115,21 +115,30 @@ class Moments:
         return Moments(centre, *self._about(centre))
 
     def _about(self, centre: np.ndarray) -> tuple:
-        """Return all but the centre, about another one; ``xx`` stays symmetric."""
+        """Return all but the centre, about another one."""
         shift = self.centre - centre
         if not shift.any():
             return tuple(getattr(self, name) for name in _ADDED)
-        xx = np.outer(self.x_sum + self.weight / 2 * shift, shift)
-        xx += xx.T.copy()
-        xx += self.xx
         return (
             self.weight,
             self.x_sum + self.weight * shift,
-            xx,
+            self._xx_about(shift),
             self.t_sum,
             self.xt + np.outer(shift, self.t_sum),
             self.tt,
         )
+
+    def _xx_about(self, shift: np.ndarray) -> np.ndarray:
+        """Return ``xx`` about a centre so far off; symmetric to the last bit."""
+        out = np.empty_like(self.xx)
+        half = self.x_sum + self.weight / 2 * shift
+        for start in range(0, len(out), _SIDE):
+            here, on = slice(start, start + _SIDE), slice(start, None)
+            block = np.outer(half[here], shift[on])
+            block += np.outer(shift[here], half[on])
+            np.add(block, self.xx[here, on], out=out[here, on])
+        _mirror(out)
+        return out
 
     def times(self, factor: float) -> Moments:
         """Return the moments with every weight multiplied."""
@@ -154,12 +163,22 @@ class Moments:
         ends = np.cumsum(np.arange(d, 0, -1))
         for i, (row, end) in enumerate(zip(self.xx, ends, strict=True)):
             row[i:] = state["xx"][end - (d - i) : end]
-            self.xx[i:, i] = row[i:]
+        _mirror(self.xx)
 
     @staticmethod
     def merge(parts: list[Moments]) -> Moments:
         """Return the moments of the rows of all parts."""
         return reduce(Moments.__add__, parts)
+
+
+def _mirror(square: np.ndarray) -> None:
+    """Let what is below the diagonal be what is above it; by blocks, in place."""
+    for start in range(0, len(square), _SIDE):
+        here, after = slice(start, start + _SIDE), slice(start + _SIDE, None)
+        square[after, here] = square[here, after].T
+        block = square[here, here]
+        rows, columns = np.tril_indices(len(block), -1)
+        block[rows, columns] = block[columns, rows]
 
 
 def inverse_std(variance: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, Self
@@ -15,11 +16,12 @@ from mtsk._validation import (
     SequenceOf,
     StrOptions,
     check_parameters,
+    group_numbers,
     parameter_error,
 )
 from mtsk.heads.base import COLUMNS, ClassWeight, JointTable, labelled_columns
 from mtsk.relatedness.methods import STATISTICS, Fits, Statistic
-from mtsk.relatedness.sample import Sample, deal, leading_axes, unit_of_row
+from mtsk.relatedness.sample import Sample, deal, leading_axes
 from mtsk.tasks.columns import ColumnGroup
 
 __all__ = ["TaskRelatedness"]
@@ -98,8 +100,9 @@ class TaskRelatedness(JointTable):
     Attributes
     ----------
     relatedness_ : ndarray of shape (T, T)
-        1 on the diagonal, 0 for ``"transfer"``. NaN for a task that does not vary, and
-        for ``"residual"`` where no row is labelled for both.
+        1 on the diagonal, 0 for ``"transfer"``. NaN for a task that does not vary in
+        the rows used (a warning names it), for ``"weights"`` where nothing is read out
+        of the features, and for ``"residual"`` where no row is labelled for both.
     lower_, upper_ : ndarray of shape (T, T)
         Interval of each entry; NaN without draws.
     task_names_ : list of str
@@ -200,10 +203,17 @@ class TaskRelatedness(JointTable):
         table, Y, _ = self._check_table(X, y, None)
         self.task_names_ = self._names(y)
         random = check_random_state(self.random_state)
-        units = unit_of_row(groups, len(table))
+        n_rows = len(table)
+        units = np.arange(n_rows) if groups is None else group_numbers(groups, n_rows)
         rows = self._rows(Y, random)
         self.n_rows_ = len(rows)
         sample = self._sample(table[rows], Y[rows], units[rows], random)
+        for i in self._constant(sample.Y):
+            warnings.warn(
+                f"{self.task_names_[i]!r} does not vary in the {len(rows)} rows used "
+                f"(max_rows={self.max_rows}): what it is related to is NaN",
+                stacklevel=2,
+            )
         fits = Fits(self.alpha, self.share, self.class_weight, self.n_folds)
         statistic = STATISTICS[self.method](sample, fits)
         self.relatedness_ = self._related(statistic, sample, np.ones(len(rows)))
@@ -283,13 +293,17 @@ class TaskRelatedness(JointTable):
     ) -> np.ndarray:
         """Return the matrix of a draw, NaN for tasks that do not vary in it."""
         out = statistic(weight)
-        np.fill_diagonal(out, 0.0 if self.method == "transfer" else 1.0)
-        Y = sample.Y[weight > 0]
-        for i, (_, columns, _) in enumerate(labelled_columns(self.groups_)):
-            own = Y[:, columns]
-            if (np.nanmin(own, axis=0) == np.nanmax(own, axis=0)).all():
-                out[i] = out[:, i] = np.nan
+        if self.method == "transfer":
+            np.fill_diagonal(out, 0.0)
+        still = self._constant(sample.Y[weight > 0])
+        out[still] = out[:, still] = np.nan
         return out
+
+    def _constant(self, Y: np.ndarray) -> list[int]:
+        """Return the tasks that do not vary."""
+        low, high = np.nanmin(Y, axis=0), np.nanmax(Y, axis=0)
+        table = enumerate(labelled_columns(self.groups_))
+        return [i for i, (_, columns, _) in table if (low == high)[columns].all()]
 
     def _intervals(
         self, statistic: Statistic, sample: Sample, random: Any

@@ -14,7 +14,7 @@ from mtsk.heads.base import labelled_columns
 from mtsk.heads.statistics import inverse_std
 from mtsk.tasks.columns import ColumnGroup
 
-__all__ = ["Sample", "deal", "leading_axes", "unit_of_row"]
+__all__ = ["Sample", "deal", "leading_axes"]
 
 _BLOCK = 8192  # rows that are standardised at a time
 
@@ -64,17 +64,6 @@ class Sample:
         """Return which rows have a label of a task."""
         columns = labelled_columns(self.groups)[task][1]
         return ~np.isnan(self.Y[:, columns]).all(axis=1)
-
-
-def unit_of_row(groups: Any, n_rows: int) -> np.ndarray:
-    if groups is None:
-        return np.arange(n_rows)
-    groups = np.asarray(groups)
-    if groups.shape != (n_rows,):
-        raise ValueError(f"groups has shape {groups.shape}, X has {n_rows} rows")
-    if any(group is None or group != group for group in groups.tolist()):
-        raise ValueError("groups must name the group of every row, got None or NaN")
-    return np.unique(groups, return_inverse=True)[1]
 
 
 def deal(labelled: np.ndarray, n_folds: int, random: Any) -> np.ndarray:

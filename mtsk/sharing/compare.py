@@ -14,7 +14,7 @@ from sklearn.model_selection import GroupKFold, KFold, check_cv
 from sklearn.utils import check_random_state
 from tqdm.auto import tqdm
 
-from mtsk._validation import parameter_error
+from mtsk._validation import group_numbers, parameter_error
 from mtsk.exceptions import ImageError, TargetError, UnknownTaskError
 from mtsk.metrics import less_is_better
 from mtsk.sharing.report import Budget, Group, Job, SharingReport
@@ -242,9 +242,11 @@ def _parts(
 def _folds(
     n: int, cv: Any, n_repeats: int, groups: Any, random: np.random.RandomState
 ) -> Any:
-    if groups is not None and np.shape(groups) != (n,):
-        raise ValueError(f"groups has shape {np.shape(groups)}, X has {n} images")
-    most = n if groups is None else len(np.unique(groups))
+    most = n
+    if groups is not None:
+        most = int(group_numbers(groups, n, "images").max()) + 1
+        if most < 2:
+            raise ValueError("groups must name at least 2 groups, got 1")
     name, n_folds = ("n_repeats", n_repeats) if cv is None else ("cv", cv)
     if isinstance(n_folds, Integral) and not 2 <= int(n_folds) <= most:
         of = "images" if groups is None else "groups"

@@ -239,11 +239,13 @@ def as_map(target: Any, shape: tuple[int, int] | None = None) -> np.ndarray:
     Raises
     ------
     TargetError
-        Where it is not two-dimensional or has another size.
+        Where it is not two-dimensional, has no pixels, or another size.
     """
     array = np.asarray(target)
     if array.ndim not in (2, 3):
         raise TargetError(f"a map must have shape (H, W), got {array.shape}")
+    if array.size == 0:
+        raise TargetError(f"a map of shape {array.shape} has no pixels")
     if shape is not None and array.shape[:2] != tuple(shape):
         raise TargetError(
             f"a map of shape {array.shape[:2]} does not fit an image of {tuple(shape)}"

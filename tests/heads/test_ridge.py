@@ -449,6 +449,8 @@ def test_groups_of_another_length():
     X, Y = mixed()
     with pytest.raises(ValueError, match=r"groups has shape \(3,\), X has 150 rows"):
         JointRidge(columns=GROUPS).fit(X, Y, groups=[0, 1, 2])
+    with pytest.raises(ValueError, match="name every group, got None or NaN"):
+        JointRidge(columns=GROUPS).fit(X, Y, groups=[np.nan, 1.0, 2.0] * 50)
 
 
 def test_labels_that_the_first_piece_did_not_have():
