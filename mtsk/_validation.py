@@ -137,7 +137,17 @@ def group_numbers(groups: Any, n: int, of: str = "rows") -> np.ndarray:
     ValueError
         Where there is not one name a row, or one is None, NaN or of another kind.
     """
-    names = np.asarray(groups)
+    if isinstance(groups, list | tuple):  # numpy would make words of what is mixed
+        if any(
+            isinstance(name, Sequence | np.ndarray)
+            and not isinstance(name, str | bytes)
+            for name in groups
+        ):
+            raise ValueError(f"groups must hold one name for each of the {n} {of}")
+        names = np.empty(len(groups), object)
+        names[:] = groups
+    else:
+        names = np.asarray(groups)
     if names.shape != (n,):
         raise ValueError(f"groups has shape {names.shape}, X has {n} {of}")
     if names.dtype.kind not in "biuSU" and any(

@@ -301,8 +301,11 @@ def _writing(path: Path) -> Iterator[Any]:
 
 
 def _damaged(path: Path, error: BaseException) -> CheckpointError:
-    what = "`checkpoint`" if path.is_dir() else "of `checkpoint`"
-    return CheckpointError(f"{str(path)!r} {what} is damaged ({error}); delete it")
+    of = "" if path.is_dir() else f"{path.name!r} of "
+    folder = str(path if path.is_dir() else path.parent)
+    return CheckpointError(
+        f"{of}`checkpoint` {folder!r} is damaged ({error}); delete it"
+    )
 
 
 def _source_digest(shard: Shard) -> str:

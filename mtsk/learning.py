@@ -81,6 +81,8 @@ class Learning(StructureLearning):
         if self.checkpoint is not None and not seeded:
             allowed = "an int where `checkpoint` is given: the same pixels each time"
             raise parameter_error("random_state", self, allowed, self.random_state)
+        if self.checkpoint == "":
+            raise parameter_error("checkpoint", self, "a path, or None", "")
         if self.n_jobs == 0:
             raise parameter_error("n_jobs", self, "an int other than 0, or None", 0)
         if isinstance(self.structure, BaseEstimator):

@@ -246,7 +246,7 @@ class _Job:
             kept = "; what was done before is kept" * bool(store.folder and store.done)
             raise ImageError(
                 f"the tile of rows {tile.top} to {tile.bottom}, columns {tile.left} to "
-                f"{tile.right}: {error}{kept}"
+                f"{tile.right}, with what surrounds it: {error}{kept}"
             ) from error
         notes: dict[str, Any] = {}
         if store.folder is not None:

@@ -317,6 +317,11 @@ def test_stopped_while_tidying_up_it_goes_on(tmp_path, monkeypatch, n_removed):
     assert not folder.exists()
 
 
+def test_no_name_is_no_folder():
+    with pytest.raises(ValueError, match=r"`checkpoint` .* a path, or None"):
+        segmenter(checkpoint="").fit(X, Y)
+
+
 def test_stopped_while_it_began_it_goes_on(tmp_path):
     (tmp_path / ".mtsk_checkpoint.json.123").write_text("{")
     segmenter(checkpoint=tmp_path).fit(X, Y)

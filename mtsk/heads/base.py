@@ -160,16 +160,17 @@ class JointTable(BaseEstimator):
             y,
             dtype=None,
             ensure_2d=False,
-            ensure_all_finite="allow-nan" if y.dtype.kind == "f" else True,
+            ensure_all_finite="allow-nan" if y.dtype.kind in "fO" else True,
         )
         y = np.asarray(y)[:, None] if flat else np.asarray(y)
+        missing = np.zeros(y.shape, bool)
         if y.dtype.kind == "O":
-            y = y.astype(str) if isinstance(y.flat[0], str) else y.astype(float)
+            y, missing = _words_or_numbers(y)
         if reset:
             self._flat = flat
-        return (
-            self._code_reals(y, reset) if y.dtype.kind == "f" else self._codes(y, reset)
-        )
+        if y.dtype.kind == "f":
+            return self._code_reals(y, reset)
+        return self._codes(y, missing, reset)
 
     def _code_reals(self, y: np.ndarray, reset: bool) -> np.ndarray:
         if reset:
@@ -184,16 +185,22 @@ class JointTable(BaseEstimator):
             )
         return small
 
-    def _codes(self, y: np.ndarray, reset: bool) -> np.ndarray:
+    def _codes(self, y: np.ndarray, missing: np.ndarray, reset: bool) -> np.ndarray:
+        if missing.all(axis=0).any():
+            column = int(missing.all(axis=0).argmax())
+            raise ValueError(f"column {column} of y has no label")
+        known = ~missing
         if reset:
-            self.classes_ = [np.unique(column) for column in y.T]
+            self.classes_ = [
+                np.unique(column[own]) for column, own in zip(y.T, known.T, strict=True)
+            ]
             self.groups_ = [ColumnGroup("nominal", len(c)) for c in self.classes_]
         codes = np.empty(y.shape, np.float32)
         for j, classes in enumerate(self.classes_):
             place = np.searchsorted(classes, y[:, j]).clip(max=len(classes) - 1)
-            if (classes[place] != y[:, j]).any():
+            if ((classes[place] != y[:, j]) & known[:, j]).any():
                 raise ValueError("y has labels that the first call did not have")
-            codes[:, j] = place
+            codes[:, j] = np.where(known[:, j], place, np.nan)
         return codes
 
 
@@ -277,6 +284,21 @@ class JointLinear(JointHead):
         # By torch: idle threads of numpy's BLAS spin, and slow what torch does next.
         scores = torch.from_numpy(X) @ torch.from_numpy(self.coef_.astype(X.dtype))
         return scores.numpy() + self.intercept_.astype(X.dtype)
+
+
+def _words_or_numbers(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return an array of objects as str or float, and where it has None or NaN."""
+    flat = y.ravel().tolist()
+    missing = np.array([v is None or v != v for v in flat], bool).reshape(y.shape)
+    words = {isinstance(value, str) for value in y[~missing].tolist()}
+    if len(words) > 1:
+        raise ValueError(
+            "y mixes words and numbers: turn words into codes, and say with `columns` "
+            "what each column is"
+        )
+    if True in words:
+        return np.where(missing, "", y).astype(str), missing
+    return y.astype(float), missing
 
 
 def check_codes(groups: Sequence[ColumnGroup], Y: np.ndarray) -> None:

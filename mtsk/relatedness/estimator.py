@@ -270,7 +270,8 @@ class TaskRelatedness(JointTable):
         if len(sample.labelled) < 2 and (self.n_bootstrap or folds_needed > 1):
             raise ValueError(
                 "intervals and held-out scores need at least 2 groups (rows, where "
-                f"`groups` is None), got 1; X has n_samples = {len(sample.X)}"
+                f"`groups` is None), got 1; of X, as far as `max_rows` keeps it, "
+                f"n_samples = {len(sample.X)}"
             )
         for name, (_, columns, _) in zip(
             self.task_names_, labelled_columns(self.groups_), strict=True

@@ -229,14 +229,29 @@ def _parts(
         return [(np.arange(len(X)), X_test, test)] * n_repeats
     parts: list[tuple[np.ndarray, Any, Targets]] = []
     for train, held in _folds(len(X), cv, n_repeats, groups, random):
-        if max(np.max(train, initial=0), np.max(held, initial=0)) >= len(X):
-            raise parameter_error("cv", _NAME, f"of places below {len(X)}", cv)
+        train, held = (_checked_places(part, len(X), cv) for part in (train, held))
+        if np.intersect1d(train, held).size:
+            allowed = "of test parts without an image that is learnt from"
+            raise parameter_error("cv", _NAME, allowed, cv)
         test = targets[held]
         _check_test(test, targets.task_names, f"the test part of fold {len(parts)}")
-        parts.append((np.asarray(train), _take(X, held), test))
+        parts.append((train, _take(X, held), test))
     if len(parts) < 2:
         raise parameter_error("cv", _NAME, "of at least 2 folds", cv)
     return parts
+
+
+def _checked_places(part: Any, n: int, cv: Any) -> np.ndarray:
+    """Return the places of images that a fold names, or chooses by true and false."""
+    places = np.asarray(part)
+    if places.dtype.kind == "b" and places.shape == (n,):
+        places = np.flatnonzero(places)
+    whole = places.ndim == 1 and places.size > 0 and places.dtype.kind in "iu"
+    if not whole or places.min() < 0 or places.max() >= n:
+        raise parameter_error("cv", _NAME, f"of places from 0 to {n - 1}", cv)
+    if len(np.unique(places)) < len(places):
+        raise parameter_error("cv", _NAME, "of places named once", cv)
+    return places
 
 
 def _folds(
