@@ -37,6 +37,7 @@ __all__ = [
     "check_parameters",
     "check_sample_weight",
     "group_numbers",
+    "is_missing",
     "output_container",
     "parallel_block",
     "parameter_error",
@@ -150,14 +151,20 @@ def group_numbers(groups: Any, n: int, of: str = "rows") -> np.ndarray:
         names = np.asarray(groups)
     if names.shape != (n,):
         raise ValueError(f"groups has shape {names.shape}, X has {n} {of}")
-    if names.dtype.kind not in "biuSU" and any(
-        name is None or name != name for name in names.tolist()
-    ):
+    if names.dtype.kind not in "biuSU" and any(map(is_missing, names.tolist())):
         raise ValueError("groups must name every group, got None or NaN")
     try:
         return np.unique(names, return_inverse=True)[1]
     except TypeError:
         raise ValueError("groups must not mix kinds of names") from None
+
+
+def is_missing(value: Any) -> bool:
+    """Tell whether a value is None, NaN, NaT or pandas.NA."""
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # pandas.NA says neither yes nor no
+        return True
 
 
 def output_container(transformer: Any) -> str:

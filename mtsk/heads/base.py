@@ -24,6 +24,7 @@ from mtsk._validation import (
     SequenceOf,
     StrOptions,
     check_sample_weight,
+    is_missing,
 )
 from mtsk.tasks.columns import ColumnGroup, column_slices, score_slices
 
@@ -288,8 +289,8 @@ class JointLinear(JointHead):
 
 def _words_or_numbers(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return an array of objects as str or float, and where it has None or NaN."""
-    flat = y.ravel().tolist()
-    missing = np.array([v is None or v != v for v in flat], bool).reshape(y.shape)
+    flat = map(is_missing, y.ravel().tolist())
+    missing = np.array(list(flat), bool).reshape(y.shape)
     words = {isinstance(value, str) for value in y[~missing].tolist()}
     if len(words) > 1:
         raise ValueError(

@@ -16,9 +16,8 @@ from mtsk.tasks.columns import ColumnGroup
 
 __all__ = ["RelatedRidge", "System", "solve_related", "task_covariance"]
 
-_Linear = Callable[
-    [Sequence[np.ndarray]], list[np.ndarray]
-]  # of matrices, one a system
+# Of matrices, one a system.
+_Linear = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 _SHARES = (0.0, 0.1, 1.0, 10.0)
 _LEAST = 1e-3  # share of the mean eigenvalue that each of Ω's has at least
 _MAX_TURNS, _MAX_STEPS = 30, 200

@@ -185,7 +185,7 @@ class TaskRelatedness(JointTable):
         ----------
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_columns)
-            NaN is missing.
+            NaN is missing, and None among words.
         groups : array-like of shape (n_samples,), default=None
             The image of each row: rows of one image are drawn together and share a
             fold. None takes every row as an image of its own, which makes intervals
@@ -208,12 +208,7 @@ class TaskRelatedness(JointTable):
         rows = self._rows(Y, random)
         self.n_rows_ = len(rows)
         sample = self._sample(table[rows], Y[rows], units[rows], random)
-        for i in self._constant(sample.Y):
-            warnings.warn(
-                f"{self.task_names_[i]!r} does not vary in the {len(rows)} rows used "
-                f"(max_rows={self.max_rows}): what it is related to is NaN",
-                stacklevel=2,
-            )
+        self._warn_of_constant(sample)
         fits = Fits(self.alpha, self.share, self.class_weight, self.n_folds)
         statistic = STATISTICS[self.method](sample, fits)
         self.relatedness_ = self._related(statistic, sample, np.ones(len(rows)))
@@ -305,6 +300,14 @@ class TaskRelatedness(JointTable):
         low, high = np.nanmin(Y, axis=0), np.nanmax(Y, axis=0)
         table = enumerate(labelled_columns(self.groups_))
         return [i for i, (_, columns, _) in table if (low == high)[columns].all()]
+
+    def _warn_of_constant(self, sample: Sample) -> None:
+        for i in self._constant(sample.Y):
+            warnings.warn(
+                f"{self.task_names_[i]!r} does not vary in the {len(sample.Y)} rows "
+                f"used (max_rows={self.max_rows}): its entries are NaN",
+                stacklevel=3,
+            )
 
     def _intervals(
         self, statistic: Statistic, sample: Sample, random: Any

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import resource
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -402,6 +404,25 @@ def test_large_blocks_go_back_at_once_where_asked():
             del block
     assert gained[0] >= 2**24
     assert gained[1] == 0
+
+
+@pytest.mark.skipif(not hasattr(_glibc(), "mallinfo2"), reason="glibc's malloc only")
+def test_threads_keep_freed_memory_too():
+    faults = []
+
+    def work():
+        usage = resource.getrusage
+        with keep_freed_memory():
+            for _ in range(3):
+                before = usage(resource.RUSAGE_SELF).ru_minflt
+                blocks = [b"1" * n for n in (40 * 2**20, 40 * 2**20)]
+                faults.append(usage(resource.RUSAGE_SELF).ru_minflt - before)
+                del blocks
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert faults[2] < 2000  # pages; a block has 10,240
 
 
 def test_keeping_freed_memory_nests_and_survives_errors():
