@@ -13,7 +13,7 @@ _HOME = {
     "SharedDecoder": "mtsk.decoders",
     "MultiTaskSegmenter": "mtsk.segmenter",
     "Targets": "mtsk.targets",
-    "ImageFolder": "mtsk.images",
+    "ImageFolder": "mtsk.image_files",
     "DeepFeatures": "mtsk.features",
     "FeatureMaps": "mtsk.feature_maps",
     "MemoryCache": "mtsk.cache",

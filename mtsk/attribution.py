@@ -130,7 +130,7 @@ def evidence(
         coef = coef - coef.mean(axis=1, keepdims=True)
         intercept = intercept - intercept.mean()
     images = Images([image], model.features_.channels)
-    ((_, maps),) = model.features_.iter_maps(images)
+    ((_, maps),) = model.features_.iter_maps(images, to_host=True)
     layers = _layers(model.features_, maps, coef[:, [place]], fitted.granularity)
     return Evidence(layers, float(intercept[place]))
 
@@ -171,7 +171,10 @@ def _layers(
         alone = FeatureMaps([tap], [stride], maps.shape)
         found[layer] = alone.scores(coef[start:stop])[..., 0]
         if granularity == "image":  # the head saw the mean of cells, not of pixels
-            cells = tap.mean(axis=(0, 1), dtype=np.float32) @ coef[start:stop, 0]
+            cells = (
+                np.asarray(tap).mean(axis=(0, 1), dtype=np.float32)
+                @ coef[start:stop, 0]
+            )
             found[layer] = found[layer] + (cells - found[layer].mean())
         start = stop
     if maps.position and granularity == "pixel":

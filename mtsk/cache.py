@@ -34,7 +34,7 @@ __all__ = [
 
 
 class FeatureCache(Protocol):
-    """What DeepFeatures needs of a cache."""
+    """What DeepFeatures needs of a cache, which holds taps in arrays."""
 
     def get(self, key: str) -> FeatureMaps | None:
         """Return an entry, or None."""

@@ -4,11 +4,16 @@ Where a tap's cell lies: cell i of a tap of stride s is centred on pixel
 s·i + (s − 1)/2, the half-pixel convention (``align_corners=False``). Every way out
 interpolates bilinearly on those centres and repeats the border beyond them, so that
 ``at``, ``pool`` and ``scores`` agree to rounding.
+
+On a GPU taps are tensors that stay there: every way out computes where they are, and
+only rows, regions or score maps travel. A pixel's hypercolumn is thousands of numbers,
+its scores a few.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -16,6 +21,8 @@ import numpy as np
 import torch
 from scipy import sparse
 from torch import nn
+
+from mtsk.interpolation import Grid, bags, neighbours, pool_operator, upsample
 
 __all__ = ["POSITION_NAMES", "FeatureMaps", "position_columns"]
 
@@ -61,8 +68,9 @@ class FeatureMaps:
 
     Parameters
     ----------
-    taps : list of ndarray of shape (h, w, C)
-        Outputs of the tapped layers, half precision or single.
+    taps : list of ndarray or Tensor, shape (h, w, C)
+        Outputs of the tapped layers, half precision or single. Tensors are all on one
+        device, where all that follows from them is computed.
     strides : list of (float, float)
         Image pixels per cell, down and across, of each tap. Not whole where an
         image was resized.
@@ -88,7 +96,7 @@ class FeatureMaps:
     array([[0. ], [1.5], [3. ]], dtype=float32)
     """
 
-    taps: list[np.ndarray]
+    taps: Sequence[np.ndarray | torch.Tensor]
     strides: list[tuple[float, float]]
     shape: tuple[int, int]
     position: bool = False
@@ -106,6 +114,22 @@ class FeatureMaps:
         """Bytes that the taps hold."""
         return sum(tap.nbytes for tap in self.taps)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the taps are: the CPU, for arrays."""
+        return torch.as_tensor(self.taps[0]).device
+
+    @property
+    def _in_tensors(self) -> bool:
+        return isinstance(self.taps[0], torch.Tensor)
+
+    def to_host(self) -> FeatureMaps:
+        """Return the same maps with taps in arrays; themselves where they are so."""
+        if not self._in_tensors:
+            return self
+        taps = [torch.as_tensor(tap).cpu().numpy() for tap in self.taps]
+        return replace(self, taps=taps)
+
     def __float__(self) -> float:
         # What numpy asks of the members of a table, in a Pipeline for instance.
         raise TypeError(
@@ -119,10 +143,10 @@ class FeatureMaps:
         return [slice(a, b) for a, b in pairwise(ends)]
 
     @cached_property
-    def _grids(self) -> dict[tuple, list[int]]:
+    def _grids(self) -> dict[Grid, list[int]]:
         """Taps by grid: those on one grid are interpolated together."""
         starts = self.starts or [(0.0, 0.0)] * len(self.taps)
-        grids: dict[tuple, list[int]] = {}
+        grids: dict[Grid, list[int]] = {}
         for i, tap in enumerate(self.taps):
             grid = (*tap.shape[:2], *self.strides[i], *starts[i])
             grids.setdefault(grid, []).append(i)
@@ -153,21 +177,26 @@ class FeatureMaps:
             raise ValueError(f"points must have shape (n, 2), got {points.shape}")
         if not np.isfinite(points).all():
             raise ValueError("points must be finite numbers")
-        out = np.empty((len(points), self.n_features), np.float32)
+        device = self.device
+        size = len(points), self.n_features
+        out = torch.empty(size, dtype=torch.float32, device=device)
         for grid, members in self._grids.items():
             cells, weights = (
-                torch.from_numpy(a)
-                for a in _neighbours(points[:, 0], points[:, 1], grid)
+                torch.from_numpy(a).to(device)
+                for a in neighbours(points[:, 0], points[:, 1], grid)
             )
             for i in members:
-                flat = torch.from_numpy(self.taps[i]).flatten(0, 1).float()
-                blend = nn.functional.embedding_bag(
-                    cells, flat, per_sample_weights=weights, mode="sum"
+                out[:, self._columns[i]] = nn.functional.embedding_bag(
+                    cells, self._flat(i), per_sample_weights=weights, mode="sum"
                 )
-                out[:, self._columns[i]] = blend.numpy()
+        rows = out.cpu().numpy()
         if self.position:
-            out[:, -len(POSITION_NAMES) :] = self._position(points[:, 0], points[:, 1])
-        return out
+            rows[:, -len(POSITION_NAMES) :] = self._position(points[:, 0], points[:, 1])
+        return rows
+
+    def _flat(self, i: int) -> torch.Tensor:
+        """Return a tap's cells, one after another, single precision."""
+        return torch.as_tensor(self.taps[i]).flatten(0, 1).float()
 
     def _position(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         top, left, height, width = self._frame
@@ -200,31 +229,27 @@ class FeatureMaps:
     def _sum_of_grids(
         self, coef: np.ndarray, intercept: np.ndarray | None
     ) -> np.ndarray:
-        weights = torch.from_numpy(coef)
-        total: torch.Tensor | None = None
-        for (h, w, *spacing), members in self._grids.items():
-            scores = torch.zeros(h * w, coef.shape[1])
+        weights = torch.from_numpy(coef).to(self.device)
+        first = np.zeros(coef.shape[1]) if intercept is None else intercept
+        start = torch.from_numpy(np.asarray(first, np.float32)).to(weights)
+        grids: dict[Grid, torch.Tensor] = {}
+        for grid, members in self._grids.items():
+            h, w = grid[:2]
+            scores = start.repeat(h * w, 1)
             for i in members:
-                tap = torch.from_numpy(self.taps[i].reshape(h * w, -1)).float()
-                scores.addmm_(tap, weights[self._columns[i]])
-            # (1, K, h, w) with the channels last in memory, as they already lie
-            planes = scores.reshape(1, h, w, -1).permute(0, 3, 1, 2)
-            if (h, w) != self.shape or spacing != [1, 1, 0, 0]:
-                planes = _upsample(planes, self.shape, *spacing)
-            total = planes if total is None else total.add_(planes)
-        assert total is not None
-        out = total[0].permute(1, 2, 0)
+                scores.addmm_(self._flat(i), weights[self._columns[i]])
+            grids[grid] = scores.view(h, w, -1)
+            start = torch.zeros_like(start)  # one grid's cells have the intercept
+        out = upsample(grids, self.shape)
         if self.position:
             of_place = weights[-len(POSITION_NAMES) :]
             out += _position_scores(of_place, self.shape, self._frame)
-        if intercept is not None:
-            out += torch.from_numpy(np.asarray(intercept, np.float32))
-        return out.numpy()
+        return out.cpu().numpy()
 
     def pool(self, segments: np.ndarray) -> np.ndarray:
         """Return the mean hypercolumn of each region.
 
-        One sparse operator a grid (average over pixels ∘ interpolate) is applied to
+        One sparse operator a grid (sum over pixels ∘ interpolate) is applied to
         the taps, so the cost is that of the coarse maps.
 
         Parameters
@@ -249,11 +274,11 @@ class FeatureMaps:
         sizes = np.bincount(region, minlength=n_regions).astype(float)
         share = 1 / np.where(sizes > 0, sizes, np.nan)
         out = np.empty((n_regions, self.n_features), np.float32)
-        for grid, members in self._grids.items():
-            operator = _pool_operator(region, rows, cols, grid, n_regions)
-            for i in members:
-                flat = self.taps[i].reshape(grid[0] * grid[1], -1).astype(np.float32)
-                out[:, self._columns[i]] = (operator @ flat) * share[:, None]
+        if self._in_tensors:
+            sums = self._sums_of_tensors(segments, n_regions)
+        else:
+            sums = self._sums_of_arrays(region, rows, cols, n_regions)
+        out[:, : sums.shape[1]] = sums * share[:, None]
         if self.position:
             columns = self._position(rows, cols)
             ones = sparse.csr_array(
@@ -262,6 +287,36 @@ class FeatureMaps:
             )
             out[:, -columns.shape[1] :] = (ones @ columns) * share[:, None]
         return out
+
+    def _sums_of_arrays(
+        self, region: np.ndarray, rows: np.ndarray, cols: np.ndarray, n_regions: int
+    ) -> np.ndarray:
+        """Return each region's sum of hypercolumns, without those of position."""
+        out = np.empty((n_regions, self._columns[-1].stop), np.float32)
+        for grid, members in self._grids.items():
+            operator = pool_operator(region, rows, cols, grid, n_regions)
+            for i in members:
+                out[:, self._columns[i]] = operator @ self._flat(i).numpy()
+        return out
+
+    @torch.inference_mode()
+    def _sums_of_tensors(self, segments: np.ndarray, n_regions: int) -> np.ndarray:
+        """Return what `_sums_of_arrays` does, made where the taps are.
+
+        Only the map of regions goes there, and only the sums come back.
+        """
+        device = self.device
+        regions = torch.from_numpy(segments.astype(np.int64)).to(device)
+        regions[regions < 0] = n_regions  # one more, which nobody asks for
+        size = n_regions + 1, self._columns[-1].stop
+        out = torch.empty(size, dtype=torch.float32, device=device)
+        for grid, members in self._grids.items():
+            cells, weights, starts = bags(regions, grid, n_regions + 1)
+            for i in members:
+                out[:, self._columns[i]] = nn.functional.embedding_bag(
+                    cells, self._flat(i), starts, mode="sum", per_sample_weights=weights
+                )
+        return out[:-1].cpu().numpy()
 
     def vector(self) -> np.ndarray:
         """Return the mean of each channel over its tap, for tasks of whole images.
@@ -276,66 +331,14 @@ class FeatureMaps:
     @cached_property
     def _vector(self) -> np.ndarray:  # kept, so that a cached image is averaged once
         # Row by row: one sum in float32 over a million cells loses digits.
+        if self._in_tensors:
+            taps = map(torch.as_tensor, self.taps)
+            rows = [tap.mean(dim=1, dtype=torch.float32) for tap in taps]
+            return torch.cat([row.mean(dim=0) for row in rows]).cpu().numpy()
+        arrays = map(np.asarray, self.taps)
         return np.concatenate(
-            [tap.mean(axis=1, dtype=np.float32).mean(axis=0) for tap in self.taps]
+            [tap.mean(axis=1, dtype=np.float32).mean(axis=0) for tap in arrays]
         )
-
-
-def _corners(
-    place: np.ndarray, size: int, stride: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the two cells beside a pixel coordinate and the second one's weight."""
-    cell = np.clip((place + 0.5) / stride - 0.5, 0, size - 1)
-    low = np.minimum(cell.astype(np.intp), size - 1)
-    return low, np.minimum(low + 1, size - 1), cell - low
-
-
-Grid = tuple[int, int, float, float, float, float]  # cells, strides, starts
-
-
-def _neighbours(
-    y: np.ndarray, x: np.ndarray, grid: Grid
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the four cells around each place (n, 4) and their bilinear weights."""
-    h, w, sy, sx, top, left = grid
-    (y0, y1, fy), (x0, x1, fx) = _corners(y - top, h, sy), _corners(x - left, w, sx)
-    cells = (y0 * w + x0, y0 * w + x1, y1 * w + x0, y1 * w + x1)
-    weights = ((1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx)
-    return np.stack(cells, 1), np.stack(weights, 1, dtype=np.float32)
-
-
-def _upsample(
-    planes: torch.Tensor,
-    shape: tuple[int, int],
-    sy: float,
-    sx: float,
-    top: float,
-    left: float,
-) -> torch.Tensor:
-    """Interpolate (1, K, h, w) to the image, with the taps' true strides.
-
-    The operator behind ``F.interpolate`` takes size and scale at once, which the
-    function does not: a tap's last cell may reach beyond the image. It knows no taps
-    that start elsewhere than the image; these take a product for each axis.
-    """
-    if top == left == 0:
-        return torch.ops.aten.upsample_bilinear2d(planes, shape, False, sy, sx)
-    h, w = planes.shape[2:]
-    down = _interpolation(shape[0], h, sy, top)
-    across = _interpolation(shape[1], w, sx, left)
-    return torch.einsum("yh,nkhw,xw->nkyx", down, planes, across).contiguous(
-        memory_format=torch.channels_last
-    )
-
-
-def _interpolation(n: int, size: int, stride: float, start: float) -> torch.Tensor:
-    """Return the (pixels × cells) weights of linear interpolation along an axis."""
-    low, high, share = _corners(np.arange(n) - start, size, stride)
-    weights = torch.zeros(n, size)
-    pixel = torch.arange(n)
-    weights[pixel, torch.from_numpy(low)] += torch.from_numpy(1 - share).float()
-    weights[pixel, torch.from_numpy(high)] += torch.from_numpy(share).float()
-    return weights
 
 
 def _position_scores(
@@ -345,25 +348,10 @@ def _position_scores(
     top, left, *whole = frame
     rows, cols = np.arange(shape[0]) + top, np.arange(shape[1]) + left
     y, x = (
-        torch.from_numpy(position_columns(*places, (whole[0], whole[1])))
+        torch.from_numpy(position_columns(*places, (whole[0], whole[1]))).to(coef)
         for places in ((rows, 0 * rows), (0 * cols, cols))
     )
     of_y, of_x, product = [0, 2, 5, 6], [1, 3, 7, 8], 4
     column, row = y[:, of_y] @ coef[of_y], x[:, of_x] @ coef[of_x]
     twist = y[:, :1] * coef[product]
     return column[:, None] + row[None] + twist[:, None] * x[None, :, 1:2]
-
-
-def _pool_operator(
-    region: np.ndarray,
-    rows: np.ndarray,
-    cols: np.ndarray,
-    grid: Grid,
-    n_regions: int,
-) -> sparse.csr_array:
-    """Return the (regions × cells) sums of interpolation weights."""
-    cells, weights = _neighbours(rows, cols, grid)
-    return sparse.csr_array(
-        (weights.ravel(), (np.repeat(region, 4), cells.ravel())),
-        shape=(n_regions, grid[0] * grid[1]),
-    )

@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import numpy as np
+from joblib import cpu_count
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -43,6 +44,11 @@ __all__ = ["DeepFeatures"]
 # 360 x 480 images just fit the cache, and larger batches were slower (see
 # benchmarks/forward.py); a GPU wants many more to be busy.
 _BATCH_PIXELS = {"cpu": 2 * 360 * 480, "cuda": 64 * 360 * 480, "mps": 16 * 360 * 480}
+# Devices where maps stay, and all that follows from them is computed. The processor is
+# free meanwhile, and reads ahead; where it is the processor that computes, reading
+# ahead gained nothing (a fit took 248 ms an image so, 246 else, on two cores).
+_COMPUTES = {"cuda"}
+_MOST_READERS = 8
 
 
 class DeepFeatures(NetworkPasses, TransformerMixin, BaseEstimator):
@@ -207,12 +213,12 @@ class DeepFeatures(NetworkPasses, TransformerMixin, BaseEstimator):
                 table[index] = maps.vector()
             images.warn_of_skipped()
             return table
-        found = dict(self.iter_maps(images))
+        found = dict(self.iter_maps(images, to_host=True))
         images.warn_of_skipped()
         return [found.get(index) for index in range(len(images))]
 
     def iter_maps(
-        self, X: Any, *, desc: str = "features"
+        self, X: Any, *, desc: str = "features", to_host: bool = False
     ) -> Iterator[tuple[int, FeatureMaps]]:
         """Yield (index, FeatureMaps) in order, holding one batch at a time.
 
@@ -222,17 +228,26 @@ class DeepFeatures(NetworkPasses, TransformerMixin, BaseEstimator):
             What ``Images`` skips is not yielded.
         desc : str, default="features"
             What the progress bar is called.
+        to_host : bool, default=False
+            Whether taps are arrays whatever the device. Else on a GPU, where no cache
+            keeps them, they are tensors that stay there.
 
         Yields
         ------
         index : int
         maps : FeatureMaps
         """
-        for index, _, maps in self.iter_views_and_maps(X, desc=desc):
+        tour = self.iter_views_and_maps(X, desc=desc, to_host=to_host)
+        for index, _, maps in tour:
             yield index, maps
 
     def iter_views_and_maps(
-        self, X: Any, *, desc: str = "features", bar: Any = None
+        self,
+        X: Any,
+        *,
+        desc: str = "features",
+        bar: Any = None,
+        to_host: bool = False,
     ) -> Iterator[tuple[int, np.ndarray, FeatureMaps]]:
         """Yield (index, views, FeatureMaps): with the pictures that were seen.
 
@@ -242,6 +257,8 @@ class DeepFeatures(NetworkPasses, TransformerMixin, BaseEstimator):
         desc : str, default="features"
         bar : tqdm, optional
             A progress bar of several such tours, in place of one's own.
+        to_host : bool, default=False
+            As of `iter_maps`.
 
         Yields
         ------
@@ -254,6 +271,11 @@ class DeepFeatures(NetworkPasses, TransformerMixin, BaseEstimator):
         images = X if isinstance(X, Images) else Images(X, self.channels, self.on_error)
         cache = open_cache(self.cache)
         backbone = self.network()
+        # Who finds an image in a cache computes on the host; so does who puts it there,
+        # for the same digits.
+        computes = backbone.device.type in _COMPUTES
+        to_host |= cache is not None or not computes
+        readers = min(cpu_count(), _MOST_READERS) if computes else 0
         if backbone.digest != self.backbone_digest_:
             raise WeightsError(
                 f"the weights of {backbone.name} changed since fit: their SHA-256 was "
@@ -268,23 +290,22 @@ class DeepFeatures(NetworkPasses, TransformerMixin, BaseEstimator):
             unit="image",
         )
         with keep_freed_memory(), own:
-            for index, views in images:
+            for new in images.each(_Waiting.of, readers):
                 (own if bar is None else bar).update()
-                new = _Waiting(index, views, content_digest(views))
                 new.key = content_digest(new.digest, recipe)
                 hit = cache.get(new.key) if cache is not None else None
                 if waiting and (
                     hit is not None
-                    or views.shape != waiting[0].views.shape
-                    or len(waiting) >= self._batch_limit(views)
+                    or new.views.shape != waiting[0].views.shape
+                    or len(waiting) >= self._batch_limit(new.views)
                 ):
-                    yield from self._flush(backbone, waiting, cache)
+                    yield from self._flush(backbone, waiting, cache, to_host)
                     waiting = []
                 if hit is not None:
-                    yield index, views, hit
+                    yield new.index, new.views, hit
                 else:
                     waiting.append(new)
-            yield from self._flush(backbone, waiting, cache)
+            yield from self._flush(backbone, waiting, cache, to_host)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return names such as ``"scale2_blocks.3_17"``.
@@ -400,7 +421,7 @@ class DeepFeatures(NetworkPasses, TransformerMixin, BaseEstimator):
         some.on_error = "skip"  # what cannot be read is left to those who read all
         plain = clone(self).set_params(n_components=None, verbose=0).fit()
         return TapProjection.learn(
-            (maps.taps for _, maps in plain.iter_maps(some)),
+            (maps.taps for _, maps in plain.iter_maps(some, to_host=True)),
             len(self.scales) * len(self.taps_),
             self.n_components or 1,
         )
@@ -413,11 +434,16 @@ class DeepFeatures(NetworkPasses, TransformerMixin, BaseEstimator):
         return max(1, int(_BATCH_PIXELS.get(device, _BATCH_PIXELS["cpu"]) // pixels))
 
     def _flush(
-        self, backbone: Backbone, waiting: list[_Waiting], cache: FeatureCache | None
+        self,
+        backbone: Backbone,
+        waiting: list[_Waiting],
+        cache: FeatureCache | None,
+        to_host: bool,
     ) -> Iterator[tuple[int, np.ndarray, FeatureMaps]]:
         if not waiting:
             return
-        made = self.maps_of(backbone, np.stack([w.views for w in waiting]))
+        views = np.stack([w.views for w in waiting])
+        made = self.maps_of(backbone, views, to_host=to_host)
         for new, maps in zip(waiting, made, strict=True):
             maps.digest = new.digest
             if cache is not None:
@@ -433,6 +459,10 @@ class _Waiting:
     views: np.ndarray
     digest: str
     key: str = ""
+
+    @classmethod
+    def of(cls, index: int, views: np.ndarray) -> Self:
+        return cls(index, views, content_digest(views))
 
 
 _CONSTRAINTS: dict[str, list] = {

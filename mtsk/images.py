@@ -10,156 +10,23 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from mtsk._validation import check_image, parameter_error
 from mtsk.exceptions import ImageError, SkippedImageWarning
+from mtsk.image_files import ImageFolder, read_image, read_image_ahead
 
-__all__ = ["ImageFolder", "Images", "as_views", "image_weights", "read_image"]
+__all__ = ["Images", "as_views", "image_weights"]
 
+T = TypeVar("T")
 Channels = Sequence[int] | Sequence[Sequence[int]] | None
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
-
-
-def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Read one image file with scikit-image.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The file.
-
-    Returns
-    -------
-    ndarray
-        The pixels as stored: dtype and number of channels are the file's own. They are
-        not turned as EXIF data may ask; where these ask for it, a warning says so (but
-        for TIFF).
-
-    Raises
-    ------
-    ImageError
-        Where the file is missing or cannot be decoded; the message names it.
-    """
-    from skimage.io import imread
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # decoders warn of harmless metadata
-            if os.fspath(path).lower().endswith((".tif", ".tiff")):
-                return np.asarray(imread(os.fspath(path)))
-            with open(path, "rb") as file:  # decoders leave broken files open
-                pixels = np.asarray(imread(file))
-            turned = _is_to_be_turned(path)
-    except Exception as error:  # decoders raise what they like
-        reason = "no such file"
-        if os.path.exists(path):
-            reason = "it is not an image of a known kind, or damaged"
-        raise ImageError(f"cannot read image file {str(path)!r}: {reason}") from error
-    if turned:
-        warnings.warn(
-            f"{str(path)!r} is stored turned or mirrored (EXIF orientation) and taken "
-            "as stored, as scikit-image does, while most viewers turn it: labels must "
-            "lie as the stored pixels do. To save it upright, PIL has "
-            "ImageOps.exif_transpose",
-            UserWarning,
-            stacklevel=2,
-        )
-    return pixels
-
-
-def _is_to_be_turned(path: str | os.PathLike) -> bool:
-    """Tell whether an image file that can be read says that it is not upright."""
-    try:
-        with Image.open(path) as image:
-            return image.getexif().get(_ORIENTATION, 1) not in (0, 1)
-    except (OSError, ValueError, SyntaxError):  # a kind that only imread knows
-        return False
-
-
-_ORIENTATION = 0x0112  # EXIF's tag; 1 is upright, 0 is not in the standard
-
-
-class ImageFolder(Sequence):
-    """The image files of a folder, in order of name, read when indexed.
-
-    Indexing by an integer reads one image; by a slice, an index array or a boolean
-    array it gives a smaller ``ImageFolder``, so that ``train_test_split`` and
-    ``GridSearchCV`` never read a file they do not use.
-
-    Parameters
-    ----------
-    folder : str or path-like, or sequence of paths
-        A folder, or the files themselves.
-
-    Attributes
-    ----------
-    paths : list of pathlib.Path
-        The files.
-
-    Raises
-    ------
-    ImageError
-        Where the folder does not exist or holds no image.
-
-    Examples
-    --------
-    >>> import tempfile, numpy as np
-    >>> from pathlib import Path
-    >>> from skimage.io import imsave
-    >>> from mtsk import ImageFolder
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     pixels = np.zeros((16, 20, 3), np.uint8)
-    ...     imsave(Path(folder) / "a.png", pixels, check_contrast=False)
-    ...     images = ImageFolder(folder)
-    ...     print(len(images), images[0].shape)
-    1 (16, 20, 3)
-    """
-
-    def __init__(self, folder: str | os.PathLike | Sequence[Any]) -> None:
-        if not isinstance(folder, str | os.PathLike):
-            try:
-                self.paths = [Path(p) for p in folder]
-            except TypeError:
-                raise ImageError(
-                    f"ImageFolder takes a folder or a sequence of paths, got {folder!r}"
-                ) from None
-            return
-        if not Path(folder).is_dir():
-            what = "it is a file" if Path(folder).exists() else "no such folder"
-            raise ImageError(f"{what}: {str(folder)!r}")
-        self.paths = sorted(
-            p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES
-        )
-        if not self.paths:
-            raise ImageError(
-                f"folder {str(folder)!r} holds no image ({', '.join(SUFFIXES)})"
-            )
-
-    @property
-    def shape(self) -> tuple[int]:
-        """``(n,)``, by which scikit-learn indexes it as one array."""
-        return (len(self.paths),)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, tuple):  # scikit-learn writes array[key, ...]
-            key = key[0]
-        if isinstance(key, int | np.integer):
-            return read_image(self.paths[key])
-        chosen = np.arange(len(self))[key]
-        return ImageFolder([self.paths[i] for i in chosen])
-
-    def __repr__(self) -> str:
-        return f"ImageFolder({len(self)} images)"
 
 
 class Images:
@@ -201,27 +68,90 @@ class Images:
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Return image ``index`` as (views, H, W, 3), float32 in [0, 1]."""
+        return self._read(index, read_image)
+
+    def _read(self, index: int, read_file: Callable[[Any], np.ndarray]) -> np.ndarray:
         item = self.source[index - self.first]
         where = f"image {index}"
         if isinstance(item, str | os.PathLike):
             where += f" ({os.fspath(item)})"
             try:
-                item = read_image(item)
+                item = read_file(item)
             except ImageError as error:
                 raise ImageError(f"{where}: {error}") from error
         return _views(check_image(item, where), where, self.channels)
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (index, views) of every usable image, in order."""
-        for index in range(self.first, self.first + len(self)):
+        return self.each(lambda index, views: (index, views))
+
+    def each(
+        self, prepare: Callable[[int, np.ndarray], T], n_threads: int = 0
+    ) -> Iterator[T]:
+        """Yield what is made of every usable image, in order.
+
+        Parameters
+        ----------
+        prepare : callable
+            Takes an index and views.
+        n_threads : int, default=0
+            Threads that read and prepare images before they are asked for, one image
+            each. 0 reads when asked, in the caller's thread, as do sequences and image
+            types of the user's own, which need not bear threads.
+
+        Yields
+        ------
+        object
+        """
+        for index, result in self._results(prepare, n_threads):
             try:
-                views = self[index]
+                made = result()
             except (ImageError, OSError) as error:
                 if self.on_error == "raise":
                     raise
                 self.skipped[index] = str(error)
                 continue
-            yield index, views
+            yield made
+
+    def _results(
+        self, prepare: Callable[[int, np.ndarray], T], n_threads: int
+    ) -> Iterator[tuple[int, Callable[[], T]]]:
+        """Yield every index, and what returns or raises what is made of it.
+
+        The first image is made in the caller's thread: what is set up but once, as by
+        libraries that read files, is then set up.
+        """
+
+        def here(index: int) -> T:
+            return prepare(index, self[index])
+
+        def ahead(index: int) -> T:
+            return prepare(index, self._read(index, read_image_ahead))
+
+        def settled(index: int, future: Future[T]) -> T:
+            try:
+                return future.result()
+            except Exception:
+                return here(index)  # where decoders can be silenced, and users told
+
+        n_threads = n_threads if self._bears_threads() else 0
+        indices = range(self.first, self.first + len(self))
+        n_here = 1 if n_threads else len(indices)
+        for index in indices[:n_here]:
+            yield index, partial(here, index)
+        if n_here == len(indices):
+            return
+        with closing(_Pool(n_threads)) as pool:
+            for index, future in pool.map(ahead, indices[n_here:]):
+                yield index, partial(settled, index, future)
+
+    def _bears_threads(self) -> bool:
+        """Tell whether images can be read by several threads at once."""
+        if isinstance(self.source, np.ndarray):
+            return True
+        known = np.ndarray, str, os.PathLike
+        plain = type(self.source) in (list, tuple)
+        return plain and all(isinstance(item, known) for item in self.source)
 
     def part(self, start: int, stop: int) -> Images:
         """Return images start … stop − 1, which keep their indices.
@@ -229,7 +159,7 @@ class Images:
         It refers to no other image where the source can be cut.
         """
         other = copy.copy(self)
-        cut = isinstance(self.source, np.ndarray | list | tuple | ImageFolder)
+        cut = isinstance(self.source, np.ndarray | list | tuple)
         first = start - self.first
         last = stop - self.first
         other.source = (
@@ -296,6 +226,29 @@ def _views(
             f"{where} has {count} channels, but `channels` asks for channel {used}"
         )
     return np.stack([image[:, :, list(triple)] for triple in triples])
+
+
+class _Pool:
+    """Threads that are never further ahead than one item each."""
+
+    def __init__(self, n_threads: int) -> None:
+        self.n_threads = n_threads
+        self.threads = ThreadPoolExecutor(n_threads, "mtsk-read")
+
+    def map(
+        self, work: Callable[[int], T], items: Sequence[int]
+    ) -> Iterator[tuple[int, Future[T]]]:
+        """Yield items, in order, with the futures of their results."""
+        waiting: deque[tuple[int, Future[T]]] = deque()
+        for item in items:
+            waiting.append((item, self.threads.submit(work, item)))
+            if len(waiting) >= self.n_threads:
+                yield waiting.popleft()
+        yield from waiting
+
+    def close(self) -> None:
+        """Let what was begun end, and begin no more."""
+        self.threads.shutdown(cancel_futures=True)
 
 
 class _Chosen(Sequence):
@@ -368,6 +321,8 @@ def _as_sequence(X: Any) -> Any:
             "X must be a sequence of images, got one path; for a folder use "
             f"mtsk.ImageFolder({os.fspath(X)!r})"
         )
+    if type(X) is ImageFolder:
+        return X.paths
     if hasattr(X, "columns"):
         raise ImageError("X must be one column of images or paths, got a DataFrame")
     if hasattr(X, "iloc"):  # a pandas Series of paths indexes by label, not place

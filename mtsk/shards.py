@@ -113,7 +113,7 @@ class Recipe:
             n_read += 1
             if index in keep:
                 pictures[index] = Picture(
-                    views[0], maps, self.superpixels, self.n_segments
+                    views[0], maps.to_host(), self.superpixels, self.n_segments
                 )
             own = {name: e[index - images.first] for name, e in entries.items()}
             weak = [

@@ -281,7 +281,9 @@ class WindowReader:
             layer.put(self._stored(layer, out), cells)
 
     def _stored(self, layer: _Layer, out: torch.Tensor) -> np.ndarray:
-        return self.features.store(self.features.project(out, layer.number))[0]
+        stored = self.features.store(self.features.project(out, layer.number))
+        self.features.check_stored(torch.aminmax(stored))
+        return stored[0].cpu().numpy()
 
     def _forward(
         self, x: torch.Tensor, trace: Callable[[torch.Tensor], list[torch.Tensor]]

@@ -1,9 +1,11 @@
 """FeatureMaps: three ways out of the same hypercolumns, which must agree."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -129,6 +131,44 @@ def test_pooling_single_pixels_is_at(maps):
     np.testing.assert_allclose(
         maps.pool(segments), maps.at(every_pixel(maps.shape)), atol=1e-5
     )
+
+
+@given(feature_maps(), st.integers(0, 1000))
+@FEW
+def test_taps_in_tensors_give_what_taps_in_arrays_give(maps, seed):
+    random = np.random.default_rng(seed)
+    there = replace(maps, taps=[torch.from_numpy(tap) for tap in maps.taps])
+    points = random.uniform(-2, 25, (9, 2))
+    np.testing.assert_array_equal(there.at(points), maps.at(points))
+    coef = random.normal(size=(maps.n_features, 2))
+    np.testing.assert_array_equal(there.scores(coef), maps.scores(coef))
+    np.testing.assert_allclose(there.vector(), maps.vector(), atol=1e-5)
+    segments = random.choice([-1, 0, 1, 4], size=maps.shape)
+    given_segments = segments.copy()
+    np.testing.assert_allclose(there.pool(segments), maps.pool(segments), atol=1e-5)
+    np.testing.assert_array_equal(segments, given_segments)
+
+
+def test_taps_in_tensors_of_a_window_and_to_the_host():
+    taps = [torch.rand(8, 9, 2), torch.rand(4, 5, 3, dtype=torch.float16)]
+    there = FeatureMaps(
+        taps, [(2, 2), (4, 4)], (15, 17), True, "d", [(-1, -1), (-2, 0)], (4, 8, 90, 99)
+    )
+    here = there.to_host()
+    assert all(isinstance(tap, np.ndarray) for tap in here.taps)
+    assert [tap.dtype for tap in here.taps] == [np.float32, np.float16]
+    assert here.to_host() is here
+    assert (here.digest, here.place, here.starts) == ("d", there.place, there.starts)
+    coef = np.random.default_rng(0).normal(size=(14, 2))
+    np.testing.assert_array_equal(there.scores(coef), here.scores(coef))
+    segments = np.arange(15 * 17).reshape(15, 17) // 40
+    np.testing.assert_allclose(there.pool(segments), here.pool(segments), atol=1e-5)
+
+
+def test_pooling_tensors_where_no_pixel_has_a_region():
+    maps = make()
+    there = replace(maps, taps=[torch.from_numpy(tap) for tap in maps.taps])
+    assert there.pool(np.full((15, 17), -1)).shape == (0, 4)
 
 
 def make(position=False):

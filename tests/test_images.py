@@ -22,7 +22,8 @@ from mtsk._validation import (
     parameter_error,
 )
 from mtsk.exceptions import ImageError, MtskError, SkippedImageWarning
-from mtsk.images import ImageFolder, Images, read_image
+from mtsk.image_files import ImageFolder, read_image
+from mtsk.images import Images
 
 SEEDED = np.random.default_rng(0)
 GREY = SEEDED.integers(0, 256, (9, 11), np.uint8)

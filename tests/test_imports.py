@@ -15,6 +15,7 @@ ROOT = Path(mtsk.__file__).parent
 LEVELS = [
     {"exceptions"},
     {"_validation", "_resources"},
+    {"image_files"},
     {"images", "targets", "augmentation", "postprocess"},
     {"tasks"},
     {"displays"},
@@ -23,6 +24,7 @@ LEVELS = [
     {"crf"},
     {"superpixels"},
     {"backbones"},
+    {"interpolation"},
     {"feature_maps", "projection"},
     {"cache", "network_passes"},
     {"features"},

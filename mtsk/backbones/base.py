@@ -6,6 +6,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -148,6 +149,12 @@ class Backbone:
             rows, cols = -(-height // tap.stride), -(-width // tap.stride)
             taps.append(out[:, :rows, :cols])
         return taps
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is: the CPU, where it has no numbers of its own."""
+        own = chain(self.network.parameters(), self.network.buffers())
+        return next(own, torch.zeros(0)).device
 
     @property
     def stages(self) -> Stages | None:

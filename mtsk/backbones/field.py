@@ -41,7 +41,7 @@ def receptive_radius(backbone: Backbone) -> int | None:
 @torch.inference_mode()
 def _radius_in(backbone: Backbone, length: int) -> int | None:
     """Return the radius that a strip shows, None where it is too short for it."""
-    device = next(iter(backbone.network.parameters()), torch.zeros(1)).device
+    device = backbone.device
     side = max(64, 2 * backbone.multiple)
     generator = torch.Generator().manual_seed(0)
     plain = torch.rand(1, 3, side, length, generator=generator)

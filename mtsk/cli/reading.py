@@ -14,7 +14,7 @@ from PIL import Image
 
 from mtsk import tasks as task_types
 from mtsk.exceptions import ImageError, TargetError
-from mtsk.images import ImageFolder, read_image
+from mtsk.image_files import ImageFolder, read_image
 from mtsk.targets import Targets
 from mtsk.tasks import MultiLabel, Task
 

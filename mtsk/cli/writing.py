@@ -20,7 +20,7 @@ from mtsk.displays.drawing import (
     paint_mask,
     paint_values,
 )
-from mtsk.images import read_image
+from mtsk.image_files import read_image
 from mtsk.tasks import Detection, ImageToImage, Task
 from mtsk.tile_store import check_names
 

@@ -164,7 +164,7 @@ class Course:
     def _kept_tour(self) -> Iterator[tuple[int, Pyramid]]:
         """Pass every image through the backbone; keep what there is room for."""
         n_bytes = 0
-        for index, maps in self.features.iter_maps(self.lessons.images):
+        for index, maps in self.features.iter_maps(self.lessons.images, to_host=True):
             pyramid = Pyramid.of_maps(maps, self.plan.stride)
             self.shapes[index] = maps.shape
             n_bytes += pyramid.nbytes

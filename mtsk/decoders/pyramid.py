@@ -54,9 +54,9 @@ class Pyramid:
         """Take an image's FeatureMaps, keeping their precision."""
         found = []
         for tap, (down, across) in zip(maps.taps, maps.strides, strict=True):
-            found.append((down, across, torch.from_numpy(tap)[None].float()))
+            found.append((down, across, torch.as_tensor(tap)[None].float()))
         out = cls.of(found, maps.shape, finest)
-        dtype = torch.from_numpy(maps.taps[0][:0]).dtype
+        dtype = torch.as_tensor(maps.taps[0][:0]).dtype
         out.taps = [tap.to(dtype) for tap in out.taps]
         return out
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mtsk.exceptions import TargetError
-from mtsk.images import SUFFIXES
+from mtsk.image_files import SUFFIXES
 from mtsk.tasks.base import Task
 from mtsk.tasks.boxes import Detection
 from mtsk.tasks.dense import DenseRegression

@@ -1,0 +1,170 @@
+"""Image files, and folders of them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mtsk.exceptions import ImageError
+
+__all__ = ["SUFFIXES", "ImageFolder", "read_image", "read_image_ahead"]
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """Read one image file with scikit-image.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    ndarray
+        The pixels as stored: dtype and number of channels are the file's own. They are
+        not turned as EXIF data may ask; where these ask for it, a warning says so (but
+        for TIFF).
+
+    Raises
+    ------
+    ImageError
+        Where the file is missing or cannot be decoded; the message names it.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # decoders warn of harmless metadata
+            pixels, turned = _decoded(path)
+    except Exception as error:  # decoders raise what they like
+        reason = "no such file"
+        if os.path.exists(path):
+            reason = "it is not an image of a known kind, or damaged"
+        raise ImageError(f"cannot read image file {str(path)!r}: {reason}") from error
+    if turned:
+        warnings.warn(
+            f"{str(path)!r} is stored turned or mirrored (EXIF orientation) and taken "
+            "as stored, as scikit-image does, while most viewers turn it: labels must "
+            "lie as the stored pixels do. To save it upright, PIL has "
+            "ImageOps.exif_transpose",
+            UserWarning,
+            stacklevel=2,
+        )
+    return pixels
+
+
+def read_image_ahead(path: str | os.PathLike) -> np.ndarray:
+    """Read one image file in a thread, where warnings cannot be silenced.
+
+    Raises whatever it likes where there is something to tell of the file: then the
+    caller's thread reads it again, with `read_image`.
+    """
+    pixels, turned = _decoded(path)
+    if turned:
+        raise ImageError("turned")
+    return pixels
+
+
+def _decoded(path: str | os.PathLike) -> tuple[np.ndarray, bool]:
+    """Return pixels as stored, and whether the file says that they are not upright."""
+    from skimage.io import imread
+
+    if os.fspath(path).lower().endswith((".tif", ".tiff")):
+        return np.asarray(imread(os.fspath(path))), False
+    with open(path, "rb") as file:  # decoders leave broken files open
+        pixels = np.asarray(imread(file))
+    return pixels, _is_to_be_turned(path)
+
+
+def _is_to_be_turned(path: str | os.PathLike) -> bool:
+    """Tell whether an image file that can be read says that it is not upright."""
+    try:
+        with Image.open(path) as image:
+            return image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+    except (OSError, ValueError, SyntaxError):  # a kind that only imread knows
+        return False
+
+
+_ORIENTATION = 0x0112  # EXIF's tag; 1 is upright, 0 is not in the standard
+
+
+class ImageFolder(Sequence):
+    """The image files of a folder, in order of name, read when indexed.
+
+    Indexing by an integer reads one image; by a slice, an index array or a boolean
+    array it gives a smaller ``ImageFolder``, so that ``train_test_split`` and
+    ``GridSearchCV`` never read a file they do not use.
+
+    Parameters
+    ----------
+    folder : str or path-like, or sequence of paths
+        A folder, or the files themselves.
+
+    Attributes
+    ----------
+    paths : list of pathlib.Path
+        The files.
+
+    Raises
+    ------
+    ImageError
+        Where the folder does not exist or holds no image.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> from pathlib import Path
+    >>> from skimage.io import imsave
+    >>> from mtsk import ImageFolder
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pixels = np.zeros((16, 20, 3), np.uint8)
+    ...     imsave(Path(folder) / "a.png", pixels, check_contrast=False)
+    ...     images = ImageFolder(folder)
+    ...     print(len(images), images[0].shape)
+    1 (16, 20, 3)
+    """
+
+    def __init__(self, folder: str | os.PathLike | Sequence[Any]) -> None:
+        if not isinstance(folder, str | os.PathLike):
+            try:
+                self.paths = [Path(p) for p in folder]
+            except TypeError:
+                raise ImageError(
+                    f"ImageFolder takes a folder or a sequence of paths, got {folder!r}"
+                ) from None
+            return
+        if not Path(folder).is_dir():
+            what = "it is a file" if Path(folder).exists() else "no such folder"
+            raise ImageError(f"{what}: {str(folder)!r}")
+        self.paths = sorted(
+            p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES
+        )
+        if not self.paths:
+            raise ImageError(
+                f"folder {str(folder)!r} holds no image ({', '.join(SUFFIXES)})"
+            )
+
+    @property
+    def shape(self) -> tuple[int]:
+        """``(n,)``, by which scikit-learn indexes it as one array."""
+        return (len(self.paths),)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, tuple):  # scikit-learn writes array[key, ...]
+            key = key[0]
+        if isinstance(key, int | np.integer):
+            return read_image(self.paths[key])
+        chosen = np.arange(len(self))[key]
+        return ImageFolder([self.paths[i] for i in chosen])
+
+    def __repr__(self) -> str:
+        return f"ImageFolder({len(self)} images)"

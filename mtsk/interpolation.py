@@ -1,0 +1,172 @@
+"""Bilinear interpolation between a tap's cells and an image's pixels, both ways.
+
+Cell i of stride s is centred on pixel s·i + (s − 1)/2 from where the tap starts; beyond
+the outermost centres the border is repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import nn
+
+__all__ = ["Grid", "bags", "neighbours", "pool_operator", "upsample"]
+
+Grid = tuple[int, int, float, float, float, float]  # cells, strides, starts
+
+
+def _corners(
+    place: np.ndarray, size: int, stride: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the two cells beside a pixel coordinate and the second one's weight."""
+    cell = np.clip((place + 0.5) / stride - 0.5, 0, size - 1)
+    low = np.minimum(cell.astype(np.intp), size - 1)
+    return low, np.minimum(low + 1, size - 1), cell - low
+
+
+def neighbours(
+    y: np.ndarray, x: np.ndarray, grid: Grid
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the four cells around each place (n, 4) and their bilinear weights."""
+    h, w, sy, sx, top, left = grid
+    (y0, y1, fy), (x0, x1, fx) = _corners(y - top, h, sy), _corners(x - left, w, sx)
+    cells = (y0 * w + x0, y0 * w + x1, y1 * w + x0, y1 * w + x1)
+    weights = ((1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx)
+    return np.stack(cells, 1), np.stack(weights, 1, dtype=np.float32)
+
+
+def upsample(
+    cells: Mapping[Grid, torch.Tensor], shape: tuple[int, int]
+) -> torch.Tensor:
+    """Interpolate numbers on several grids to an image's pixels, and sum them.
+
+    First along rows, which leaves every grid its few rows, then down, over all grids at
+    once: what is as large as the image is made once, and not for every grid.
+
+    Parameters
+    ----------
+    cells : mapping of Grid to Tensor of float32, shape (h, w, K)
+    shape : (int, int)
+        Height and width of the image.
+
+    Returns
+    -------
+    Tensor of float32, shape (H, W, K)
+    """
+    height, width = shape
+    some = next(iter(cells.values()))
+    device, n_numbers = some.device, some.shape[2]
+    most = _STRIP if device.type == "cpu" else _STRIP_ON_GPU
+    step = max(1, most // (width * n_numbers))
+    corners = [_corners(np.arange(height) - g[4], g[0], g[2]) for g in cells]
+    out = torch.empty((height, width, n_numbers), dtype=torch.float32, device=device)
+    for y in range(0, height, step):
+        strip = slice(y, min(y + step, height))
+        tables, places, weights, n = [], [], [], 0
+        for (grid, own), (low, high, share) in zip(cells.items(), corners, strict=True):
+            first, last = low[strip][0], high[strip][-1] + 1
+            tables.append(_widened(own[first:last], width, grid).flatten(1))
+            places += [low[strip] - first + n, high[strip] - first + n]
+            weights += [1 - share[strip], share[strip]]
+            n += last - first
+        rows = nn.functional.embedding_bag(
+            torch.from_numpy(np.stack(places, 1)).to(device),
+            torch.cat(tables),
+            per_sample_weights=torch.from_numpy(
+                np.stack(weights, 1, dtype=np.float32)
+            ).to(device),
+            mode="sum",
+        )
+        out[strip] = rows.view(-1, width, n_numbers)
+    return out
+
+
+_STRIP, _STRIP_ON_GPU = 2**20, 2**26  # numbers made at once: in and near a cache
+
+
+def _widened(cells: torch.Tensor, width: int, grid: Grid) -> torch.Tensor:
+    """Interpolate (h, w, K) along rows, to (h, width, K).
+
+    The operator behind ``F.interpolate`` takes size and scale at once, which the
+    function does not: a tap's last cell may reach beyond the image. It knows no taps
+    that start elsewhere than the image; these take a product.
+    """
+    h, w = cells.shape[:2]
+    stride, start = grid[3], grid[5]
+    if (w, stride, start) == (width, 1, 0):
+        return cells
+    if start:
+        return _along_axis(width, w, stride, start).to(cells) @ cells
+    planes = cells.reshape(1, h, w, -1).permute(0, 3, 1, 2)  # in memory as they lie
+    wide = torch.ops.aten.upsample_bilinear2d(planes, (h, width), False, 1.0, stride)
+    return wide[0].permute(1, 2, 0)
+
+
+def _along_axis(n: int, size: int, stride: float, start: float) -> torch.Tensor:
+    """Return the (pixels × cells) weights of linear interpolation along an axis."""
+    low, high, share = _corners(np.arange(n) - start, size, stride)
+    weights = torch.zeros(n, size)
+    pixel = torch.arange(n)
+    weights[pixel, torch.from_numpy(low)] += torch.from_numpy(1 - share).float()
+    weights[pixel, torch.from_numpy(high)] += torch.from_numpy(share).float()
+    return weights
+
+
+def bags(
+    regions: torch.Tensor, grid: Grid, n_regions: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return every region's cells, one region after another, with summed weights.
+
+    Parameters
+    ----------
+    regions : Tensor of int64, shape (H, W)
+        Region of each pixel, 0 … n_regions − 1.
+    grid : Grid
+    n_regions : int
+
+    Returns
+    -------
+    cells, weights : Tensor of shape (m,)
+        The weight is the sum over the region's pixels of what the cell is to each.
+    starts : Tensor of shape (n_regions,)
+        Where each region's cells begin.
+    """
+    h, w, sy, sx, top, left = grid
+    y0, y1, fy = _corners(np.arange(regions.shape[0]) - top, h, sy)
+    x0, x1, fx = _corners(np.arange(regions.shape[1]) - left, w, sx)
+    cells, weights = [], []
+    for y, of_y in ((y0, 1 - fy), (y1, fy)):
+        for x, of_x in ((x0, 1 - fx), (x1, fx)):
+            row, column, of_row, of_column = (
+                torch.from_numpy(a).to(regions.device) for a in (y * w, x, of_y, of_x)
+            )
+            cells.append(row[:, None] + column)
+            weights.append((of_row[:, None] * of_column).float())
+    places = [regions.expand(4, *regions.shape), torch.stack(cells)]
+    operator = torch.sparse_coo_tensor(
+        torch.stack(places).flatten(1),
+        torch.stack(weights).flatten(),
+        (n_regions, h * w),
+        check_invariants=False,
+    ).coalesce()
+    of, merged = operator.indices()
+    every = torch.arange(n_regions, device=regions.device)
+    return merged, operator.values(), torch.searchsorted(of.contiguous(), every)
+
+
+def pool_operator(
+    region: np.ndarray,
+    rows: np.ndarray,
+    cols: np.ndarray,
+    grid: Grid,
+    n_regions: int,
+) -> sparse.csr_array:
+    """Return the (regions × cells) sums of interpolation weights."""
+    cells, weights = neighbours(rows, cols, grid)
+    return sparse.csr_array(
+        (weights.ravel(), (np.repeat(region, 4), cells.ravel())),
+        shape=(n_regions, grid[0] * grid[1]),
+    )
