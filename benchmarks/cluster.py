@@ -4,7 +4,8 @@ Workers are processes of one thread. ``rows``: they send the rows of the table;
 ``sums``: the sums of a ridge without class weights. What two cores of this machine can
 do at most is told by two processes that know nothing of one another and read half of
 the images each. dask does not watch its workers here (`UNWATCHED`), as it does unless
-told otherwise: that took 8 % of their time; ``--watched`` lets it.
+told otherwise: that took 8 % of their time; ``--watched`` lets it. The client fetches
+from the workers themselves, and not by way of the scheduler.
 
 python benchmarks/cluster.py
 """
@@ -112,7 +113,7 @@ def workers(n: int) -> Iterator[None]:
             dashboard_address=None,
             memory_limit=0,
         ) as cluster,
-        Client(cluster) as client,
+        Client(cluster, direct_to_workers=True) as client,
         joblib.parallel_config("dask"),
     ):
         client.wait_for_workers(n)

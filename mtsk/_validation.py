@@ -227,6 +227,7 @@ def check_image(image: Any, where: str) -> np.ndarray:
     if image.ndim not in (2, 3):
         raise ImageError(
             f"{where} must have shape (H, W) or (H, W, C), got {_image_facts(image)}"
+            + "; of several frames or pages, choose one" * (image.ndim == 4)
         )
     if min(image.shape[:2]) < MIN_SIDE or 0 in image.shape:
         hint = ""

@@ -214,6 +214,9 @@ def open_cache(cache: Any) -> FeatureCache | None:
         return _PROCESS_CACHE
     if not isinstance(cache, str | os.PathLike):
         return cache
+    if not os.fspath(cache):  # the folder that happens to be the current one
+        allowed = "None, 'memory', a cache or the name of a folder"
+        raise parameter_error("cache", "DeepFeatures", allowed, cache)
     try:
         return DiskCache(cache)
     except OSError as error:

@@ -5,9 +5,9 @@ s·i + (s − 1)/2, the half-pixel convention (``align_corners=False``). Every w
 interpolates bilinearly on those centres and repeats the border beyond them, so that
 ``at``, ``pool`` and ``scores`` agree to rounding.
 
-On a GPU taps are tensors that stay there: every way out computes where they are, and
-only rows, regions or score maps travel. A pixel's hypercolumn is thousands of numbers,
-its scores a few.
+Taps may be tensors that stay on a GPU, as `DeepFeatures` leaves them with CUDA: every
+way out computes where they are, and only rows, regions or score maps travel. A pixel's
+hypercolumn is thousands of numbers, its scores a few.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from operator import index
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +64,7 @@ def position_columns(
     return np.stack([y, x, y * y, x * x, x * y, *waves], axis=-1).astype(np.float32)
 
 
-@dataclass
+@dataclass(eq=False)
 class FeatureMaps:
     """The hypercolumns of one image, never built at full resolution.
 
@@ -87,6 +89,11 @@ class FeatureMaps:
     place : (int, int, int, int), default=None
         Of a window: its top and left in the whole, and the whole's height and width.
 
+    Raises
+    ------
+    ValueError
+        Where taps, strides, starts and shape are none, or do not belong together.
+
     Examples
     --------
     >>> import numpy as np
@@ -104,6 +111,15 @@ class FeatureMaps:
     starts: list[tuple[float, float]] | None = None
     place: tuple[int, int, int, int] | None = None
 
+    def __post_init__(self) -> None:
+        self.shape = _checked_shape(self.shape)
+        _check_taps(self.taps)
+        _check_pairs("strides", self.strides, len(self.taps))
+        if not all(0 < s < np.inf for pair in self.strides for s in pair):
+            raise ValueError(f"strides must be above 0, got {self.strides}")
+        if self.starts is not None:
+            _check_pairs("starts", self.starts, len(self.taps))
+
     @property
     def n_features(self) -> int:
         """Length of a hypercolumn."""
@@ -117,18 +133,29 @@ class FeatureMaps:
     @property
     def device(self) -> torch.device:
         """Where the taps are: the CPU, for arrays."""
-        return torch.as_tensor(self.taps[0]).device
+        return self.tap(0).device
 
     @property
     def _in_tensors(self) -> bool:
         return isinstance(self.taps[0], torch.Tensor)
 
+    def tap(self, i: int) -> torch.Tensor:
+        """Return a tap as a tensor (h, w, C), where it is."""
+        tap = self.taps[i]
+        if isinstance(tap, torch.Tensor):
+            return tap.detach()
+        return torch.from_numpy(np.require(tap, requirements=["C", "W"]))
+
     def to_host(self) -> FeatureMaps:
-        """Return the same maps with taps in arrays; themselves where they are so."""
+        """Return the same maps with taps in arrays; themselves where they are so.
+
+        What numpy does not know, bfloat16, becomes single precision.
+        """
         if not self._in_tensors:
             return self
-        taps = [torch.as_tensor(tap).cpu().numpy() for tap in self.taps]
-        return replace(self, taps=taps)
+        here = [self.tap(i).cpu() for i in range(len(self.taps))]
+        known = [t.float() if t.dtype == torch.bfloat16 else t for t in here]
+        return replace(self, taps=[tap.numpy() for tap in known])
 
     def __float__(self) -> float:
         # What numpy asks of the members of a table, in a Pipeline for instance.
@@ -196,7 +223,7 @@ class FeatureMaps:
 
     def _flat(self, i: int) -> torch.Tensor:
         """Return a tap's cells, one after another, single precision."""
-        return torch.as_tensor(self.taps[i]).flatten(0, 1).float()
+        return self.tap(i).flatten(0, 1).float()
 
     def _position(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         top, left, height, width = self._frame
@@ -212,26 +239,31 @@ class FeatureMaps:
 
         Parameters
         ----------
-        coef : ndarray of shape (n_features, K)
-        intercept : ndarray of shape (K,), optional
+        coef : array-like of shape (n_features, K)
+        intercept : array-like of shape (K,), or one number, default=None
 
         Returns
         -------
         ndarray of float32, shape (H, W, K)
         """
-        if coef.shape[0] != self.n_features:
+        coef = _real("coef", coef)
+        if coef.ndim != 2 or coef.shape[0] != self.n_features:
             raise ValueError(
-                f"coef has {coef.shape[0]} rows, a hypercolumn {self.n_features}"
+                f"coef must have shape (n_features, K), here ({self.n_features}, K), "
+                f"got {coef.shape}"
             )
-        return self._sum_of_grids(np.ascontiguousarray(coef, np.float32), intercept)
+        start = _real("intercept", 0 if intercept is None else intercept)
+        if start.shape not in ((), coef.shape[1:]):
+            raise ValueError(
+                f"intercept must be one number or {coef.shape[1]}, one a column of "
+                f"coef, got shape {start.shape}"
+            )
+        return self._sum_of_grids(coef, np.broadcast_to(start, coef.shape[1:]).copy())
 
     @torch.inference_mode()
-    def _sum_of_grids(
-        self, coef: np.ndarray, intercept: np.ndarray | None
-    ) -> np.ndarray:
+    def _sum_of_grids(self, coef: np.ndarray, intercept: np.ndarray) -> np.ndarray:
         weights = torch.from_numpy(coef).to(self.device)
-        first = np.zeros(coef.shape[1]) if intercept is None else intercept
-        start = torch.from_numpy(np.asarray(first, np.float32)).to(weights)
+        start = torch.from_numpy(intercept).to(weights)
         grids: dict[Grid, torch.Tensor] = {}
         for grid, members in self._grids.items():
             h, w = grid[:2]
@@ -261,12 +293,22 @@ class FeatureMaps:
         -------
         ndarray of float32, shape (R, n_features)
             NaN for a number that no pixel has.
+
+        Raises
+        ------
+        ValueError
+            On another shape or dtype, and numbers larger than there are pixels.
         """
         segments = np.asarray(segments)
         if segments.shape != self.shape or segments.dtype.kind not in "iu":
             raise ValueError(
                 f"segments must be an integer map of shape {self.shape}, got "
                 f"dtype {segments.dtype}, shape {segments.shape}"
+            )
+        if segments.max() >= segments.size:
+            raise ValueError(
+                f"segments has regions up to {segments.max()}, and {segments.size} "
+                "pixels: number them from 0 (skimage.segmentation.relabel_sequential)"
             )
         rows, cols = np.nonzero(segments >= 0)
         region = segments[rows, cols].astype(np.intp)
@@ -307,16 +349,13 @@ class FeatureMaps:
         """
         device = self.device
         regions = torch.from_numpy(segments.astype(np.int64)).to(device)
-        regions[regions < 0] = n_regions  # one more, which nobody asks for
-        size = n_regions + 1, self._columns[-1].stop
+        size = n_regions, self._columns[-1].stop
         out = torch.empty(size, dtype=torch.float32, device=device)
         for grid, members in self._grids.items():
-            cells, weights, starts = bags(regions, grid, n_regions + 1)
+            own = bags(regions, grid, n_regions)
             for i in members:
-                out[:, self._columns[i]] = nn.functional.embedding_bag(
-                    cells, self._flat(i), starts, mode="sum", per_sample_weights=weights
-                )
-        return out[:-1].cpu().numpy()
+                out[:, self._columns[i]] = own.sums(self._flat(i))
+        return out.cpu().numpy()
 
     def vector(self) -> np.ndarray:
         """Return the mean of each channel over its tap, for tasks of whole images.
@@ -332,13 +371,68 @@ class FeatureMaps:
     def _vector(self) -> np.ndarray:  # kept, so that a cached image is averaged once
         # Row by row: one sum in float32 over a million cells loses digits.
         if self._in_tensors:
-            taps = map(torch.as_tensor, self.taps)
+            taps = (self.tap(i) for i in range(len(self.taps)))
             rows = [tap.mean(dim=1, dtype=torch.float32) for tap in taps]
             return torch.cat([row.mean(dim=0) for row in rows]).cpu().numpy()
         arrays = map(np.asarray, self.taps)
         return np.concatenate(
             [tap.mean(axis=1, dtype=np.float32).mean(axis=0) for tap in arrays]
         )
+
+
+def _checked_shape(shape: Any) -> tuple[int, int]:
+    try:
+        height, width = (index(side) for side in shape)
+    except (TypeError, ValueError):
+        height = width = 0
+    if min(height, width) < 1:
+        raise ValueError(f"shape must be two integers above 0, got {shape!r}")
+    return height, width
+
+
+def _check_taps(taps: Any) -> None:
+    kinds = {isinstance(tap, torch.Tensor) for tap in taps}
+    if len(kinds) != 1:
+        raise ValueError("taps must be one or more arrays, or one or more tensors")
+    if kinds == {True}:
+        good = [tap.is_floating_point() for tap in taps]
+    else:
+        good = [isinstance(tap, np.ndarray) and tap.dtype in _FLOATS for tap in taps]
+    if not all(good) or any(tap.ndim != 3 or 0 in tap.shape for tap in taps):
+        facts = [(getattr(t, "dtype", type(t)), np.shape(t)) for t in taps]
+        raise ValueError(
+            "taps must have shape (h, w, channels), none of them 0, and real floating "
+            f"point numbers in the machine's order of bytes, got {facts}"
+        )
+    if len({tap.device for tap in taps if isinstance(tap, torch.Tensor)}) > 1:
+        raise ValueError("taps must be on one device")
+
+
+_FLOATS = tuple(map(np.dtype, (np.float16, np.float32, np.float64)))
+
+
+def _check_pairs(name: str, pairs: Any, n: int) -> None:
+    try:
+        good = [len(pair) == 2 for pair in pairs]
+        finite = bool(np.isfinite(np.array(list(pairs), float)).all())
+    except (TypeError, ValueError):
+        good, finite = [], False
+    if len(good) != n or not all(good) or not finite:
+        raise ValueError(
+            f"{name} must be {n} pairs of numbers, one a tap, got {pairs!r}"
+        )
+
+
+def _real(name: str, values: Any) -> np.ndarray:
+    """Return numbers as a contiguous array of float32."""
+    given = np.asarray(values)
+    if given.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must be real numbers, got dtype {given.dtype}")
+    with np.errstate(over="ignore"):
+        found = np.array(given, np.float32, order="C")
+    if not np.isfinite(found).all():
+        raise ValueError(f"{name} must be finite, and below 3e38")
+    return found
 
 
 def _position_scores(

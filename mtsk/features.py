@@ -270,17 +270,12 @@ class DeepFeatures(NetworkPasses, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         images = X if isinstance(X, Images) else Images(X, self.channels, self.on_error)
         cache = open_cache(self.cache)
-        backbone = self.network()
+        backbone = self._same_network()
         # Who finds an image in a cache computes on the host; so does who puts it there,
         # for the same digits.
         computes = backbone.device.type in _COMPUTES
         to_host |= cache is not None or not computes
         readers = min(cpu_count(), _MOST_READERS) if computes else 0
-        if backbone.digest != self.backbone_digest_:
-            raise WeightsError(
-                f"the weights of {backbone.name} changed since fit: their SHA-256 was "
-                f"{self.backbone_digest_[:12]}…, is {backbone.digest[:12]}…"
-            )
         recipe = self.recipe()
         waiting: list[_Waiting] = []
         own = tqdm(
@@ -381,6 +376,16 @@ class DeepFeatures(NetworkPasses, TransformerMixin, BaseEstimator):
             taps=self.taps,
         )
         return backbone.to(choose_device(self.device))
+
+    def _same_network(self) -> Backbone:
+        """Return the backbone that there was in fit."""
+        backbone = self.network()
+        if backbone.digest != self.backbone_digest_:
+            raise WeightsError(
+                f"the weights of {backbone.name} changed since fit: their SHA-256 was "
+                f"{self.backbone_digest_[:12]}…, is {backbone.digest[:12]}…"
+            )
+        return backbone
 
     def with_backbone(self, backbone: Backbone) -> Self:
         """Return fitted features that differ in their backbone alone.

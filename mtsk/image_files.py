@@ -60,15 +60,25 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 
 def read_image_ahead(path: str | os.PathLike) -> np.ndarray:
-    """Read one image file in a thread, where warnings cannot be silenced.
+    """Read one plain image file in a thread.
 
-    Raises whatever it likes where there is something to tell of the file: then the
-    caller's thread reads it again, with `read_image`.
+    What silences warnings, as scikit-image does while it reads, changes the filters of
+    the whole process and may not run in two threads at once. So this asks the library
+    beneath, and raises whatever it likes where there is anything to tell of the file,
+    or it is of another kind: then the caller's thread reads it, with `read_image`.
     """
-    pixels, turned = _decoded(path)
-    if turned:
-        raise ImageError("turned")
-    return pixels
+    from imageio.v3 import imread
+
+    if not os.fspath(path).lower().endswith(_PLAIN) or _is_to_be_turned(path):
+        raise ImageError("for the caller's thread")
+    with open(path, "rb") as file:
+        pixels = np.asarray(imread(file, plugin="pillow"))
+    if pixels.ndim > 2 and pixels.shape[2:] not in ((3,), (4,)):
+        raise ImageError("for the caller's thread")
+    return pixels if pixels.flags.writeable else pixels.copy()
+
+
+_PLAIN = (".png", ".jpg", ".jpeg", ".bmp")
 
 
 def _decoded(path: str | os.PathLike) -> tuple[np.ndarray, bool]:

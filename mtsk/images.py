@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -132,7 +133,7 @@ class Images:
             try:
                 return future.result()
             except Exception:
-                return here(index)  # where decoders can be silenced, and users told
+                return here(index)
 
         n_threads = n_threads if self._bears_threads() else 0
         indices = range(self.first, self.first + len(self))
@@ -147,11 +148,11 @@ class Images:
 
     def _bears_threads(self) -> bool:
         """Tell whether images can be read by several threads at once."""
-        if isinstance(self.source, np.ndarray):
+        if type(self.source) in _ARRAYS and self.source.dtype.kind != "O":
             return True
-        known = np.ndarray, str, os.PathLike
-        plain = type(self.source) in (list, tuple)
-        return plain and all(isinstance(item, known) for item in self.source)
+        known = {str, type(Path()), *_ARRAYS}
+        held = type(self.source) in (list, tuple, np.ndarray)
+        return held and {type(item) for item in self.source} <= known
 
     def part(self, start: int, stop: int) -> Images:
         """Return images start … stop − 1, which keep their indices.
@@ -186,6 +187,9 @@ class Images:
             SkippedImageWarning,
             stacklevel=3,
         )
+
+
+_ARRAYS = (np.ndarray, np.memmap)
 
 
 def as_views(image: Any, where: str, channels: Channels) -> np.ndarray:
@@ -242,9 +246,10 @@ class _Pool:
         waiting: deque[tuple[int, Future[T]]] = deque()
         for item in items:
             waiting.append((item, self.threads.submit(work, item)))
-            if len(waiting) >= self.n_threads:
+            if len(waiting) > self.n_threads:
                 yield waiting.popleft()
-        yield from waiting
+        while waiting:
+            yield waiting.popleft()
 
     def close(self) -> None:
         """Let what was begun end, and begin no more."""
@@ -310,6 +315,7 @@ def _remedy(count: int) -> str:
     if count == 4:
         return (
             "if the fourth is alpha, drop it: image[..., :3] (or channels=(0, 1, 2)); "
+            "if it is CMYK, convert it (PIL's Image.convert('RGB')); "
             "otherwise choose three with channels="
         )
     return "choose three with channels=, such as channels=(0, 1, 0)"
@@ -322,7 +328,7 @@ def _as_sequence(X: Any) -> Any:
             f"mtsk.ImageFolder({os.fspath(X)!r})"
         )
     if type(X) is ImageFolder:
-        return X.paths
+        X = X.paths
     if hasattr(X, "columns"):
         raise ImageError("X must be one column of images or paths, got a DataFrame")
     if hasattr(X, "iloc"):  # a pandas Series of paths indexes by label, not place

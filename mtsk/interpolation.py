@@ -7,13 +7,15 @@ the outermost centres the border is repeated.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import frexp
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy import sparse
 from torch import nn
 
-__all__ = ["Grid", "bags", "neighbours", "pool_operator", "upsample"]
+__all__ = ["Bags", "Grid", "bags", "neighbours", "pool_operator", "upsample"]
 
 Grid = tuple[int, int, float, float, float, float]  # cells, strides, starts
 
@@ -60,10 +62,10 @@ def upsample(
     some = next(iter(cells.values()))
     device, n_numbers = some.device, some.shape[2]
     most = _STRIP if device.type == "cpu" else _STRIP_ON_GPU
-    step = max(1, most // (width * n_numbers))
+    step = max(_LEAST_ROWS, most // max(1, width * n_numbers))
     corners = [_corners(np.arange(height) - g[4], g[0], g[2]) for g in cells]
     out = torch.empty((height, width, n_numbers), dtype=torch.float32, device=device)
-    for y in range(0, height, step):
+    for y in range(0, height if n_numbers else 0, step):
         strip = slice(y, min(y + step, height))
         tables, places, weights, n = [], [], [], 0
         for (grid, own), (low, high, share) in zip(cells.items(), corners, strict=True):
@@ -84,7 +86,8 @@ def upsample(
     return out
 
 
-_STRIP, _STRIP_ON_GPU = 2**20, 2**26  # numbers made at once: in and near a cache
+_STRIP, _STRIP_ON_GPU = 2**20, 2**26  # numbers made at once: what a cache nearly holds
+_LEAST_ROWS = 16  # at once: a grid's rows at the rims of strips are made twice
 
 
 def _widened(cells: torch.Tensor, width: int, grid: Grid) -> torch.Tensor:
@@ -92,47 +95,68 @@ def _widened(cells: torch.Tensor, width: int, grid: Grid) -> torch.Tensor:
 
     The operator behind ``F.interpolate`` takes size and scale at once, which the
     function does not: a tap's last cell may reach beyond the image. It knows no taps
-    that start elsewhere than the image; these take a product.
+    that start elsewhere than the image, copies where there are as many cells as pixels,
+    and finds its place in single precision, which is exact for powers of two alone.
     """
     h, w = cells.shape[:2]
     stride, start = grid[3], grid[5]
     if (w, stride, start) == (width, 1, 0):
         return cells
-    if start:
-        return _along_axis(width, w, stride, start).to(cells) @ cells
+    if start or w == width or frexp(stride)[0] != 0.5:
+        low, high, share = (
+            torch.from_numpy(a).to(cells.device)
+            for a in _corners(np.arange(width) - start, w, stride)
+        )
+        of_high = share.float()[:, None]
+        return torch.lerp(cells[:, low], cells[:, high], of_high)
     planes = cells.reshape(1, h, w, -1).permute(0, 3, 1, 2)  # in memory as they lie
     wide = torch.ops.aten.upsample_bilinear2d(planes, (h, width), False, 1.0, stride)
     return wide[0].permute(1, 2, 0)
 
 
-def _along_axis(n: int, size: int, stride: float, start: float) -> torch.Tensor:
-    """Return the (pixels × cells) weights of linear interpolation along an axis."""
-    low, high, share = _corners(np.arange(n) - start, size, stride)
-    weights = torch.zeros(n, size)
-    pixel = torch.arange(n)
-    weights[pixel, torch.from_numpy(low)] += torch.from_numpy(1 - share).float()
-    weights[pixel, torch.from_numpy(high)] += torch.from_numpy(share).float()
-    return weights
+class Bags(NamedTuple):
+    """The cells of regions, one region after another, in runs of bounded length.
+
+    Attributes
+    ----------
+    cells, weights : Tensor of shape (m,)
+        The weight is the sum over the region's pixels of what the cell is to each.
+    runs : Tensor of shape (n_runs,)
+        Where each run of cells begins. None has cells of two regions, or many.
+    regions : Tensor of shape (n_regions,)
+        Where each region's runs begin.
+    """
+
+    cells: torch.Tensor
+    weights: torch.Tensor
+    runs: torch.Tensor
+    regions: torch.Tensor
+
+    def sums(self, table: torch.Tensor) -> torch.Tensor:
+        """Return each region's weighted sum of a table's rows, (n_regions, C).
+
+        Runs are summed side by side, in single precision, which their length bounds;
+        the sums of runs in double.
+        """
+        of_runs = nn.functional.embedding_bag(
+            self.cells, table, self.runs, mode="sum", per_sample_weights=self.weights
+        )
+        every = torch.arange(len(of_runs), device=table.device)
+        sums = nn.functional.embedding_bag(
+            every, of_runs.double(), self.regions, mode="sum"
+        )
+        return sums.float()
 
 
-def bags(
-    regions: torch.Tensor, grid: Grid, n_regions: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return every region's cells, one region after another, with summed weights.
+def bags(regions: torch.Tensor, grid: Grid, n_regions: int) -> Bags:
+    """Return every region's cells.
 
     Parameters
     ----------
     regions : Tensor of int64, shape (H, W)
-        Region of each pixel, 0 … n_regions − 1.
+        Region of each pixel, 0 … n_regions − 1; negative pixels belong to none.
     grid : Grid
     n_regions : int
-
-    Returns
-    -------
-    cells, weights : Tensor of shape (m,)
-        The weight is the sum over the region's pixels of what the cell is to each.
-    starts : Tensor of shape (n_regions,)
-        Where each region's cells begin.
     """
     h, w, sy, sx, top, left = grid
     y0, y1, fy = _corners(np.arange(regions.shape[0]) - top, h, sy)
@@ -146,15 +170,22 @@ def bags(
             cells.append(row[:, None] + column)
             weights.append((of_row[:, None] * of_column).float())
     places = [regions.expand(4, *regions.shape), torch.stack(cells)]
+    inside = (regions >= 0).flatten().repeat(4)
     operator = torch.sparse_coo_tensor(
-        torch.stack(places).flatten(1),
-        torch.stack(weights).flatten(),
+        torch.stack(places).flatten(1)[:, inside],
+        torch.stack(weights).flatten()[inside],
         (n_regions, h * w),
         check_invariants=False,
     ).coalesce()
-    of, merged = operator.indices()
+    of, merged = (row.contiguous() for row in operator.indices())
     every = torch.arange(n_regions, device=regions.device)
-    return merged, operator.values(), torch.searchsorted(of.contiguous(), every)
+    starts = torch.searchsorted(of, every)
+    place = torch.arange(len(of), device=regions.device) - starts[of]
+    runs = torch.nonzero(place % _RUN == 0).flatten()
+    return Bags(merged, operator.values(), runs, torch.searchsorted(of[runs], every))
+
+
+_RUN = 256  # cells that are summed one after another
 
 
 def pool_operator(
@@ -164,9 +195,13 @@ def pool_operator(
     grid: Grid,
     n_regions: int,
 ) -> sparse.csr_array:
-    """Return the (regions × cells) sums of interpolation weights."""
+    """Return the (regions × cells) sums of interpolation weights, double precision.
+
+    A region's numbers are added one after another: in single precision, a million of
+    about one value lose three digits.
+    """
     cells, weights = neighbours(rows, cols, grid)
     return sparse.csr_array(
-        (weights.ravel(), (np.repeat(region, 4), cells.ravel())),
+        (weights.ravel().astype(np.float64), (np.repeat(region, 4), cells.ravel())),
         shape=(n_regions, grid[0] * grid[1]),
     )

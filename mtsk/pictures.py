@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from scipy import sparse
 from scipy.special import expit
 
@@ -170,7 +169,7 @@ def _distance(values: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
 def _middle_means(maps: FeatureMaps, segments: np.ndarray) -> np.ndarray:
     """Return each region's mean of the cells under it, of the tap of middle stride."""
     near = int(np.argmin([abs(np.log(s[0] / _MIDDLE)) for s in maps.strides]))
-    tap, strides = torch.as_tensor(maps.taps[near]).cpu().numpy(), maps.strides[near]
+    tap, strides = maps.tap(near).cpu().numpy(), maps.strides[near]
     y, x = (
         np.minimum((np.arange(n) / stride).astype(np.intp), cells - 1)
         for n, stride, cells in zip(segments.shape, strides, tap.shape[:2], strict=True)

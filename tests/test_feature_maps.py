@@ -244,7 +244,7 @@ def test_wrong_segments(segments, message):
 
 
 def test_wrong_coef():
-    with pytest.raises(ValueError, match="coef has 3 rows, a hypercolumn 4"):
+    with pytest.raises(ValueError, match=r"here \(4, K\), got \(3, 2\)"):
         make().scores(np.ones((3, 2)))
 
 

@@ -306,11 +306,26 @@ def test_out_of_memory_names_the_knobs():
         ({"on_error": "ignore"}, "`on_error`"),
         ({"backbone": 7}, "`backbone` of DeepFeatures"),
         ({"device": "abacus"}, "`device`='abacus' cannot be used"),
+        ({"device": "meta"}, "`device`='meta' cannot be used"),
+        ({"device": None}, "`device`='None' cannot be used"),
     ],
 )
 def test_bad_parameters(keywords, message):
     with pytest.raises(ValueError, match=message):
         tiny(**keywords).fit()
+
+
+def test_a_device_without_numbers_leaves_the_network_alone():
+    images, _ = toy_images(1)
+    with pytest.raises(BackboneError, match="'meta' cannot be used"):
+        DeepFeatures(device="meta").fit()
+    assert DeepFeatures(scales=[1]).fit_transform(images)
+
+
+def test_the_current_folder_is_no_cache_by_chance():
+    features = tiny(cache="").fit()
+    with pytest.raises(ValueError, match="`cache` of DeepFeatures must be"):
+        features.transform(toy_images(1)[0])
 
 
 def test_a_cache_that_cannot_be_made(tmp_path):

@@ -475,3 +475,16 @@ def test_a_flat_image_is_not_told_to_be_transposed():
     with pytest.raises(ImageError, match=r"at least \d+ x \d+ pixels") as told:
         Images([np.zeros((3, 500, 3), np.uint8)])[0]
     assert "transpose" not in str(told.value)
+
+
+def test_a_folder_of_which_nothing_is_chosen(tmp_path):
+    imsave(tmp_path / "a.png", GREY, check_contrast=False)
+    with pytest.raises(ImageError, match="X holds no image"):
+        Images(ImageFolder(tmp_path)[np.array([False])])
+
+
+def test_several_frames_and_cmyk_are_told():
+    with pytest.raises(ImageError, match="of several frames or pages, choose one"):
+        check_image(np.zeros((3, 9, 9, 3), np.uint8), "image 0")
+    with pytest.raises(ImageError, match="if it is CMYK"):
+        Images([np.zeros((9, 9, 4), np.uint8)])[0]

@@ -12,7 +12,7 @@ from PIL import Image
 from skimage.io import imsave
 
 from mtsk import DeepFeatures, ImageFolder
-from mtsk.exceptions import ImageError
+from mtsk.exceptions import ImageError, SkippedImageWarning
 from mtsk.images import Images
 
 SEEDED = np.random.default_rng(0)
@@ -83,21 +83,87 @@ class Opened:
         return PICTURES[0]
 
 
-@pytest.mark.parametrize("source", [Lazy(), Listed(PICTURES), [*PICTURES, Opened()]])
+class Guarded(np.ndarray):
+    """A kind of array of the user's own."""
+
+    def __getitem__(self, index):
+        assert threading.current_thread() is HERE
+        return super().__getitem__(index)
+
+
+OBJECTS = np.empty(3, object)
+OBJECTS[:] = [Opened(), Opened(), Opened()]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        Lazy(),
+        Listed(PICTURES),
+        [*PICTURES, Opened()],
+        OBJECTS,
+        np.stack(PICTURES).view(Guarded),
+    ],
+)
 def test_what_is_not_ours_is_asked_by_the_caller_alone(source):
     assert {thread for *_, thread in Images(source).each(who, 3)} == {HERE}
 
 
-def test_never_further_ahead_than_one_image_a_thread():
+def test_as_far_ahead_as_there_are_threads_and_no_further():
     begun = []
 
-    def slow(index, views):
+    def noted(index, views):
         begun.append(index)
         return index
 
-    for index in Images(PICTURES).each(slow, 3):
-        time.sleep(0.01)
-        assert max(begun) <= index + 3
+    for index in Images(PICTURES).each(noted, 3):
+        if index:  # the first is made before threads begin
+            wanted = min(index + 3, 8)
+            until = time.monotonic() + 20
+            while max(begun) < wanted and time.monotonic() < until:
+                time.sleep(0.001)
+            time.sleep(0.01)
+            assert max(begun) == wanted
+
+
+def test_filters_of_warnings_are_left_alone(tmp_path):
+    """What silences warnings changes the whole process: never in two threads."""
+    paths = []
+    for i in range(60):
+        paths.append(tmp_path / f"{i}.png")
+        pixels = SEEDED.integers(0, 256, (120, 120, 3), np.uint8)
+        imsave(paths[i], pixels, check_contrast=False)
+        if i % 5 == 4:
+            paths[i].write_bytes(paths[i].read_bytes()[:2000])
+    images = Images(paths, on_error="skip")
+    before = list(warnings.filters)
+    for _ in range(3):
+        assert len(list(images.each(who, 8))) == 48
+        assert list(warnings.filters) == before
+    with pytest.warns(SkippedImageWarning, match="12 of 60"):
+        images.warn_of_skipped()
+
+
+def test_kinds_of_files(tmp_path):
+    """Whatever is read ahead, or left to the caller's thread, is the same."""
+    pixels = PICTURES[0]
+    grey = pixels[..., 0]
+    Image.fromarray(pixels).save(tmp_path / "a.jpg")
+    Image.fromarray(pixels).quantize(8).save(tmp_path / "b.png", transparency=b"a" * 8)
+    Image.fromarray(grey).save(tmp_path / "c.png")
+    Image.fromarray(grey.astype(np.uint16) * 200).save(tmp_path / "d.png")
+    Image.fromarray(pixels).save(tmp_path / "e.tif")
+    Image.fromarray(pixels).save(tmp_path / "f.gif")
+    Image.fromarray(pixels).save(tmp_path / "g.bmp")
+    Image.fromarray(pixels).save(tmp_path / "h.webp", lossless=True)
+    paths = [path for path in sorted(tmp_path.iterdir()) for _ in range(2)]
+    images = Images(paths, on_error="skip")
+    plain = list(images)
+    told, images.skipped = images.skipped, {}
+    for one, other in zip(plain, images.each(who, 3), strict=True):
+        np.testing.assert_array_equal(one[1], other[1])
+    assert images.skipped == told
+    assert len(plain) + len(told) == 16
 
 
 @pytest.mark.parametrize("n_threads", [0, 3])
