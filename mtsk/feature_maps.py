@@ -133,7 +133,8 @@ class FeatureMaps:
     @property
     def device(self) -> torch.device:
         """Where the taps are: the CPU, for arrays."""
-        return self.tap(0).device
+        tap = self.taps[0]
+        return tap.device if isinstance(tap, torch.Tensor) else torch.device("cpu")
 
     @property
     def _in_tensors(self) -> bool:
@@ -391,7 +392,8 @@ def _checked_shape(shape: Any) -> tuple[int, int]:
 
 
 def _check_taps(taps: Any) -> None:
-    kinds = {isinstance(tap, torch.Tensor) for tap in taps}
+    listed = isinstance(taps, Sequence)
+    kinds = {isinstance(tap, torch.Tensor) for tap in taps} if listed else set()
     if len(kinds) != 1:
         raise ValueError("taps must be one or more arrays, or one or more tensors")
     if kinds == {True}:
@@ -399,7 +401,7 @@ def _check_taps(taps: Any) -> None:
     else:
         good = [isinstance(tap, np.ndarray) and tap.dtype in _FLOATS for tap in taps]
     if not all(good) or any(tap.ndim != 3 or 0 in tap.shape for tap in taps):
-        facts = [(getattr(t, "dtype", type(t)), np.shape(t)) for t in taps]
+        facts = [(getattr(t, "dtype", type(t)), getattr(t, "shape", "")) for t in taps]
         raise ValueError(
             "taps must have shape (h, w, channels), none of them 0, and real floating "
             f"point numbers in the machine's order of bytes, got {facts}"

@@ -64,13 +64,17 @@ def read_image_ahead(path: str | os.PathLike) -> np.ndarray:
 
     What silences warnings, as scikit-image does while it reads, changes the filters of
     the whole process and may not run in two threads at once. So this asks the library
-    beneath, and raises whatever it likes where there is anything to tell of the file,
-    or it is of another kind: then the caller's thread reads it, with `read_image`.
+    beneath, and raises whatever it likes where the file cannot be read, is turned or of
+    another kind: then the caller's thread reads it, with `read_image`. What decoders
+    warn of (damaged EXIF data, very large images) is told.
     """
     from imageio.v3 import imread
 
     if not os.fspath(path).lower().endswith(_PLAIN) or _is_to_be_turned(path):
         raise ImageError("for the caller's thread")
+    with Image.open(path) as image:
+        if image.mode == "P":  # palettes with transparency are warned of
+            raise ImageError("for the caller's thread")
     with open(path, "rb") as file:
         pixels = np.asarray(imread(file, plugin="pillow"))
     if pixels.ndim > 2 and pixels.shape[2:] not in ((3,), (4,)):

@@ -97,8 +97,9 @@ class Images:
             Takes an index and views.
         n_threads : int, default=0
             Threads that read and prepare images before they are asked for, one image
-            each. 0 reads when asked, in the caller's thread, as do sequences and image
-            types of the user's own, which need not bear threads.
+            each. 0 reads when asked, in the caller's thread; so are sequences and types
+            of the user's own, which need not bear threads, and files that are not plain
+            PNG, JPEG or BMP.
 
         Yields
         ------
@@ -135,7 +136,7 @@ class Images:
             except Exception:
                 return here(index)
 
-        n_threads = n_threads if self._bears_threads() else 0
+        n_threads = n_threads if n_threads and self._bears_threads() else 0
         indices = range(self.first, self.first + len(self))
         n_here = 1 if n_threads else len(indices)
         for index in indices[:n_here]:

@@ -95,14 +95,16 @@ def _widened(cells: torch.Tensor, width: int, grid: Grid) -> torch.Tensor:
 
     The operator behind ``F.interpolate`` takes size and scale at once, which the
     function does not: a tap's last cell may reach beyond the image. It knows no taps
-    that start elsewhere than the image, copies where there are as many cells as pixels,
-    and finds its place in single precision, which is exact for powers of two alone.
+    that start elsewhere than the image or (with CUDA) end before it, copies where there
+    are as many cells as pixels, and finds its place in single precision, which is exact
+    for powers of two alone.
     """
     h, w = cells.shape[:2]
     stride, start = grid[3], grid[5]
     if (w, stride, start) == (width, 1, 0):
         return cells
-    if start or w == width or frexp(stride)[0] != 0.5:
+    short = w * stride < width
+    if start or short or w == width or frexp(stride)[0] != 0.5:
         low, high, share = (
             torch.from_numpy(a).to(cells.device)
             for a in _corners(np.arange(width) - start, w, stride)
@@ -168,7 +170,7 @@ def bags(regions: torch.Tensor, grid: Grid, n_regions: int) -> Bags:
                 torch.from_numpy(a).to(regions.device) for a in (y * w, x, of_y, of_x)
             )
             cells.append(row[:, None] + column)
-            weights.append((of_row[:, None] * of_column).float())
+            weights.append(of_row[:, None] * of_column)
     places = [regions.expand(4, *regions.shape), torch.stack(cells)]
     inside = (regions >= 0).flatten().repeat(4)
     operator = torch.sparse_coo_tensor(
@@ -182,7 +184,9 @@ def bags(regions: torch.Tensor, grid: Grid, n_regions: int) -> Bags:
     starts = torch.searchsorted(of, every)
     place = torch.arange(len(of), device=regions.device) - starts[of]
     runs = torch.nonzero(place % _RUN == 0).flatten()
-    return Bags(merged, operator.values(), runs, torch.searchsorted(of[runs], every))
+    return Bags(
+        merged, operator.values().float(), runs, torch.searchsorted(of[runs], every)
+    )
 
 
 _RUN = 256  # cells that are summed one after another

@@ -34,6 +34,7 @@ def every_pixel(shape):
         [TAP.astype(complex)],
         [TAP.astype(">f4")],
         [TAP.tolist()],
+        [[[1.0], [1.0, 2.0]]],
         [None],
         [TAP, torch.from_numpy(TAP)],
         [torch.from_numpy(TAP).long()],
@@ -43,6 +44,12 @@ def every_pixel(shape):
 def test_taps_that_are_none(taps):
     with pytest.raises(ValueError, match=r"^taps must"):
         FeatureMaps(taps, STRIDES * len(taps), SHAPE)
+
+
+@pytest.mark.parametrize("taps", [None, 5])
+def test_taps_that_are_no_list(taps):
+    with pytest.raises(ValueError, match=r"^taps must"):
+        FeatureMaps(taps, STRIDES, SHAPE)
 
 
 @pytest.mark.parametrize(
@@ -158,6 +165,8 @@ def test_the_mean_of_many_equal_numbers_is_that_number(kind):
     segments = np.zeros((800, 800), int)
     segments[:3] = -1
     np.testing.assert_allclose(maps.pool(segments), 0.1, rtol=1e-5)
+    few = make(kind(tap[:2, :2].copy()), [(1500, 1500)], (3000, 3000))
+    np.testing.assert_allclose(few.pool(np.zeros((3000, 3000), int)), 0.1, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +178,8 @@ def test_the_mean_of_many_equal_numbers_is_that_number(kind):
         ((64, 8), (1.01, 8), (64, 64)),
         ((3, 5), (0.5, 0.5), (2, 3)),
         ((40, 4), (0.1, 1), (4, 4)),
+        ((1, 1), (32, 32), (63, 63)),  # cells that end before the image does
+        ((4, 31), (16, 16), (64, 508)),
     ],
 )
 def test_scores_are_at_every_pixel(size, stride, shape):
@@ -176,6 +187,20 @@ def test_scores_are_at_every_pixel(size, stride, shape):
     maps = make(tap, [stride], shape)
     got = maps.scores([[1.0]]).reshape(-1, 1)
     np.testing.assert_allclose(got, maps.at(every_pixel(shape)), atol=2e-6)
+
+
+def test_the_operator_is_not_asked_beyond_the_last_cell(monkeypatch):
+    """On the CPU it repeats that cell; with CUDA it reads what lies behind."""
+
+    class Strict:
+        def __getattr__(self, name):
+            raise AssertionError(name)
+
+    monkeypatch.setattr("mtsk.interpolation.torch.ops.aten", Strict())
+    maps = make(TAP, [(16, 16)], (64, 96))  # 5 cells of 16 pixels
+    assert maps.scores(np.eye(2)).shape == (64, 96, 2)
+    with pytest.raises(AssertionError, match="upsample_bilinear2d"):
+        make(TAP, [(16, 16)], (64, 79)).scores(np.eye(2))
 
 
 def test_many_scores_in_strips():

@@ -160,7 +160,11 @@ def test_kinds_of_files(tmp_path):
     images = Images(paths, on_error="skip")
     plain = list(images)
     told, images.skipped = images.skipped, {}
-    for one, other in zip(plain, images.each(who, 3), strict=True):
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        ahead = list(images.each(who, 3))
+    assert not warned
+    for one, other in zip(plain, ahead, strict=True):
         np.testing.assert_array_equal(one[1], other[1])
     assert images.skipped == told
     assert len(plain) + len(told) == 16

@@ -155,8 +155,10 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.zeros(1, device=chosen).item()  # "meta" is a device without numbers
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        torch.empty(0, device=chosen)
+        if chosen.type == "meta":
+            raise RuntimeError("it holds no numbers")
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).split("\n")[0]
         raise BackboneError(
             f"`device`={str(device)!r} cannot be used: {reason}"
