@@ -70,10 +70,11 @@ def read_image_ahead(path: str | os.PathLike) -> np.ndarray:
     """
     from imageio.v3 import imread
 
-    if not os.fspath(path).lower().endswith(_PLAIN) or _is_to_be_turned(path):
+    if not os.fspath(path).lower().endswith(_PLAIN):
         raise ImageError("for the caller's thread")
     with Image.open(path) as image:
-        if image.mode == "P":  # palettes with transparency are warned of
+        # Palettes with transparency are warned of.
+        if image.mode == "P" or _says_turned(image):
             raise ImageError("for the caller's thread")
     with open(path, "rb") as file:
         pixels = np.asarray(imread(file, plugin="pillow"))
@@ -100,9 +101,13 @@ def _is_to_be_turned(path: str | os.PathLike) -> bool:
     """Tell whether an image file that can be read says that it is not upright."""
     try:
         with Image.open(path) as image:
-            return image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+            return _says_turned(image)
     except (OSError, ValueError, SyntaxError):  # a kind that only imread knows
         return False
+
+
+def _says_turned(image: Image.Image) -> bool:
+    return image.getexif().get(_ORIENTATION, 1) not in (0, 1)
 
 
 _ORIENTATION = 0x0112  # EXIF's tag; 1 is upright, 0 is not in the standard
