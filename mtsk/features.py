@@ -85,7 +85,11 @@ class DeepFeatures(NetworkPasses, TransformerMixin, BaseEstimator):
     storage : {"float16", "float32"}, default="float16"
         Precision in which maps are kept.
     batch_size : int, default=None
-        Images of one size that go through together. None chooses by their size.
+        Images of one size that go through together, at most. None chooses by their
+        size. On a CPU features depend on the image alone, to the last bit, so that
+        networks other than the bundled ones are given one image after another. On a
+        GPU they depend on the others of a batch too, by rounding; with a cache, what
+        was computed first is what every later fit gets.
     device : str, default="auto"
         ``"auto"`` takes cuda, then mps, then cpu.
     cache : None, "memory", path, or MemoryCache, default=None
@@ -292,7 +296,7 @@ class DeepFeatures(NetworkPasses, TransformerMixin, BaseEstimator):
                 if waiting and (
                     hit is not None
                     or new.views.shape != waiting[0].views.shape
-                    or len(waiting) >= self._batch_limit(new.views)
+                    or len(waiting) >= self._batch_limit(backbone, new.views)
                 ):
                     yield from self._flush(backbone, waiting, cache, to_host)
                     waiting = []
@@ -431,10 +435,12 @@ class DeepFeatures(NetworkPasses, TransformerMixin, BaseEstimator):
             self.n_components or 1,
         )
 
-    def _batch_limit(self, views: np.ndarray) -> int:
+    def _batch_limit(self, backbone: Backbone, views: np.ndarray) -> int:
+        device = backbone.device.type
+        if device == "cpu" and not backbone.batch_invariant:
+            return 1
         if self.batch_size is not None:
             return self.batch_size
-        device = choose_device(self.device).type
         pixels = views[..., 0].size * max(self.scales) ** 2
         return max(1, int(_BATCH_PIXELS.get(device, _BATCH_PIXELS["cpu"]) // pixels))
 

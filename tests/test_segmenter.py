@@ -153,7 +153,8 @@ def test_law_10_duplicated_images_change_nothing(toys):
     head = JointLogistic(class_weight="balanced")
     once = segmenter(head=head).fit(X, Y).decision_function(X[:1])
     twice = segmenter(head=head).fit(np.tile(X, (2, 1, 1, 1)), np.tile(Y, (2, 1, 1)))
-    np.testing.assert_allclose(once, twice.decision_function(X[:1]), atol=2e-2)
+    # Logits of a search that has converged: see JointLogistic's `tol`.
+    np.testing.assert_allclose(once, twice.decision_function(X[:1]), atol=1e-3)
 
 
 def test_law_4_partial_fit_in_pieces_equals_one_fit(toys):

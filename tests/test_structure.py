@@ -250,7 +250,9 @@ def test_coupled_tasks_are_predicted_alike_alone_and_together(toys, targets):
     for name in ("semantic", "disc"):
         alone = fitted.decision_function(X[:2], tasks=[name])[name]
         for a, b in zip(alone, both[name], strict=True):
-            np.testing.assert_array_equal(a, b)
+            # Not equal to the bit: the scores of one task and of all are matrix
+            # products of different widths, which add up in different orders.
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max())
     fitted.couplings_ = []
     free = fitted.decision_function(X[:1])
     assert np.abs(free["disc"][0] - both["disc"][0]).max() > 1e-3

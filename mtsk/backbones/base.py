@@ -6,6 +6,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Backbone", "Tap", "state_digest"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+_TRIAL = (8, 3, 64, 64)
 _PROBE = 128  # pixels; a multiple of every stride and patch size in use
 
 
@@ -65,6 +67,10 @@ class Backbone:
         Sides are padded up to a multiple of this (patch size of a transformer).
     probe : int, default=128
         Side of the image by which channels and strides are found.
+    takes_batches : bool, default=False
+        Whether, on a CPU, what the network gives for an image is known not to depend on
+        the other images of a batch, not even by rounding. Believed where a trial on
+        this machine agrees; see `batch_invariant`.
 
     Attributes
     ----------
@@ -92,6 +98,7 @@ class Backbone:
         multiple: int = 1,
         probe: int = _PROBE,
         digest: str | None = None,
+        takes_batches: bool = False,
     ) -> None:
         self.name = name
         self.network = network
@@ -100,6 +107,7 @@ class Backbone:
         self.std = tuple(float(v) for v in std)
         self.multiple = multiple
         self.digest = digest or state_digest(network)
+        self._takes_batches = takes_batches
         self._channels_first: list[bool] = []
         self.taps = self._find_taps(network, list(tap_names), probe)
 
@@ -155,6 +163,28 @@ class Backbone:
         """Where the network is: the CPU, where it has no numbers of its own."""
         own = chain(self.network.parameters(), self.network.buffers())
         return next(own, torch.zeros(0)).device
+
+    @cached_property
+    def batch_invariant(self) -> bool:
+        """Whether, on a CPU, images may go through together.
+
+        Sums of floats are rounded in the order in which a library adds them up, and
+        libraries choose that order by the shape of a batch, too. Networks of
+        convolutions by one library alone (`mtsk.backbones.onednn`) are free of it on
+        the processors that they were tried on; elsewhere one small batch, compared with
+        its images alone, tells. Others (matrix products, means over an image) agree at
+        some shapes and differ at others, and are given one image after another.
+        """
+        if not self._takes_batches or self.device.type != "cpu":
+            return False
+        noise = torch.Generator().manual_seed(0)
+        images = torch.rand(_TRIAL, generator=noise)
+        together = self(images)
+        return all(
+            torch.equal(tap[:1], own[:1])
+            for n in (1, 2)
+            for tap, own in zip(together, self(images[:n]), strict=True)
+        )
 
     @property
     def stages(self) -> Stages | None:

@@ -11,6 +11,7 @@ import torch
 
 from mtsk.backbones.base import Backbone
 from mtsk.backbones.fold import fold_batch_norm
+from mtsk.backbones.onednn import use_onednn
 from mtsk.backbones.stages import Stages
 from mtsk.backbones.weights import load_state, read_weights
 from mtsk.exceptions import WeightsError
@@ -47,6 +48,7 @@ def bundled_backbone(weights: str | None, sha256: str | None) -> Backbone:
     # Nothing after the last block is tapped, so nothing after it need be kept.
     for name in ("conv_head", "bn2", "global_pool", "classifier"):
         setattr(network, name, torch.nn.Identity())
+    use_onednn(network)
     mean, std = _INPUT
     return Backbone(
         BUNDLED,
@@ -56,6 +58,7 @@ def bundled_backbone(weights: str | None, sha256: str | None) -> Backbone:
         mean=[mean] * 3,
         std=[std] * 3,
         multiple=_MULTIPLE,
+        takes_batches=True,
     )
 
 

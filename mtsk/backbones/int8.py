@@ -87,6 +87,7 @@ def int8_backbone(plain: Backbone) -> Backbone:
         std=plain.std,
         multiple=plain.multiple,
         digest=f"{plain.digest}-int8",
+        takes_batches=True,
     )
 
 

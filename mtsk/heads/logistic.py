@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
-import torch
+from sklearn.exceptions import ConvergenceWarning
 from tqdm.auto import tqdm
 
 from mtsk._resources import keep_freed_memory, one_blas_thread
@@ -23,9 +23,9 @@ from mtsk.heads.base import (
     labelled_columns,
     recall,
 )
-from mtsk.heads.lbfgs import InverseHessian, distance_along
-from mtsk.heads.statistics import Moments, inverse_std
-from mtsk.tasks.columns import ColumnGroup, score_slices
+from mtsk.heads.glm import Basis, Objective, minimise, warm_start
+from mtsk.heads.products import TallTable
+from mtsk.tasks.columns import ColumnGroup
 
 __all__ = ["JointLogistic"]
 
@@ -39,11 +39,13 @@ class JointLogistic(JointLinear):
 
     where x̃ is x standardised over the group's rows and loss is the multinomial
     (nominal), Bernoulli (binary) or, for real columns, half the squared one of the
-    standardised numbers, with ``alpha_real`` for alpha. Nothing is shared between
-    groups, so the joint fit equals separate fits; what they share is work: one pass
-    over the table serves all of them. The search runs in coordinates in which the
-    null model's Hessian is the identity (one eigendecomposition for each set of
-    rows), which takes some 15 passes instead of hundreds.
+    standardised numbers, with ``alpha_real`` for alpha. Every label and every number
+    is minimised for itself, by L-BFGS, so that none disturbs another: the joint fit
+    equals separate fits. What they share is work: one pass over the table serves all
+    that are not done yet. The search runs along the principal axes of the rows, where
+    second derivatives are nearly diagonal, and ends when it moves no score of a row
+    any more, so that what is found depends on the rows, not on their order or on
+    rounding.
 
     Parameters
     ----------
@@ -60,10 +62,11 @@ class JointLogistic(JointLinear):
     columns : list of ColumnGroup, default=None
         What the columns of ``y`` are (then coded, NaN missing). None reads integer,
         bool and str columns as classes, float ones as numbers.
-    max_iter : int, default=30
-        Most steps a group takes.
-    tol : float, default=2e-3
-        A group stops when a step lowers its objective by less than this fraction.
+    max_iter : int, default=300
+        Most steps that a label takes; a ConvergenceWarning tells if they do not do.
+    tol : float, default=5e-4
+        A label is done when two steps in a row change no labelled row's score by more
+        than this (in logits; numbers, in their standard deviations).
     verbose : int, default=0
         Above 0 shows a progress bar.
 
@@ -73,7 +76,7 @@ class JointLogistic(JointLinear):
     intercept_ : ndarray of float32, shape (n_scores,)
     groups_ : list of ColumnGroup
     n_iter_ : list of int
-        Steps taken, by group.
+        Steps taken by group: by that of its labels or numbers that took most.
 
     See Also
     --------
@@ -95,8 +98,8 @@ class JointLogistic(JointLinear):
         alpha_real: float = 0.3,
         class_weight: ClassWeight = "sqrt",
         columns: Sequence[ColumnGroup] | None = None,
-        max_iter: int = 30,
-        tol: float = 2e-3,
+        max_iter: int = 300,
+        tol: float = 5e-4,
         verbose: int = 0,
     ) -> None:
         self.alpha = alpha
@@ -130,12 +133,12 @@ class JointLogistic(JointLinear):
         """
         check_parameters(self, _CONSTRAINTS)
         X, Y, weight = self._check_table(X, y, sample_weight)
-        table = torch.from_numpy(np.ascontiguousarray(X))
-        bases: dict[bytes, _Basis] = {}
-        problems = [
-            _Problem(group, Y[:, part], weight, self, X, bases, memo)
+        bases: dict[bytes, Basis] = {}
+        by_group = [
+            list(self._objectives(group, Y[:, part], X, weight, bases, memo))
             for group, part, _ in labelled_columns(self.groups_)
         ]
+        objectives = [objective for own in by_group for objective in own]
         with (
             tqdm(
                 total=self.max_iter, desc="head", disable=not self.verbose, unit="pass"
@@ -143,12 +146,48 @@ class JointLogistic(JointLinear):
             one_blas_thread(),
             keep_freed_memory(),
         ):
-            _descend(table, problems, self.max_iter, self.tol, bar.update)
-        self.n_iter_ = [problem.n_iter for problem in problems]
-        parts = [problem.linear() for problem in problems]
+            table = TallTable(X)
+            warm_start(X, table, objectives, self.max_iter)
+            minimise(table, objectives, self.max_iter, self.tol, bar.update)
+        if not all(objective.done for objective in objectives):
+            warnings.warn(
+                f"JointLogistic stopped after max_iter={self.max_iter} steps before it "
+                "converged; raise `max_iter`, or `alpha`",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        self.n_iter_ = [max(o.n_iter for o in own) for own in by_group]
+        parts = [objective.linear() for objective in objectives]
         self.coef_ = np.concatenate([w for w, _ in parts], axis=1).astype(np.float32)
         self.intercept_ = np.concatenate([b for _, b in parts]).astype(np.float32)
         return self
+
+    def _objectives(
+        self,
+        group: ColumnGroup,
+        Y: np.ndarray,
+        X: np.ndarray,
+        weight: np.ndarray,
+        bases: dict[bytes, Basis],
+        memo: Memo | None,
+    ) -> Iterator[Objective]:
+        """Yield a group's objectives: one of all classes, or one a label or number.
+
+        Features are standardised over the rows where any column of the group is known.
+        """
+        rows = np.where(np.isnan(Y).all(axis=1), 0.0, weight)
+        if not rows.any():
+            raise ValueError("a column group has no labelled row of positive weight")
+        key = rows.tobytes()
+        if key not in bases:
+            bases[key] = recall(memo, [rows], lambda: Basis.of(X, rows))
+        entries = class_weights(group, Y, weight, self.class_weight)
+        alpha = self.alpha_real if group.kind == "real" else self.alpha
+        size = group.size if group.kind == "nominal" else 1
+        for target, mass in zip(np.nan_to_num(Y).T, entries.T, strict=True):
+            total = mass.sum()
+            share = mass / total if total > 0 else mass
+            yield Objective(group.kind, size, target, share, alpha, bases[key])
 
 
 _CONSTRAINTS: dict[str, list] = {
@@ -160,273 +199,3 @@ _CONSTRAINTS: dict[str, list] = {
     "tol": [Interval(Real, 0, None, closed="left")],
     "verbose": ["verbose"],
 }
-
-
-@dataclass
-class _Basis:
-    """Standardisation and principal axes of a set of rows."""
-
-    mean: np.ndarray  # (d,)
-    axes: np.ndarray  # (d, r): standardise, then rotate
-    values: np.ndarray  # (r,) variances along the axes
-
-    @property
-    def nbytes(self) -> int:
-        return self.mean.nbytes + self.axes.nbytes + self.values.nbytes
-
-    @classmethod
-    def of(cls, X: np.ndarray, weight: np.ndarray) -> _Basis:
-        rows = np.flatnonzero(weight > 0)
-        if len(rows) < X.shape[1]:
-            return cls._of_few(X[rows].astype(np.float64), weight[rows])
-        moments = Moments.of(X, np.zeros((len(X), 1)), weight)
-        covariance = moments.covariance()
-        scale = inverse_std(np.diag(covariance), moments.x_mean)
-        values, axes = np.linalg.eigh(covariance * scale[:, None] * scale[None, :])
-        return cls(moments.x_mean, scale[:, None] * axes, values.clip(min=0))
-
-    @classmethod
-    def _of_few(cls, X: np.ndarray, weight: np.ndarray) -> _Basis:
-        """Fewer rows than features: the rows' own span holds every solution."""
-        mean = np.average(X, axis=0, weights=weight)
-        X = X - mean
-        scale = inverse_std(np.average(X**2, axis=0, weights=weight), mean)
-        X *= scale * np.sqrt(weight / weight.sum())[:, None]
-        values, left = np.linalg.eigh(X @ X.T)
-        keep = values > values.max(initial=0) * 1e-10
-        values = values[keep]
-        axes = X.T @ (left[:, keep] / np.sqrt(values))
-        return cls(mean, scale[:, None] * axes, values)
-
-
-class _Problem:
-    """One group's objective, in coordinates where it is well conditioned."""
-
-    def __init__(
-        self,
-        group: ColumnGroup,
-        Y: np.ndarray,
-        weight: np.ndarray,
-        head: JointLogistic,
-        X: np.ndarray,
-        bases: dict[bytes, _Basis],
-        memo: Memo | None = None,
-    ) -> None:
-        self.group = group
-        self.alpha = head.alpha_real if group.kind == "real" else head.alpha
-        rows = np.where(np.isnan(Y).all(axis=1), 0.0, weight)
-        if not rows.any():
-            raise ValueError("a column group has no labelled row of positive weight")
-        key = rows.tobytes()
-        if key not in bases:
-            bases[key] = recall(memo, [rows], lambda: _Basis.of(X, rows))
-        self.basis = bases[key]
-        entries = class_weights(group, Y, weight, head.class_weight)
-        total = entries.sum(axis=0)
-        self._mass = entries / np.where(total > 0, total, 1)
-        self._prepare_targets(Y)
-        spread = np.outer(self.basis.values, self._curvature) + self.alpha
-        self.scale = 1 / np.sqrt(spread)
-        self.mass = torch.from_numpy(self._mass.astype(np.float32))
-        self.point = np.concatenate([np.zeros(spread.size), self._start_intercept])
-        self.scores = torch.from_numpy(self._start_intercept.astype(np.float32))
-        self.scores = self.scores.repeat(len(Y), 1)
-        self._spare = torch.empty_like(self.scores), torch.empty_like(self.scores)
-        self.loss, self.n_iter, self.done = np.inf, 0, False
-        self._gradient = self._moved = self.direction = np.zeros_like(self.point)
-        self.inverse_hessian = InverseHessian()
-
-    def _prepare_targets(self, Y: np.ndarray) -> None:
-        Y = np.nan_to_num(Y)
-        total = self._mass.sum(axis=0)
-        if self.group.kind == "nominal":
-            codes = Y[:, 0].astype(np.int64)
-            share = np.bincount(codes, self._mass[:, 0], minlength=self.group.size)
-            share = (share / share.sum()).clip(1e-6, 1)
-            self._curvature = share * (1 - share).clip(min=1e-6)
-            self._start_intercept = np.log(share)
-            self.target = torch.from_numpy(codes)
-            return
-        mean = (self._mass * Y).sum(axis=0) / np.where(total > 0, total, 1)
-        if self.group.kind == "binary":
-            share = mean.clip(1e-6, 1 - 1e-6)
-            self._curvature = share * (1 - share)
-            self._start_intercept = np.log(share / (1 - share))
-            self.target = torch.from_numpy(Y.astype(np.float32))
-            return
-        variance = (self._mass * (Y - mean) ** 2).sum(axis=0)
-        self._t_mean, self._t_std = mean, np.sqrt(np.where(variance > 0, variance, 1.0))
-        self._curvature = np.ones(self.group.size)
-        self._start_intercept = np.zeros(self.group.size)
-        scaled = (Y - self._t_mean) / self._t_std
-        self.target = torch.from_numpy(scaled.astype(np.float32))
-
-    def weights(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the weights on x and the intercepts that a point stands for."""
-        return self.with_intercept(self.basis.axes @ self.inner(point), point)
-
-    def with_intercept(
-        self, coef: np.ndarray, point: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return weights on x with the intercepts that go with them."""
-        return coef, point[self.scale.size :] - self.basis.mean @ coef
-
-    def linear(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the same for the best point, in the units of the targets."""
-        coef, intercept = self.weights(self.point)
-        if self.group.kind == "real":
-            return coef * self._t_std, intercept * self._t_std + self._t_mean
-        return coef, intercept
-
-    def inner(self, point: np.ndarray) -> np.ndarray:
-        """Return the penalised weights, on standardised and rotated features."""
-        return point[: self.scale.size].reshape(self.scale.shape) * self.scale
-
-    def residual(self, tol: float) -> torch.Tensor:
-        """Return the loss's gradient by the scores, and see whether to go on."""
-        value, residual = self.loss_and_residual(self.scores)
-        value += self.alpha / 2 * float((self.inner(self.point) ** 2).sum())
-        self.done = self.loss - value <= tol * max(abs(value), 1e-6)
-        self.loss = value
-        return residual
-
-    def centred(self, by_coef: np.ndarray, by_intercept: np.ndarray) -> np.ndarray:
-        """Return the gradient by weights on centred features."""
-        return by_coef - np.outer(self.basis.mean, by_intercept)
-
-    def choose_direction(self, by_inner: np.ndarray, by_intercept: np.ndarray) -> None:
-        """Set the direction of the next step, given the loss's gradient."""
-        inner = by_inner + self.alpha * self.inner(self.point)
-        gradient = np.concatenate([(inner * self.scale).ravel(), by_intercept])
-        if self.n_iter:
-            self.inverse_hessian.learn(self._moved, gradient - self._gradient)
-        self._gradient = gradient
-        self.direction = -self.inverse_hessian.times(gradient)
-        self.done |= self.direction @ gradient > -1e-12
-
-    def step(self, along: torch.Tensor) -> None:
-        """Go along the direction, whose scores are given, as far as it leads down."""
-        at, toward = self.inner(self.point), self.inner(self.direction)
-        tilt, bend = float((at * toward).sum()), float((toward**2).sum())
-
-        known = self._slope_of_targets(along)
-
-        def slope_at(distance: float) -> float:
-            data = self._slope_of_means(along, distance) - known
-            return data + self.alpha * (tilt + distance * bend)
-
-        slope = float(self.direction @ self._gradient)
-        distance = distance_along(slope_at, slope)
-        self._moved = distance * self.direction
-        self.scores.add_(along, alpha=distance)
-        self.point = self.point + self._moved
-        self.n_iter += 1
-
-    def _slope_of_targets(self, along: torch.Tensor) -> float:
-        """Return Σ mass · target · along, the part of a slope that stays."""
-        if self.group.kind == "nominal":
-            return _dot(along.gather(1, self.target[:, None]), self.mass)
-        return _dot(along * self.target, self.mass)
-
-    def _slope_of_means(self, along: torch.Tensor, distance: float) -> float:
-        """Return Σ mass · E[target] · along at a distance."""
-        scores, means = self._spare
-        torch.add(self.scores, along, alpha=distance, out=scores)
-        if self.group.kind == "nominal":
-            torch.softmax(scores, 1, out=means)
-            return _dot(means.mul_(along).sum(dim=1, keepdim=True), self.mass)
-        if self.group.kind == "binary":
-            scores.sigmoid_()
-        return _dot(torch.mul(scores, along, out=means), self.mass)
-
-    def loss_and_residual(self, scores: torch.Tensor) -> tuple[float, torch.Tensor]:
-        """Return the weighted mean loss and its gradient by the scores."""
-        if self.group.kind == "nominal":
-            logs = torch.log_softmax(scores, dim=1)
-            hit = self.target[:, None]
-            loss = -(logs.gather(1, hit) * self.mass).sum(dtype=torch.float64)
-            residual = logs.exp_()
-            residual.scatter_add_(1, hit, torch.full_like(self.mass, -1.0))
-        elif self.group.kind == "binary":
-            each = torch.nn.functional.binary_cross_entropy_with_logits(
-                scores, self.target, reduction="none"
-            )
-            loss = (each * self.mass).sum(dtype=torch.float64)
-            residual = torch.sigmoid(scores) - self.target
-        else:
-            residual = scores - self.target
-            loss = (residual**2 * self.mass).sum(dtype=torch.float64) / 2
-        return float(loss), residual.mul_(self.mass)
-
-
-@torch.inference_mode()
-def _descend(
-    X: torch.Tensor,
-    problems: list[_Problem],
-    max_iter: int,
-    tol: float,
-    after_pass: Callable[[], object],
-) -> None:
-    """Minimise all problems, each on its own path, in shared passes over the table.
-
-    One product with the table gives the scores of all directions; how far to go is
-    then found from scores alone; a second product gives all gradients.
-    """
-    active = list(problems)
-    ones, along = torch.ones(len(X)), torch.empty(0)
-    for iteration in range(max_iter + 1):
-        residuals = [problem.residual(tol) for problem in active]
-        going = [not p.done and iteration < max_iter for p in active]
-        active = [p for p, on in zip(active, going, strict=True) if on]
-        if not active:
-            break
-        joined = torch.cat([r for r, on in zip(residuals, going, strict=True) if on], 1)
-        by_coef = (joined.T @ X).T.double().numpy()
-        by_intercept = (ones @ joined).double().numpy()
-        parts = _parts(active)
-        centred = [
-            p.centred(by_coef[:, part], by_intercept[part])
-            for p, part in zip(active, parts, strict=True)
-        ]
-        turned = _times_axes(active, centred, transpose=True)
-        for problem, part, inner in zip(active, parts, turned, strict=True):
-            problem.choose_direction(inner, by_intercept[part])
-        turned = _times_axes(active, [p.inner(p.direction) for p in active])
-        lines = [
-            p.with_intercept(coef, p.direction)
-            for p, coef in zip(active, turned, strict=True)
-        ]
-        coef = np.concatenate([c for c, _ in lines], axis=1).astype(np.float32, "C")
-        torch.mm(X, torch.from_numpy(coef), out=along.resize_(len(X), coef.shape[1]))
-        for problem, part, (_, intercept) in zip(active, parts, lines, strict=True):
-            shift = torch.from_numpy(intercept.astype(np.float32))
-            problem.step(along[:, part].add_(shift))
-        after_pass()
-
-
-def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Return the sum of a product, added up in float64 over blocks of float32."""
-    return float((a * b).sum(dtype=torch.float64))
-
-
-def _times_axes(
-    problems: list[_Problem], blocks: list[np.ndarray], *, transpose: bool = False
-) -> list[np.ndarray]:
-    """Multiply each problem's block by its axes; those that share axes at once."""
-    out: list[np.ndarray] = [np.empty(0)] * len(problems)
-    sharing: dict[int, list[int]] = {}
-    for i, problem in enumerate(problems):
-        sharing.setdefault(id(problem.basis), []).append(i)
-    for members in sharing.values():
-        # By torch: numpy's BLAS has threads of its own, which get in torch's way.
-        axes = torch.from_numpy(problems[members[0]].basis.axes)
-        joined = torch.from_numpy(np.concatenate([blocks[i] for i in members], axis=1))
-        product = ((axes.T if transpose else axes) @ joined).numpy()
-        ends = np.cumsum([blocks[i].shape[1] for i in members])[:-1]
-        for i, part in zip(members, np.split(product, ends, axis=1), strict=True):
-            out[i] = part
-    return out
-
-
-def _parts(problems: list[_Problem]) -> list[slice]:
-    return score_slices([problem.group for problem in problems])

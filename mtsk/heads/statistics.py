@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from scipy.linalg.blas import ssyrk
 
-__all__ = ["Moments", "inverse_std"]
+__all__ = ["Moments", "inverse_std", "mean_and_variance"]
 
 _ADDED = ("weight", "x_sum", "xx", "t_sum", "xt", "tt")
 _BLOCK = 8192  # rows of a float32 product before it is added up in float64
@@ -179,6 +179,32 @@ def _mirror(square: np.ndarray) -> None:
         block = square[here, here]
         rows, columns = np.tril_indices(len(block), -1)
         block[rows, columns] = block[columns, rows]
+
+
+def mean_and_variance(X: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weighted mean and variance of each feature.
+
+    Parameters
+    ----------
+    X : ndarray of float32, shape (n, d)
+    w : ndarray of shape (n,)
+        At least 0; rows of weight 0 are not read.
+
+    Returns
+    -------
+    mean, variance : ndarray of float64, shape (d,)
+    """
+    rows = np.flatnonzero(w > 0)
+    centre = X[rows[:_BLOCK]].mean(axis=0).astype(np.float32)
+    sums, squares = np.zeros((2, X.shape[1]))
+    for start in range(0, len(rows), _BLOCK):
+        some = rows[start : start + _BLOCK]
+        weight = w[some].astype(np.float32)
+        centred = X[some] - centre
+        sums += weight @ centred
+        squares += weight @ np.square(centred, out=centred)
+    shift = sums / w[rows].sum()
+    return centre + shift, (squares / w[rows].sum() - shift**2).clip(min=0)
 
 
 def inverse_std(variance: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -1,0 +1,452 @@
+"""Generalised linear models of many columns, fitted in shared passes over a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import torch
+
+from mtsk.heads.lbfgs import InverseHessian, distance_along
+from mtsk.heads.products import TallTable
+from mtsk.heads.sampled_hessian import SampledHessian, stratified_rows
+from mtsk.heads.statistics import Moments, inverse_std, mean_and_variance
+
+__all__ = ["Basis", "Objective", "minimise", "warm_start"]
+
+_ROWS_PER_FEATURE = 4  # rows of the sample that covariances are taken of
+_ABSENT = 1e-6  # share given to a class or label that does not occur
+_SMALL_STEPS = 2  # in a row, that end a search
+_MANY = 2  # times the rows of a sample, from where on one is taken
+_ROUGH = 0.03  # steps that end the search for a start, in logits
+
+
+@dataclass
+class Basis:
+    """Standardisation of a set of rows, and approximate principal axes.
+
+    The penalty is on weights of standardised features, whose means and standard
+    deviations are those of all rows. The axes only make the search short: they come
+    from some of the rows, evenly spread, where there are many.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (d,)
+    axes : ndarray of shape (d, r), or None
+        Standardise, then rotate: weights on x are ``axes`` times those of the search.
+        None: x lies along the axes already.
+    values : ndarray of shape (r,)
+        Variances along the axes.
+    """
+
+    mean: np.ndarray
+    axes: np.ndarray | None
+    values: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        parts = [self.mean, self.values, *([] if self.axes is None else [self.axes])]
+        return sum(part.nbytes for part in parts)
+
+    def on_x(self, weights: np.ndarray) -> np.ndarray:
+        """Return weights on x, (d, k), of weights of the search, (r, k)."""
+        return weights if self.axes is None else _product(self.axes, weights)
+
+    def from_x(self, gradient: np.ndarray) -> np.ndarray:
+        """Return the gradient by weights of the search of that by weights on x."""
+        return gradient if self.axes is None else _product(self.axes.T, gradient)
+
+    def along_axes(self, X: np.ndarray) -> TallTable:
+        """Return rows, standardised and along the axes."""
+        axes = torch.from_numpy(np.asarray(self.axes, np.float32))
+        centred = torch.from_numpy(X - self.mean.astype(np.float32))
+        return TallTable((centred @ axes).numpy())
+
+    @classmethod
+    def of(cls, X: np.ndarray, weight: np.ndarray) -> Basis:
+        """Return the basis of the rows of positive weight.
+
+        Parameters
+        ----------
+        X : ndarray of float32, shape (n, d)
+        weight : ndarray of shape (n,)
+
+        Returns
+        -------
+        Basis
+        """
+        rows = np.flatnonzero(weight > 0)
+        d = X.shape[1]
+        if len(rows) < d:
+            return cls._of_few(X[rows].astype(np.float64), weight[rows])
+        mean, variance = mean_and_variance(X, weight)
+        scale = inverse_std(variance, mean)
+        some = rows[:: max(1, len(rows) // (_ROWS_PER_FEATURE * d))]
+        moments = Moments.of(X[some], np.zeros((len(some), 1)), weight[some])
+        covariance = moments.covariance()
+        values, axes = np.linalg.eigh(covariance * scale[:, None] * scale[None, :])
+        return cls(mean, scale[:, None] * axes, values.clip(min=0))
+
+    @classmethod
+    def _of_few(cls, X: np.ndarray, weight: np.ndarray) -> Basis:
+        """Fewer rows than features: the rows' own span holds every solution."""
+        mean = np.average(X, axis=0, weights=weight)
+        X = X - mean
+        scale = inverse_std(np.average(X**2, axis=0, weights=weight), mean)
+        X *= scale * np.sqrt(weight / weight.sum())[:, None]
+        values, left = np.linalg.eigh(X @ X.T)
+        keep = values > values.max(initial=0) * 1e-10
+        values = values[keep]
+        axes = X.T @ (left[:, keep] / np.sqrt(values))
+        return cls(mean, scale[:, None] * axes, values)
+
+
+class Objective:
+    """The objective of one label, number, or set of exclusive classes.
+
+    With standardised x̃, weights V on it along the axes of a basis, and intercepts b::
+
+        f(V, b) = Σ mass · loss(y, x̃ᵀV + b) + alpha / 2 · ‖V‖²
+
+    The loss is the multinomial one (nominal), Bernoulli (binary) or half the squared
+    one of standardised numbers (real). The search keeps V and b in one vector, the
+    *point*, and the scores of all rows beside it.
+
+    Parameters
+    ----------
+    kind : {"nominal", "binary", "real"}
+    size : int
+        Classes; 1 for a label or a number.
+    target : ndarray of shape (n,)
+        Coded; anything where ``mass`` is 0.
+    mass : ndarray of shape (n,)
+        Weights of rows, of sum 1; 0 where unlabelled.
+    alpha : float
+    basis : Basis
+
+    Attributes
+    ----------
+    n_iter : int
+        Steps taken.
+    done : bool
+    """
+
+    def __init__(
+        self,
+        kind: Literal["nominal", "binary", "real"],
+        size: int,
+        target: np.ndarray,
+        mass: np.ndarray,
+        alpha: float,
+        basis: Basis,
+    ) -> None:
+        self.kind, self.size, self.alpha, self.basis = kind, size, alpha, basis
+        self._mean, self._std = 0.0, 1.0
+        start = self._set_target(target, mass)
+        self.mass = torch.from_numpy(mass.astype(np.float32))[:, None]
+        self._labelled = (self.mass > 0).float()
+        self.scores = torch.from_numpy(start.astype(np.float32)).repeat(len(mass), 1)
+        self.hessian: SampledHessian | None = None
+        self._spare = torch.empty_like(self.scores), torch.empty_like(self.scores)
+        self.point = np.concatenate([np.zeros(len(basis.values) * size), start])
+        self.n_iter, self._n_small = 0, 0
+        self._gradient = self._moved = self.direction = np.zeros_like(self.point)
+        self._inverse_hessian = InverseHessian()
+        # One that never varies has no finite optimum, and is told by its intercept.
+        self.done = kind != "real" and int(self._occurs.sum()) + (kind == "binary") < 2
+
+    def _set_target(self, target: np.ndarray, mass: np.ndarray) -> np.ndarray:
+        """Take in the target; return the intercepts that are best without features."""
+        if self.kind == "real":
+            target = np.where(mass > 0, target, 0.0)
+            self._mean = float(mass @ target)
+            variance = float(mass @ (target - self._mean) ** 2)
+            self._std = np.sqrt(variance) if variance > 0 else 1.0
+            scaled = (target - self._mean) / self._std
+            self.target = torch.from_numpy(scaled.astype(np.float32))[:, None]
+            self._occurs = np.ones(1, bool)
+            return np.zeros(1)
+        codes = np.where(mass > 0, target, 0).astype(np.int64)
+        n_codes = self.size if self.kind == "nominal" else 2
+        share = np.bincount(codes, mass, minlength=n_codes)
+        share /= share.sum() or 1.0
+        if self.kind == "nominal":
+            self.target = torch.from_numpy(codes)[:, None]
+            self._occurs = share > 0
+            return np.log(share.clip(_ABSENT, 1))
+        self.target = torch.from_numpy(codes.astype(np.float32))[:, None]
+        self._occurs = np.array([0 < share[1] < 1])
+        likely = share[1:].clip(_ABSENT, 1 - _ABSENT)
+        return np.log(likely / (1 - likely))
+
+    # -- points ---------------------------------------------------------------
+
+    def weights(self, point: np.ndarray) -> np.ndarray:
+        """Return V, of shape (r, size), of a point."""
+        return point[: -self.size].reshape(-1, self.size)
+
+    def start_at(self, point: np.ndarray, table: TallTable) -> None:
+        """Go to a point before the first step."""
+        self.point = point
+        coef = self.basis.on_x(self.weights(point))
+        intercept = self.intercept_on_x(coef, point).astype(np.float32)
+        self.scores = table.times(coef).add_(torch.from_numpy(intercept))
+
+    def sample(self, X: np.ndarray, most: int) -> tuple[Objective, TallTable]:
+        """Return the objective of some rows of every class, and these along the axes.
+
+        Parameters
+        ----------
+        X : ndarray of float32, shape (n, d)
+            All rows.
+        most : int
+            Rows of the sample, up to twice this.
+        """
+        codes = self.target[:, 0].numpy()
+        rows, mass = stratified_rows(codes, self.mass[:, 0].double().numpy(), most)
+        values = self.basis.values
+        basis = Basis(np.zeros(len(values)), None, values)
+        small = Objective(self.kind, self.size, codes[rows], mass, self.alpha, basis)
+        return small, self.basis.along_axes(X[rows])
+
+    def intercept_on_x(self, coef: np.ndarray, point: np.ndarray) -> np.ndarray:
+        """Return the intercepts that go with weights on x, which is not centred."""
+        return point[-self.size :] - self.basis.mean @ coef
+
+    def linear(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return weights on x and intercepts, in the units of the target."""
+        coef = self.basis.on_x(self.weights(self.point))
+        intercept = self.intercept_on_x(coef, self.point)
+        return coef * self._std, intercept * self._std + self._mean
+
+    # -- one step -------------------------------------------------------------
+
+    def residual(self) -> torch.Tensor:
+        """Return the gradient of the loss by the scores, mass · (E[y] − y).
+
+        And note how much the loss bends, on average, along each score.
+        """
+        expected = self._expected(self.scores, torch.empty_like(self.scores))
+        if self.kind == "real":
+            self._bend = np.ones(1)
+            return expected.sub_(self.target).mul_(self.mass)
+        bend = torch.addcmul(expected, expected, expected, value=-1).mul_(self.mass)
+        self._bend = bend.sum(dim=0, dtype=torch.float64).numpy().clip(_ABSENT)
+        if self.kind == "nominal":
+            ones = torch.full_like(self.mass, -1.0)
+            return expected.scatter_add_(1, self.target, ones).mul_(self.mass)
+        return expected.sub_(self.target).mul_(self.mass)
+
+    def choose_direction(self, by_weights: np.ndarray, by_score: np.ndarray) -> None:
+        """Set the direction of the next step.
+
+        Parameters
+        ----------
+        by_weights : ndarray of shape (r, size)
+            Gradient of the loss by V.
+        by_score : ndarray of shape (size,)
+            And by b.
+        """
+        by_weights = by_weights + self.alpha * self.weights(self.point)
+        gradient = np.concatenate([by_weights.ravel(), by_score])
+        if self.n_iter:
+            self._inverse_hessian.update(self._moved, gradient - self._gradient)
+        self._gradient = gradient
+        curvature = np.outer(self.basis.values, self._bend) + self.alpha
+        diagonal = 1 / np.concatenate([curvature.ravel(), self._bend])
+        if self.hessian is None:
+            diagonal *= self._inverse_hessian.scale_of(diagonal)
+        else:
+            self.hessian.move_to(self.point)
+
+        def start(vector: np.ndarray) -> np.ndarray:
+            if self.hessian is None:
+                return diagonal * vector
+            return self.hessian.solve(vector, diagonal, self._feasible)
+
+        self.direction = -self._feasible(
+            self._inverse_hessian.times(self._feasible(gradient), start)
+        )
+        self.done = self.direction @ gradient > -_NEGLIGIBLE
+
+    def _feasible(self, vector: np.ndarray) -> np.ndarray:
+        """Return the part of a vector that changes probabilities of what occurs.
+
+        Classes' scores matter up to a number added to all, and one that never occurs
+        would go to −∞: their weights and intercepts keep their sum.
+        """
+        if self.kind != "nominal":
+            return vector
+        table = vector.reshape(-1, self.size) * self._occurs
+        table -= table.sum(axis=1, keepdims=True) / self._occurs.sum() * self._occurs
+        return table.ravel()
+
+    def step(self, along: torch.Tensor, tol: float) -> None:
+        """Go along the direction as far as it leads down.
+
+        Parameters
+        ----------
+        along : Tensor of shape (n, size)
+            Change of the scores along the direction.
+        tol : float
+            A second step in a row that changes no labelled row's score by more than
+            this is the last.
+        """
+        at, toward = self.weights(self.point), self.weights(self.direction)
+        tilt, bend = float((at * toward).sum()), float((toward**2).sum())
+        known = self._slope_of_targets(along)
+
+        def slope_at(distance: float) -> float:
+            data = self._slope_of_means(along, distance) - known
+            return data + self.alpha * (tilt + distance * bend)
+
+        slope = float(self.direction @ self._gradient)
+        distance = distance_along(slope_at, slope)
+        self._moved = distance * self.direction
+        self.scores.add_(along, alpha=distance)
+        self.point = self.point + self._moved
+        self.n_iter += 1
+        change = distance * float((along * self._labelled).abs_().max())
+        self._n_small = self._n_small + 1 if change <= tol else 0
+        self.done = self._n_small >= _SMALL_STEPS
+
+    def _slope_of_targets(self, along: torch.Tensor) -> float:
+        """Return Σ mass · y · along, the part of a slope that stays."""
+        if self.kind == "nominal":
+            return _dot(along.gather(1, self.target), self.mass)
+        return _dot(along * self.target, self.mass)
+
+    def _slope_of_means(self, along: torch.Tensor, distance: float) -> float:
+        """Return Σ mass · E[y] · along at a distance."""
+        scores, expected = self._spare
+        torch.add(self.scores, along, alpha=distance, out=scores)
+        self._expected(scores, expected)
+        return _dot(expected.mul_(along).sum(dim=1, keepdim=True), self.mass)
+
+    def _expected(self, scores: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        """Return E[y] of the model, given scores."""
+        if self.kind == "nominal":
+            return torch.softmax(scores, 1, out=out)
+        if self.kind == "binary":
+            return torch.sigmoid(scores, out=out)
+        return out.copy_(scores)
+
+
+_NEGLIGIBLE = 1e-14  # decrease of an objective, whose loss is about 1
+
+
+@torch.inference_mode()
+def warm_start(
+    X: np.ndarray, table: TallTable, objectives: Sequence[Objective], max_iter: int
+) -> None:
+    """Let objectives of classes over many rows begin at the optimum of some of them.
+
+    And let them know these rows' Hessian, which takes a third of the steps that a
+    diagonal one takes (CamVid: 40 for 150).
+
+    Parameters
+    ----------
+    X : ndarray of float32, shape (n, d)
+    table : TallTable
+        Of X.
+    objectives : sequence of Objective
+        None of which has made a step.
+    max_iter : int
+        Most steps for a start.
+    """
+    most = _ROWS_PER_FEATURE * X.shape[1]
+    for objective in objectives:
+        if objective.done or objective.kind != "nominal" or len(X) <= _MANY * most:
+            continue
+        small, rows = objective.sample(X, most)
+        minimise(rows, [small], max_iter, _ROUGH, lambda: None)
+        objective.start_at(small.point, table)
+        objective.hessian = SampledHessian(
+            rows, small.mass[:, 0].numpy(), objective.alpha, objective.size
+        )
+
+
+@torch.inference_mode()
+def minimise(
+    table: TallTable,
+    objectives: Sequence[Objective],
+    max_iter: int,
+    tol: float,
+    after_pass: Callable[[], object],
+) -> None:
+    """Minimise all objectives, each on its own path, in shared passes over the table.
+
+    One product with the table gives the scores of all directions; how far to go is
+    then found from scores alone; a second product gives all gradients.
+
+    Parameters
+    ----------
+    table : TallTable
+    objectives : sequence of Objective
+    max_iter : int
+        Most steps of each.
+    tol : float
+        As of `Objective.step`.
+    after_pass : callable
+        Called after each pass.
+    """
+    for _ in range(max_iter):
+        active = [o for o in objectives if not o.done]
+        if not active:
+            break
+        residual = torch.cat([o.residual() for o in active], dim=1)
+        by_score = residual.sum(dim=0, dtype=torch.float64).numpy()
+        by_x = table.transposed_times(residual)
+        parts = _slices(active)
+        means = np.stack([o.basis.mean for o in active for _ in range(o.size)], axis=1)
+        centred = by_x - means * by_score
+        by_axes = _by_basis(Basis.from_x, active, [centred[:, part] for part in parts])
+        for o, part, by_weights in zip(active, parts, by_axes, strict=True):
+            o.choose_direction(by_weights, by_score[part])
+        going = [o for o in active if not o.done]
+        if not going:
+            continue
+        coefs = _by_basis(Basis.on_x, going, [o.weights(o.direction) for o in going])
+        along = table.times(np.concatenate(coefs, axis=1))
+        for o, part, coef in zip(going, _slices(going), coefs, strict=True):
+            intercept = o.intercept_on_x(coef, o.direction).astype(np.float32)
+            o.step(along[:, part] + torch.from_numpy(intercept), tol)
+        after_pass()
+
+
+def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Return the sum of a product, added up in float64."""
+    return float((a * b).sum(dtype=torch.float64))
+
+
+def _product(wide: np.ndarray, narrow: np.ndarray) -> np.ndarray:
+    # By torch: numpy's BLAS has threads of its own, which get in torch's way.
+    product: np.ndarray = (torch.from_numpy(wide) @ torch.from_numpy(narrow)).numpy()
+    return product
+
+
+def _by_basis(
+    change: Callable[[Basis, np.ndarray], np.ndarray],
+    objectives: Sequence[Objective],
+    columns: Sequence[np.ndarray],
+) -> list[np.ndarray]:
+    """Change each objective's columns by its basis; those that share one, at once."""
+    out: list[np.ndarray] = [np.empty(0)] * len(objectives)
+    sharing: dict[int, list[int]] = {}
+    for i, objective in enumerate(objectives):
+        sharing.setdefault(id(objective.basis), []).append(i)
+    for members in sharing.values():
+        joined = np.concatenate([columns[i] for i in members], axis=1)
+        changed = change(objectives[members[0]].basis, joined)
+        ends = np.cumsum([objectives[i].size for i in members])[:-1]
+        for i, own in zip(members, np.split(changed, ends, axis=1), strict=True):
+            out[i] = own
+    return out
+
+
+def _slices(objectives: Sequence[Objective]) -> list[slice]:
+    ends = np.cumsum([0, *(o.size for o in objectives)])
+    return [slice(a, b) for a, b in pairwise(ends)]

@@ -1,0 +1,116 @@
+"""Law 6: what a network gives for an image does not depend on the rest of a batch."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests_support import Slight, Worldly
+from timm.layers import Conv2dSame
+from torch import nn
+
+from mtsk import DeepFeatures
+from mtsk.backbones import Backbone, load_backbone
+from mtsk.backbones.hooks import HookedTaps
+from mtsk.backbones.onednn import OneDNNConv2d, use_onednn
+from mtsk.testing import toy_images
+
+
+@pytest.fixture
+def threads():
+    """Set torch's threads; they are as before afterwards."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@given(
+    st.tuples(st.integers(1, 130), st.integers(1, 130)),
+    st.sampled_from([2, 3, 8, 15, 16, 17]),
+    st.integers(0, 100),
+)
+@settings(max_examples=25, deadline=None)
+def test_the_bundled_network_sees_each_image_alone(size, n, seed):
+    backbone = load_backbone()
+    if not backbone.batch_invariant:
+        pytest.skip("on this machine images go through one by one")
+    noise = torch.Generator().manual_seed(seed)
+    images = torch.rand(n, 3, *size, generator=noise)
+    together = backbone(images)
+    for i in (0, n // 2, n - 1):
+        alone = backbone(images[i : i + 1])
+        for batch, tap in zip(together, alone, strict=True):
+            assert torch.equal(batch[i], tap[0])
+
+
+@pytest.mark.parametrize("size", [(32, 40), (96, 96), (180, 240)])
+def test_the_number_of_threads_changes_nothing(size, threads):
+    backbone = load_backbone()
+    images = torch.rand(3, 3, *size, generator=torch.Generator().manual_seed(0))
+    threads(1)
+    one = backbone(images)
+    threads(2)
+    assert all(torch.equal(a, b) for a, b in zip(one, backbone(images), strict=True))
+
+
+def test_the_bundled_network_takes_batches_where_it_can():
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("torch has no oneDNN here")
+    assert load_backbone().batch_invariant
+
+
+def wrapped(network, **more):
+    names = ["first", "second"]
+    return Backbone("mine", network, HookedTaps(tuple(names)), names, **more)
+
+
+def test_a_network_that_only_says_so_is_found_out():
+    class Sociable(Slight):
+        def forward(self, x):
+            return super().forward(x - x.mean())
+
+    assert not wrapped(Slight()).batch_invariant
+    assert not wrapped(Sociable(), takes_batches=True).batch_invariant
+
+
+@pytest.mark.parametrize("network", [Slight, Worldly])
+@pytest.mark.parametrize("batch_size", [None, 2, 5])
+def test_any_network_gives_the_same_in_any_company(network, batch_size):
+    images, _ = toy_images(5)
+    features = DeepFeatures(
+        network(), taps=["first", "second"], scales=[1, 2], batch_size=batch_size
+    ).fit()
+    together = features.transform(images)
+    for image, maps in zip(images, together, strict=True):
+        (alone,) = features.transform(image[None])
+        for a, b in zip(alone.taps, maps.taps, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+# -- the convolution ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(6, 8, 3, stride=2, padding=1),
+        nn.Conv2d(6, 12, 1, bias=False),
+        nn.Conv2d(6, 6, 5, padding=2, groups=6),
+        nn.Conv2d(6, 4, 3, padding=2, dilation=2),
+        Conv2dSame(6, 8, 3, stride=2),
+        Conv2dSame(6, 6, 5, stride=2, groups=6),
+    ],
+)
+@pytest.mark.parametrize("size", [(7, 9), (8, 8)])
+def test_onednns_convolution_is_torchs(conv, size):
+    x = torch.rand(2, 6, *size, generator=torch.Generator().manual_seed(0))
+    network = nn.Sequential(conv)
+    use_onednn(network)
+    if torch.backends.mkldnn.is_available():
+        assert isinstance(network[0], OneDNNConv2d)
+    assert set(network.state_dict()) == {f"0.{name}" for name in conv.state_dict()}
+    with torch.inference_mode():
+        # Two libraries round sums of 150 products of about 0.1 each.
+        torch.testing.assert_close(network(x), conv(x), rtol=1e-5, atol=1e-6)
+    network(x).sum().backward()  # with gradients it is torch's own
+    assert network[0].weight.grad.abs().sum() > 0
