@@ -4,9 +4,9 @@
 PYTHON ?= python
 export MPLBACKEND = Agg
 
-.PHONY: check lint types test examples docs clean setup
+.PHONY: check lint types test rounding examples docs clean setup
 
-check: lint types test examples docs
+check: lint types test rounding examples docs
 
 lint:
 	$(PYTHON) -m ruff check .
@@ -17,6 +17,11 @@ types:
 
 test:
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --dist worksteal
+
+# What rounding could change, once more as processors with less would compute it.
+rounding:
+	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell $(PYTHON) -m pytest -q -n auto --dist worksteal -m rounding tests
+	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default $(PYTHON) -m pytest -q -n auto --dist worksteal -m rounding tests
 
 examples:
 	$(PYTHON) examples/quickstart.py --scenes 24 --output outputs

@@ -211,10 +211,11 @@ class MultiTaskSegmenter(Predicting):
         self._resolve_tasks(targets)
         weight = image_weights(sample_weight, len(images))
         self._check_weights(targets, weight)
+        self._learnt_from_sums = self._learns_from_sums()
         if self._decoder() is not None:
             self._fit_decoder(images, targets, weight)
             return self
-        if self._learns_from_sums():
+        if self._learnt_from_sums:
             self._fit_from_sums(images, targets, weight)
             return self
         keep = self._images_for_structure(targets)
@@ -232,8 +233,9 @@ class MultiTaskSegmenter(Predicting):
 
         For heads with ``partial_fit``, such as
         ``JointRidge(alpha=1e-3, calibrate=False)``: the result then equals one
-        ``fit`` of all images (with an integer ``random_state``). Classes must occur
-        in the first call, or be named in ``tasks``.
+        ``fit`` of all images, those of a ``fit`` before among them (with an integer
+        ``random_state``, and ``tag_rounds=0`` where tags could teach pixels). Classes
+        must occur in the first call, or be named in ``tasks``.
 
         Parameters
         ----------
@@ -247,7 +249,8 @@ class MultiTaskSegmenter(Predicting):
         Raises
         ------
         AttributeError
-            Where the head cannot learn in pieces.
+            Where the head cannot learn in pieces, or the ``fit`` before did what
+            cannot be gone on from.
         InvalidParameterError, ImageError, TargetError
         """
         self._check()
@@ -257,11 +260,19 @@ class MultiTaskSegmenter(Predicting):
                 f"partial_fit needs a `head` that has it, got {self.head!r}; use "
                 "head=JointRidge(alpha=1e-3, calibrate=False)"
             )
+        for name in ("structure", "pool_by"):
+            if getattr(self, name) is not None:
+                raise AttributeError(f"partial_fit cannot do `{name}`; set None")
+        if not getattr(self, "_learnt_from_sums", True):
+            raise AttributeError(
+                "partial_fit cannot go on from this fit, in which tags taught pixels, "
+                "regions were pooled, structure was learnt, or a head chose something "
+                "by all rows at once; fit all images together, or fit the first ones "
+                "with tag_rounds=0, structure=None, pool_by=None and this head"
+            )
         images, targets = self._prepare(X, Y, again=hasattr(self, "tasks_"))
         if not hasattr(self, "tasks_"):
-            for name in ("structure", "pool_by"):
-                if getattr(self, name) is not None:
-                    raise AttributeError(f"partial_fit cannot do `{name}`; set None")
+            self._learnt_from_sums = True
             self._resolve_tasks(targets)
             self.pixel_head_ = self.image_head_ = None
             self.structures_, self.couplings_, self.contexts_ = {}, [], []

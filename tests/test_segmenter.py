@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_selection import SelectKBest, f_classif
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.pipeline import make_pipeline
@@ -24,6 +24,7 @@ from mtsk import (
     DeepFeatures,
     JointLogistic,
     MultiTaskSegmenter,
+    SuperpixelCRF,
     Targets,
 )
 from mtsk.datasets import make_digit_scenes
@@ -171,10 +172,47 @@ def test_law_4_partial_fit_in_pieces_equals_one_fit(toys):
         np.testing.assert_allclose(got[name], expected[name], atol=2e-3)
 
 
-def test_partial_fit_needs_a_head_that_can(toys):
+def test_law_4_partial_fit_goes_on_from_a_fit(toys):
     X, Y = toys
-    with pytest.raises(AttributeError, match="JointRidge"):
-        segmenter().partial_fit(X, Y)
+    targets = many_targets(Y).subset(["semantic", "depth", "name", "area"])
+    whole = segmenter(head=SUMS).fit(X, targets)
+    pieces = (
+        segmenter(head=SUMS).fit(X[:6], targets[:6]).partial_fit(X[6:], targets[6:])
+    )
+    assert pieces.n_images_ == 8
+    assert pieces.n_rows_ == whole.n_rows_
+    expected, got = whole.decision_function(X), pieces.decision_function(X)
+    for name in targets.task_names:
+        # Sums in float32 blocks, cut elsewhere: scores of about 1, a few 1e-4 apart.
+        np.testing.assert_allclose(got[name], expected[name], atol=2e-3)
+
+
+@pytest.mark.parametrize("head", [None, "ridge", "network", "fcn", LinearRegression()])
+def test_partial_fit_needs_a_head_that_can(toys, head):
+    X, Y = toys
+    for model in (segmenter(head=head), segmenter(head=SUMS).fit(X, Y)):
+        with pytest.raises(AttributeError, match="JointRidge"):
+            model.set_params(head=head).partial_fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"head": None}, {"head": SUMS}),
+        ({"structure": SuperpixelCRF(strength=1.0)}, {"structure": None}),
+        ({"pool_by": "semantic"}, {"pool_by": None}),
+        ({"tag_rounds": 1}, {"tag_rounds": 0}),
+    ],
+)
+def test_partial_fit_refuses_to_go_on_from_what_no_sums_tell(toys, first, then):
+    X, Y = toys
+    targets = Targets(semantic=Y, tags=[set(np.unique(y).tolist()) for y in Y])
+    model = segmenter(**{"head": SUMS, "tag_rounds": 0, **first}).fit(X, targets)
+    if "structure" in first or "pool_by" in first:
+        with pytest.raises(AttributeError, match="partial_fit cannot do"):
+            model.partial_fit(X, targets)
+    with pytest.raises(AttributeError, match="cannot go on from this fit"):
+        model.set_params(**then).partial_fit(X, targets)
 
 
 def test_partial_fit_refuses_new_classes(toys):

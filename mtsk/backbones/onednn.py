@@ -55,13 +55,15 @@ class OneDNNConv2d(nn.Conv2d):
         if self.same_padding:
             from timm.layers import pad_same
 
-            input = pad_same(input, self.kernel_size, self.stride, self.dilation)
+            kernel, stride = list(self.kernel_size), list(self.stride)
+            input = pad_same(input, kernel, stride, list(self.dilation))
         if (
             torch.is_grad_enabled()
             or input.device.type != "cpu"
             or input.dtype != torch.float32
         ):
             return super().forward(input)
+        assert not isinstance(self.padding, str)
         out: Tensor = torch.mkldnn_convolution(
             input,
             self.weight,

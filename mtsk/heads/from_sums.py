@@ -73,10 +73,10 @@ class FromSums(JointLinear):
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Add rows to those seen so far; the result equals one ``fit`` of them all.
 
-        Only there where ``alpha`` is a number and ``calibrate`` is False: both need
-        all rows at once. With class weights, sums are kept for each class:
-        n_classes · n_features² numbers. Labels that the first call did not have are
-        refused, unless ``columns`` tell of them.
+        Those of a ``fit`` before count as seen. Only there where ``alpha`` is a number
+        and ``calibrate`` is False: both need all rows at once. With class weights, sums
+        are kept for each class: n_classes · n_features² numbers. Labels that the first
+        call did not have are refused, unless ``columns`` tell of them.
 
         Parameters
         ----------
@@ -119,12 +119,22 @@ class FromSums(JointLinear):
     def _add_rows(self, X: Any, y: Any, sample_weight: Any) -> None:
         self._check_parameters()
         sums = getattr(self, "_sums", {})
+        if hasattr(self, "coef_") and not sums:
+            raise ValueError(
+                f"{type(self).__name__} cannot go on from its fit: with `alpha` to "
+                "choose, or calibrate=True, the fit before kept no sums; fit anew"
+            )
         X, Y, weight = self._check_table(X, y, sample_weight, reset=not sums)
+        self._sums = sums
+        self._add_table(X, Y, weight)
+
+    def _add_table(self, X: np.ndarray, Y: np.ndarray, weight: np.ndarray) -> None:
+        """Add the rows of a table that was checked."""
         for key, rows, targets in self._class_rows(Y, weight):
             if rows.any():
                 more = Moments.of(X, targets, rows)
-                sums[key] = sums[key] + more if key in sums else more
-        self._sums = sums
+                known = self._sums.get(key)
+                self._sums[key] = more if known is None else known + more
 
     @available_if(_sums_only)
     def merge(self, other: Self) -> Self:

@@ -59,11 +59,10 @@ class Basis:
         """Return the gradient by weights of the search of that by weights on x."""
         return gradient if self.axes is None else _product(self.axes.T, gradient)
 
-    def along_axes(self, X: np.ndarray) -> TallTable:
-        """Return rows, standardised and along the axes."""
-        axes = torch.from_numpy(np.asarray(self.axes, np.float32))
-        centred = torch.from_numpy(X - self.mean.astype(np.float32))
-        return TallTable((centred @ axes).numpy())
+    def along_axes(self, rows: np.ndarray) -> TallTable:
+        """Return rows, which are overwritten, standardised and along the axes."""
+        rows -= self.mean.astype(np.float32)
+        return TallTable(_product(rows, np.asarray(self.axes, np.float32)))
 
     @classmethod
     def of(cls, X: np.ndarray, weight: np.ndarray) -> Basis:
@@ -171,7 +170,7 @@ class Objective:
             return np.zeros(1)
         codes = np.where(mass > 0, target, 0).astype(np.int64)
         n_codes = self.size if self.kind == "nominal" else 2
-        share = np.bincount(codes, mass, minlength=n_codes)
+        share = np.bincount(codes, mass, minlength=n_codes).astype(float)
         share /= share.sum() or 1.0
         if self.kind == "nominal":
             self.target = torch.from_numpy(codes)[:, None]
@@ -227,14 +226,15 @@ class Objective:
     def residual(self) -> torch.Tensor:
         """Return the gradient of the loss by the scores, mass · (E[y] − y).
 
-        And note how much the loss bends, on average, along each score.
+        And keep the mean second derivative of the loss by each score.
         """
         expected = self._expected(self.scores, torch.empty_like(self.scores))
         if self.kind == "real":
-            self._bend = np.ones(1)
+            self._curvature = np.ones(1)
             return expected.sub_(self.target).mul_(self.mass)
-        bend = torch.addcmul(expected, expected, expected, value=-1).mul_(self.mass)
-        self._bend = bend.sum(dim=0, dtype=torch.float64).numpy().clip(_ABSENT)
+        variance = torch.addcmul(expected, expected, expected, value=-1)
+        variance.mul_(self.mass)
+        self._curvature = variance.sum(dim=0, dtype=torch.float64).numpy().clip(_ABSENT)
         if self.kind == "nominal":
             ones = torch.full_like(self.mass, -1.0)
             return expected.scatter_add_(1, self.target, ones).mul_(self.mass)
@@ -255,8 +255,8 @@ class Objective:
         if self.n_iter:
             self._inverse_hessian.update(self._moved, gradient - self._gradient)
         self._gradient = gradient
-        curvature = np.outer(self.basis.values, self._bend) + self.alpha
-        diagonal = 1 / np.concatenate([curvature.ravel(), self._bend])
+        by_axis = np.outer(self.basis.values, self._curvature) + self.alpha
+        diagonal = 1 / np.concatenate([by_axis.ravel(), self._curvature])
         if self.hessian is None:
             diagonal *= self._inverse_hessian.scale_of(diagonal)
         else:
@@ -265,14 +265,14 @@ class Objective:
         def start(vector: np.ndarray) -> np.ndarray:
             if self.hessian is None:
                 return diagonal * vector
-            return self.hessian.solve(vector, diagonal, self._feasible)
+            return self.hessian.solve(vector, diagonal, self._project)
 
-        self.direction = -self._feasible(
-            self._inverse_hessian.times(self._feasible(gradient), start)
+        self.direction = -self._project(
+            self._inverse_hessian.times(self._project(gradient), start)
         )
         self.done = self.direction @ gradient > -_NEGLIGIBLE
 
-    def _feasible(self, vector: np.ndarray) -> np.ndarray:
+    def _project(self, vector: np.ndarray) -> np.ndarray:
         """Return the part of a vector that changes probabilities of what occurs.
 
         Classes' scores matter up to a number added to all, and one that never occurs
@@ -296,12 +296,13 @@ class Objective:
             this is the last.
         """
         at, toward = self.weights(self.point), self.weights(self.direction)
-        tilt, bend = float((at * toward).sum()), float((toward**2).sum())
-        known = self._slope_of_targets(along)
+        penalty_slope = self.alpha * float((at * toward).sum())
+        penalty_curvature = self.alpha * float((toward**2).sum())
+        target_slope = self._slope_of_targets(along)
 
         def slope_at(distance: float) -> float:
-            data = self._slope_of_means(along, distance) - known
-            return data + self.alpha * (tilt + distance * bend)
+            loss_slope = self._slope_of_means(along, distance) - target_slope
+            return loss_slope + penalty_slope + distance * penalty_curvature
 
         slope = float(self.direction @ self._gradient)
         distance = distance_along(slope_at, slope)
@@ -422,9 +423,9 @@ def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a * b).sum(dtype=torch.float64))
 
 
-def _product(wide: np.ndarray, narrow: np.ndarray) -> np.ndarray:
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     # By torch: numpy's BLAS has threads of its own, which get in torch's way.
-    product: np.ndarray = (torch.from_numpy(wide) @ torch.from_numpy(narrow)).numpy()
+    product: np.ndarray = (torch.from_numpy(a) @ torch.from_numpy(b)).numpy()
     return product
 
 

@@ -140,6 +140,11 @@ class JointRidge(FromSums):
         X, Y, weight = self._check_table(X, y, sample_weight)
         T, W = self._targets_and_weights(Y, weight)
         fold = self._folds(len(X), groups)
+        self._sums: dict[Key, Moments] = {}
+        if hasattr(self, "partial_fit"):  # which then goes on from here
+            self._add_table(X, Y, weight)
+            self._solve_sums(self._sums)
+            return self
         alphas = self._alphas()
         chooses = self._compares(alphas) or self.calibrate
         blocks = []
@@ -154,7 +159,6 @@ class JointRidge(FromSums):
         if self.calibrate and any(len(x.folds) > 1 for x in blocks):
             held_out = self._held_out_scores(X, blocks, chosen)
             coef, intercept = self._calibrated(coef, intercept, held_out, T, W, blocks)
-        self._sums: dict[Key, Moments] = {}
         self.coef_ = coef.astype(np.float32)
         self.intercept_ = intercept.astype(np.float32)
         return self

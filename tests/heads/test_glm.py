@@ -66,7 +66,9 @@ def hessian_of(n=80, r=4, k=3, alpha=0.05):
 
     def gradient(at):
         scores = Z @ at[:-k].reshape(r, k) + at[-k:]
-        residual = softmax(scores, axis=1) * mass[:, None]  # targets do not bend it
+        residual = (
+            softmax(scores, axis=1) * mass[:, None]
+        )  # targets change no second derivative
         by_weights = Z.T @ residual + alpha * at[:-k].reshape(r, k)
         return np.concatenate([by_weights.ravel(), residual.sum(axis=0)])
 

@@ -99,7 +99,7 @@ def test_equals_ridge_on_real_columns():
 
 
 @pytest.mark.parametrize("kind", ["nominal", "binary", "real"])
-def test_the_direction_is_that_of_steepest_descent_in_the_metric_of_the_bend(kind):
+def test_the_direction_is_that_of_steepest_descent_in_the_metric_of_the_curvature(kind):
     """Against the slope of the objective written out, and its second derivative."""
     X, Y = mixed(n=39, missing=0)  # so few that the axes are those of all rows
     column, size = {"nominal": (0, 3), "binary": (1, 1), "real": (3, 1)}[kind]
@@ -129,10 +129,10 @@ def test_the_direction_is_that_of_steepest_descent_in_the_metric_of_the_bend(kin
     objective.choose_direction(
         slope[:-size].reshape(-1, size), slope[-size:]
     )  # without the penalty, whose slope is 0 at the start
-    bends = [
+    curvature = [
         (value(start + s) + value(start - s) - 2 * value(start)) / 1e-8 for s in steps
     ]
-    expected = -slope / bends
+    expected = -slope / curvature
     if kind == "nominal":
         table = expected.reshape(-1, 3)
         expected = (table - table.mean(axis=1, keepdims=True)).ravel()

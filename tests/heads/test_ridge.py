@@ -231,10 +231,11 @@ def test_the_first_piece_may_lack_a_group():
     )
 
 
-def test_fit_forgets_and_partial_fit_after_it_starts_anew():
+def test_partial_fit_goes_on_from_a_fit_and_fit_forgets():
+    """Law 4: fit(A).partial_fit(B) = fit(A + B)."""
     X, Y = mixed()
     head = clone(PLAIN).fit(X[:100], Y[:100])
-    head.partial_fit(X, Y)
+    head.partial_fit(X[100:], Y[100:])
     np.testing.assert_allclose(
         head.decision_function(X), scores_of(PLAIN, X, Y), atol=1e-3
     )
@@ -242,6 +243,16 @@ def test_fit_forgets_and_partial_fit_after_it_starts_anew():
     np.testing.assert_array_equal(
         head.decision_function(X[:100]), scores_of(PLAIN, X[:100], Y[:100])
     )
+
+
+def test_a_fit_that_chose_by_all_rows_cannot_be_gone_on_from():
+    X, Y = mixed()
+    head = JointRidge(columns=GROUPS).fit(X, Y)
+    with pytest.raises(AttributeError, match="partial_fit"):
+        head.partial_fit(X, Y)
+    head.set_params(alpha=1e-2, calibrate=False)
+    with pytest.raises(ValueError, match="fit before kept no sums"):
+        head.partial_fit(X, Y)
 
 
 def test_partial_fit_goes_on_after_pickling():
