@@ -18,10 +18,8 @@ types:
 test:
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --dist worksteal
 
-# What rounding could change, once more as processors with less would compute it.
 rounding:
-	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 OPENBLAS_CORETYPE=Haswell $(PYTHON) -m pytest -q -n auto --dist worksteal -m rounding tests
-	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default $(PYTHON) -m pytest -q -n auto --dist worksteal -m rounding tests
+	$(PYTHON) tests/as_other_processors.py
 
 examples:
 	$(PYTHON) examples/quickstart.py --scenes 24 --output outputs

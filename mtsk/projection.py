@@ -71,9 +71,13 @@ class TapProjection:
         return cls([own.components(n_components) for own in sums])
 
     def __call__(self, out: torch.Tensor, index: int) -> torch.Tensor:
-        """Return (…, r) of a tap's output (…, C)."""
+        """Return (n, h, w, r) of a tap's output (n, h, w, C).
+
+        Each image for itself: one product of all would add up otherwise than one of
+        each, by rounding, and what an image gives depends on that image alone.
+        """
         matrix = torch.from_numpy(self.matrices[index]).to(out.device)
-        return out.float() @ matrix
+        return torch.stack([image @ matrix for image in out.float()])
 
     @property
     def sizes(self) -> list[int]:

@@ -211,12 +211,13 @@ class MultiTaskSegmenter(Predicting):
         self._resolve_tasks(targets)
         weight = image_weights(sample_weight, len(images))
         self._check_weights(targets, weight)
-        self._learnt_from_sums = self._learns_from_sums()
+        self._learnt_from_sums = False
         if self._decoder() is not None:
             self._fit_decoder(images, targets, weight)
             return self
-        if self._learnt_from_sums:
+        if self._learns_from_sums():
             self._fit_from_sums(images, targets, weight)
+            self._learnt_from_sums = True
             return self
         keep = self._images_for_structure(targets)
         pixel, image, pictures = self._read_tables(images, targets, keep=keep)

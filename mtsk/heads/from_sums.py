@@ -58,25 +58,47 @@ class FromSums(JointLinear):
     ) -> tuple[np.ndarray, np.ndarray]:
         raise NotImplementedError
 
+    # None after a fit that did not keep sums; by class where classes are weighted.
+    _sums: dict[Key, Moments] | None
+    _sums_by_class: bool
+
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        if "_sums" in state:  # pairs: a file of JSON knows no other keys than text
+        if state.get("_sums"):  # pairs: a file of JSON knows no other keys than text
             state = {**state, "_sums": list(state["_sums"].items())}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({**state, "_sums": dict(state.get("_sums", []))})
-        if not self._sums:
-            del self._sums
+        super().__setstate__(state)
+        if isinstance(state.get("_sums"), list):
+            self._sums = dict(state["_sums"])
+
+    def _own_sums(self) -> dict[Key, Moments]:
+        """Return the sums so far; refuse where rows were seen that are not in them."""
+        sums = getattr(self, "_sums", {})
+        name = type(self).__name__
+        if sums is None:
+            raise ValueError(
+                f"{name} cannot go on from `fit`, which keeps no sums of its rows: "
+                "give the first rows, too, to partial_fit"
+            )
+        by_class = getattr(self, "_sums_by_class", self.class_weight is not None)
+        if sums and by_class != (self.class_weight is not None):
+            raise ValueError(
+                f"`class_weight` of {name} was {'not ' * by_class}None when the first "
+                f"rows came, is {self.class_weight!r}: begin anew with all rows"
+            )
+        return sums
 
     @available_if(_sums_only)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Add rows to those seen so far; the result equals one ``fit`` of them all.
 
-        Those of a ``fit`` before count as seen. Only there where ``alpha`` is a number
-        and ``calibrate`` is False: both need all rows at once. With class weights, sums
-        are kept for each class: n_classes · n_features² numbers. Labels that the first
-        call did not have are refused, unless ``columns`` tell of them.
+        A ``fit`` before is refused: it keeps no sums, which take much memory. Only
+        there where ``alpha`` is a number and ``calibrate`` is False: both need all rows
+        at once. With class weights, sums are kept for each class:
+        n_classes · n_features² numbers. Labels that the first call did not have are
+        refused, unless ``columns`` tell of them.
 
         Parameters
         ----------
@@ -93,7 +115,7 @@ class FromSums(JointLinear):
         InvalidParameterError, ValueError
         """
         self._add_rows(X, y, sample_weight)
-        self._solve_sums(self._sums)
+        self._solve_sums(self._own_sums())
         return self
 
     @available_if(_sums_only)
@@ -118,23 +140,13 @@ class FromSums(JointLinear):
 
     def _add_rows(self, X: Any, y: Any, sample_weight: Any) -> None:
         self._check_parameters()
-        sums = getattr(self, "_sums", {})
-        if hasattr(self, "coef_") and not sums:
-            raise ValueError(
-                f"{type(self).__name__} cannot go on from its fit: with `alpha` to "
-                "choose, or calibrate=True, the fit before kept no sums; fit anew"
-            )
+        sums = self._own_sums()
         X, Y, weight = self._check_table(X, y, sample_weight, reset=not sums)
-        self._sums = sums
-        self._add_table(X, Y, weight)
-
-    def _add_table(self, X: np.ndarray, Y: np.ndarray, weight: np.ndarray) -> None:
-        """Add the rows of a table that was checked."""
         for key, rows, targets in self._class_rows(Y, weight):
             if rows.any():
                 more = Moments.of(X, targets, rows)
-                known = self._sums.get(key)
-                self._sums[key] = more if known is None else known + more
+                sums[key] = sums[key] + more if key in sums else more
+        self._sums, self._sums_by_class = sums, self.class_weight is not None
 
     @available_if(_sums_only)
     def merge(self, other: Self) -> Self:
@@ -154,21 +166,22 @@ class FromSums(JointLinear):
         ------
         ValueError
         """
-        if not getattr(other, "_sums", None):
+        if not other._own_sums():
             return self
-        if not getattr(self, "_sums", None):
+        if not self._own_sums():
             for name, value in vars(other).items():
                 if name not in self.get_params(deep=False):
                     setattr(self, name, value)
-            self._sums = dict(other._sums)
+            self._sums = dict(other._own_sums())
             return self
         if other.groups_ != self.groups_ or other.n_features_in_ != self.n_features_in_:
             raise ValueError(
                 f"heads of {self.groups_} over {self.n_features_in_} features and of "
                 f"{other.groups_} over {other.n_features_in_} cannot be merged"
             )
-        for key, more in other._sums.items():
-            self._sums[key] = self._sums[key] + more if key in self._sums else more
+        sums = self._own_sums()
+        for key, more in other._own_sums().items():
+            sums[key] = sums[key] + more if key in sums else more
         return self
 
     def sums(self) -> dict[str, np.ndarray]:
@@ -180,11 +193,11 @@ class FromSums(JointLinear):
             Of each score and class, the fields of its `Moments`, and the shape of the
             table.
         """
-        if not getattr(self, "_sums", None):
+        if not self._own_sums():
             return {}
         n_columns = sum(group.n_columns for group in self.groups_)
         out = {"shape": np.array([self.n_features_in_, n_columns])}
-        for (score, code), moments in self._sums.items():
+        for (score, code), moments in self._own_sums().items():
             for field in fields(Moments):
                 value = np.asarray(getattr(moments, field.name))
                 out[f"{score}.{code}.{field.name}"] = value
@@ -213,12 +226,13 @@ class FromSums(JointLinear):
                 value = array if array.ndim else float(array)
                 found.setdefault((int(score), int(code)), {})[field] = value
         self._sums = {key: Moments(**values) for key, values in found.items()}
+        self._sums_by_class = self.class_weight is not None
         return self
 
     @available_if(_sums_only)
     def solve(self) -> Self:
         """Find the coefficients from the sums of all rows added so far."""
-        self._solve_sums(self._sums)
+        self._solve_sums(self._own_sums())
         return self
 
     def _class_rows(

@@ -267,10 +267,12 @@ class Objective:
                 return diagonal * vector
             return self.hessian.solve(vector, diagonal, self._project)
 
-        self.direction = -self._project(
-            self._inverse_hessian.times(self._project(gradient), start)
-        )
-        self.done = self.direction @ gradient > -_NEGLIGIBLE
+        downhill = self._project(gradient)
+        self.direction = -self._project(self._inverse_hessian.times(downhill, start))
+        if not self.direction @ gradient < 0:  # rounding made it lead up
+            self._inverse_hessian, self.hessian = InverseHessian(), None
+            self.direction = -self._project(diagonal * downhill)
+        self.done = bool(self.direction @ gradient > -_NEGLIGIBLE)
 
     def _project(self, vector: np.ndarray) -> np.ndarray:
         """Return the part of a vector that changes probabilities of what occurs.

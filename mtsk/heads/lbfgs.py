@@ -104,8 +104,11 @@ def distance_along(slope_at: Callable[[float], float], slope: float) -> float:
     low, low_slope, distance = 0.0, slope, 1.0
     high: float | None = None
     high_slope, side = 0.0, 0
+    best, flattest = 1.0, np.inf
     for _ in range(_MAX_TRIALS):
         here = slope_at(distance)
+        if abs(here) < flattest:
+            best, flattest = distance, abs(here)
         if abs(here) <= _FLAT * abs(slope):
             break
         if here < 0:
@@ -120,4 +123,4 @@ def distance_along(slope_at: Callable[[float], float], slope: float) -> float:
             distance *= 2
         else:
             distance = (low * high_slope - high * low_slope) / (high_slope - low_slope)
-    return distance
+    return best

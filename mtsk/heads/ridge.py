@@ -27,8 +27,7 @@ from mtsk.heads.base import (
 )
 from mtsk.heads.blocks import Block, solve_ridge
 from mtsk.heads.calibration import calibrate_classes, calibrate_label
-from mtsk.heads.from_sums import FromSums, Key, Part, one_hot
-from mtsk.heads.statistics import Moments
+from mtsk.heads.from_sums import FromSums, Part, one_hot
 from mtsk.tasks.columns import ColumnGroup
 
 __all__ = ["JointRidge"]
@@ -140,11 +139,6 @@ class JointRidge(FromSums):
         X, Y, weight = self._check_table(X, y, sample_weight)
         T, W = self._targets_and_weights(Y, weight)
         fold = self._folds(len(X), groups)
-        self._sums: dict[Key, Moments] = {}
-        if hasattr(self, "partial_fit"):  # which then goes on from here
-            self._add_table(X, Y, weight)
-            self._solve_sums(self._sums)
-            return self
         alphas = self._alphas()
         chooses = self._compares(alphas) or self.calibrate
         blocks = []
@@ -159,6 +153,7 @@ class JointRidge(FromSums):
         if self.calibrate and any(len(x.folds) > 1 for x in blocks):
             held_out = self._held_out_scores(X, blocks, chosen)
             coef, intercept = self._calibrated(coef, intercept, held_out, T, W, blocks)
+        self._sums = None  # not kept: `partial_fit` says so
         self.coef_ = coef.astype(np.float32)
         self.intercept_ = intercept.astype(np.float32)
         return self

@@ -13,6 +13,7 @@ __all__ = ["SampledHessian", "stratified_rows"]
 
 _MOST_STEPS = 15  # of conjugate gradients
 _LEFT = 0.1  # of the residual, which ends them before
+_FLAT = 1e-7  # of the curvature that the diagonal tells of: no more than rounding
 
 
 class SampledHessian:
@@ -67,7 +68,8 @@ class SampledHessian:
         """Return about the product of the inverse with a vector.
 
         By conjugate gradients (Nocedal & Wright, algorithm 5.3), until a tenth of the
-        residual is left, or for 15 steps.
+        residual is left, for 15 steps, or until a direction has no curvature. At
+        least the product with the diagonal is returned.
 
         Parameters
         ----------
@@ -89,13 +91,16 @@ class SampledHessian:
             if left <= enough:
                 break
             image = project(self.times(direction))
-            distance = left / float(direction @ image)
+            curvature = float(direction @ image)
+            if not curvature > _FLAT * float(direction @ (direction / diagonal)):
+                break  # flat, or bent the wrong way by rounding
+            distance = left / curvature
             solution += distance * direction
             residual = residual - distance * image
             scaled = project(diagonal * residual)
             before, left = left, float(residual @ scaled)
             direction = scaled + left / before * direction
-        return solution
+        return solution if solution.any() else diagonal * vector
 
 
 def stratified_rows(

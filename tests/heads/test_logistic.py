@@ -235,6 +235,27 @@ def test_a_class_that_never_occurs_changes_no_other():
     )
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("seed", range(6))
+def test_hardly_penalised_outliers_are_no_optimum_unless_they_are(seed):
+    """What says that it converged is near the optimum, however bad the rows."""
+    random = np.random.default_rng(seed)
+    X = random.standard_t(1.1, size=(258, 1)).astype(np.float32)
+    y = np.repeat([0, 1, 2, 3], [6, 66, 174, 12])
+    head = JointLogistic(1e-7, class_weight=None).fit(X, y)
+    Z = StandardScaler().fit_transform(X)
+
+    def objective(probability, coef):
+        loss = -np.log(probability[np.arange(258), y].clip(1e-300)).mean()
+        return loss + 1e-7 / 2 * (coef**2).sum()
+
+    oracle = LogisticRegression(C=1 / (1e-7 * 258), tol=1e-8, max_iter=5000).fit(Z, y)
+    best = objective(oracle.predict_proba(Z), oracle.coef_)
+    scale = X.astype(float).std()
+    found = objective(head.predict_proba(X).astype(float), head.coef_ * scale)
+    assert found < best + 1e-3
+
+
 def test_too_few_steps_are_told_of():
     X, y = blobs()
     with pytest.warns(ConvergenceWarning, match=r"max_iter=2 steps before it conv"):

@@ -231,28 +231,39 @@ def test_the_first_piece_may_lack_a_group():
     )
 
 
-def test_partial_fit_goes_on_from_a_fit_and_fit_forgets():
-    """Law 4: fit(A).partial_fit(B) = fit(A + B)."""
+def test_a_fit_cannot_be_gone_on_from_and_forgets_the_pieces():
+    """Law 4: what is not the whole is refused."""
     X, Y = mixed()
-    head = clone(PLAIN).fit(X[:100], Y[:100])
-    head.partial_fit(X[100:], Y[100:])
-    np.testing.assert_allclose(
-        head.decision_function(X), scores_of(PLAIN, X, Y), atol=1e-3
-    )
+    head = clone(PLAIN).partial_fit(X[:100], Y[:100])
     head.fit(X[:100], Y[:100])
     np.testing.assert_array_equal(
         head.decision_function(X[:100]), scores_of(PLAIN, X[:100], Y[:100])
     )
+    for fitted in (head, pickle.loads(pickle.dumps(head))):
+        with pytest.raises(ValueError, match="JointRidge cannot go on from `fit`"):
+            fitted.partial_fit(X[100:], Y[100:])
+        with pytest.raises(ValueError, match="cannot go on from `fit`"):
+            clone(PLAIN).add_rows(X, Y).merge(fitted)
+        with pytest.raises(ValueError, match="cannot go on from `fit`"):
+            fitted.merge(clone(PLAIN).add_rows(X, Y))
 
 
-def test_a_fit_that_chose_by_all_rows_cannot_be_gone_on_from():
+def test_a_first_piece_without_labels_is_gone_on_from():
     X, Y = mixed()
-    head = JointRidge(columns=GROUPS).fit(X, Y)
-    with pytest.raises(AttributeError, match="partial_fit"):
-        head.partial_fit(X, Y)
-    head.set_params(alpha=1e-2, calibrate=False)
-    with pytest.raises(ValueError, match="fit before kept no sums"):
-        head.partial_fit(X, Y)
+    head = clone(PLAIN).partial_fit(X, np.full_like(Y, np.nan)).partial_fit(X, Y)
+    np.testing.assert_allclose(
+        head.decision_function(X), scores_of(PLAIN, X, Y), atol=1e-3
+    )
+
+
+def test_pieces_whose_classes_weigh_and_do_not_weigh_are_not_mixed():
+    X, Y = mixed()
+    head = clone(PLAIN).set_params(class_weight=None).partial_fit(X[:75], Y[:75])
+    with pytest.raises(ValueError, match="`class_weight` of JointRidge was None when"):
+        head.set_params(class_weight="sqrt").partial_fit(X[75:], Y[75:])
+    head = clone(PLAIN).set_params(class_weight="sqrt").partial_fit(X[:75], Y[:75])
+    with pytest.raises(ValueError, match="was not None when the first"):
+        head.set_params(class_weight=None).partial_fit(X[75:], Y[75:])
 
 
 def test_partial_fit_goes_on_after_pickling():
