@@ -79,8 +79,9 @@ class FromSums(JointLinear):
         name = type(self).__name__
         if sums is None:
             raise ValueError(
-                f"{name} cannot go on from `fit`, which keeps no sums of its rows: "
-                "give the first rows, too, to partial_fit"
+                f"{name} cannot go on from its `fit`, which kept no sums of its rows "
+                "(they are large, or it chose by all rows at once): give the first "
+                "rows, too, to partial_fit"
             )
         by_class = getattr(self, "_sums_by_class", self.class_weight is not None)
         if sums and by_class != (self.class_weight is not None):
@@ -94,11 +95,11 @@ class FromSums(JointLinear):
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Add rows to those seen so far; the result equals one ``fit`` of them all.
 
-        A ``fit`` before is refused: it keeps no sums, which take much memory. Only
-        there where ``alpha`` is a number and ``calibrate`` is False: both need all rows
-        at once. With class weights, sums are kept for each class:
-        n_classes · n_features² numbers. Labels that the first call did not have are
-        refused, unless ``columns`` tell of them.
+        Rows of a ``fit`` before count as seen, where it kept their sums: up to 1 GB of
+        them; beyond that a ValueError tells. Only there where ``alpha`` is a number and
+        ``calibrate`` is False: both need all rows at once. With class weights, sums are
+        kept for each class: n_classes · n_features² numbers. Labels that the first call
+        did not have are refused, unless ``columns`` tell of them.
 
         Parameters
         ----------
@@ -142,11 +143,27 @@ class FromSums(JointLinear):
         self._check_parameters()
         sums = self._own_sums()
         X, Y, weight = self._check_table(X, y, sample_weight, reset=not sums)
+        self._sums = sums
+        self._add_table(X, Y, weight)
+
+    def _add_table(self, X: np.ndarray, Y: np.ndarray, weight: np.ndarray) -> None:
+        """Add the rows of a table that was checked."""
+        sums = self._own_sums()
         for key, rows, targets in self._class_rows(Y, weight):
             if rows.any():
                 more = Moments.of(X, targets, rows)
                 sums[key] = sums[key] + more if key in sums else more
-        self._sums, self._sums_by_class = sums, self.class_weight is not None
+        self._sums_by_class = self.class_weight is not None
+
+    def _sums_nbytes(self) -> int:
+        """Return the most bytes that sums of this table can take."""
+        n = 0
+        for group in self.groups_:
+            if self.class_weight is None or group.kind == "real":
+                n += group.n_columns
+            else:
+                n += group.size if group.kind == "nominal" else 2 * group.n_columns
+        return 8 * n * int(self.n_features_in_) ** 2
 
     @available_if(_sums_only)
     def merge(self, other: Self) -> Self:

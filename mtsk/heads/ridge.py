@@ -125,7 +125,8 @@ class JointRidge(FromSums):
             Rows of one group, such as the pixels of one image, share a fold. Where all
             the labelled rows of a column are of one group, its folds are of rows.
         memo : object with ``get`` and ``put``, default=None
-            Keeps the sums between fits. One memo for each ``X``.
+            Keeps the sums between fits, where something is chosen on held-out folds.
+            One memo for each ``X``.
 
         Returns
         -------
@@ -139,6 +140,12 @@ class JointRidge(FromSums):
         X, Y, weight = self._check_table(X, y, sample_weight)
         T, W = self._targets_and_weights(Y, weight)
         fold = self._folds(len(X), groups)
+        self._sums = None
+        if hasattr(self, "partial_fit") and self._sums_nbytes() <= _MOST_BYTES:
+            self._sums = {}  # kept, for partial_fit to go on from
+            self._add_table(X, Y, weight)
+            self._solve_sums(self._own_sums())
+            return self
         alphas = self._alphas()
         chooses = self._compares(alphas) or self.calibrate
         blocks = []
@@ -153,7 +160,6 @@ class JointRidge(FromSums):
         if self.calibrate and any(len(x.folds) > 1 for x in blocks):
             held_out = self._held_out_scores(X, blocks, chosen)
             coef, intercept = self._calibrated(coef, intercept, held_out, T, W, blocks)
-        self._sums = None  # not kept: `partial_fit` says so
         self.coef_ = coef.astype(np.float32)
         self.intercept_ = intercept.astype(np.float32)
         return self
@@ -289,6 +295,7 @@ class JointRidge(FromSums):
         return own
 
 
+_MOST_BYTES = 2**30  # of sums that a fit keeps
 _CONSTRAINTS: dict[str, list] = {
     "alpha": [_POSITIVE, SequenceOf(_POSITIVE), StrOptions({"cv"})],
     "class_weight": CLASS_WEIGHT,

@@ -231,21 +231,36 @@ def test_the_first_piece_may_lack_a_group():
     )
 
 
-def test_a_fit_cannot_be_gone_on_from_and_forgets_the_pieces():
-    """Law 4: what is not the whole is refused."""
+def test_partial_fit_goes_on_from_a_fit_and_fit_forgets():
+    """Law 4: fit(A).partial_fit(B) = fit(A + B)."""
     X, Y = mixed()
-    head = clone(PLAIN).partial_fit(X[:100], Y[:100])
+    head = clone(PLAIN).fit(X[:100], Y[:100])
+    head.partial_fit(X[100:], Y[100:])
+    np.testing.assert_allclose(
+        head.decision_function(X), scores_of(PLAIN, X, Y), atol=1e-3
+    )
     head.fit(X[:100], Y[:100])
     np.testing.assert_array_equal(
         head.decision_function(X[:100]), scores_of(PLAIN, X[:100], Y[:100])
     )
-    for fitted in (head, pickle.loads(pickle.dumps(head))):
-        with pytest.raises(ValueError, match="JointRidge cannot go on from `fit`"):
-            fitted.partial_fit(X[100:], Y[100:])
-        with pytest.raises(ValueError, match="cannot go on from `fit`"):
-            clone(PLAIN).add_rows(X, Y).merge(fitted)
-        with pytest.raises(ValueError, match="cannot go on from `fit`"):
-            fitted.merge(clone(PLAIN).add_rows(X, Y))
+
+
+def test_a_fit_without_sums_cannot_be_gone_on_from():
+    """Law 4: what is not the whole is refused; so are sums that would be large."""
+    X, Y = mixed()
+    chosen = JointRidge(columns=GROUPS).fit(X, Y)
+    chosen.set_params(alpha=1e-2, calibrate=False)
+    wide = np.random.default_rng(0).normal(size=(20, 1500)).astype(np.float32)
+    many = [ColumnGroup("real", 1)] * 61  # 61 · 1500² numbers
+    large = JointRidge(1.0, calibrate=False, columns=many).fit(wide, np.eye(20, 61))
+    for head, rows, table in ((chosen, X, Y), (large, wide, np.eye(20, 61))):
+        for fitted in (head, pickle.loads(pickle.dumps(head))):
+            with pytest.raises(ValueError, match="JointRidge cannot go on from its"):
+                fitted.partial_fit(rows, table)
+            with pytest.raises(ValueError, match="cannot go on from its `fit`"):
+                clone(PLAIN).merge(fitted)
+            with pytest.raises(ValueError, match="cannot go on from its `fit`"):
+                fitted.merge(clone(PLAIN).add_rows(X, Y))
 
 
 def test_a_first_piece_without_labels_is_gone_on_from():
