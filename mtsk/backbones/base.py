@@ -176,9 +176,9 @@ class Backbone:
         Sums of floats are rounded in the order in which a library adds them up, and
         libraries choose that order by the shape of a batch, too. Networks of
         convolutions by one library alone (`mtsk.backbones.onednn`) are free of it on
-        the processors that they were tried on; elsewhere one small batch, compared with
-        its images alone, tells. Others (matrix products, means over an image) agree at
-        some shapes and differ at others, and are given one image after another.
+        the processors that they were tried on; elsewhere two small batches, compared
+        with their images alone, tell. Others (matrix products, means over an image)
+        agree at some shapes and differ at others: they are given one image at a time.
         """
         if not self._takes_batches or self.device.type != "cpu":
             return False

@@ -49,8 +49,8 @@ class Basis:
 
     @property
     def nbytes(self) -> int:
-        parts = [self.mean, self.values, *([] if self.axes is None else [self.axes])]
-        return sum(part.nbytes for part in parts)
+        axes = 0 if self.axes is None else self.axes.nbytes
+        return self.mean.nbytes + self.values.nbytes + axes + axes // 2  # and _table
 
     @cached_property
     def _table(self) -> TallTable:

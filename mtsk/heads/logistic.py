@@ -130,6 +130,11 @@ class JointLogistic(JointLinear):
         Raises
         ------
         InvalidParameterError, ValueError
+
+        Warns
+        -----
+        ConvergenceWarning
+            Where ``max_iter`` steps were not enough.
         """
         check_parameters(self, _CONSTRAINTS)
         X, Y, weight = self._check_table(X, y, sample_weight)
