@@ -1,11 +1,11 @@
 """Cells (wbc): their class, from the image; with outlines of some cells, and without.
 
 The class is learnt alone, or with masks of nucleus and cytoplasm on 20 images. Linear
-heads: with masks, the class looks where the parts are found (``pool_by``). A decoder:
-with masks, its layers learn from them too. Stratified folds, repeated; the same images,
-labels, settings and seeds for both kinds. Two intervals of the gain: one over folds,
-which says what another training set of this size might give, and one over images, which
-says what other images might.
+heads: with masks, the class looks where the parts are found (``region_pooling``). A
+decoder: with masks, its layers learn from them too. Stratified folds, repeated; the
+same images, labels, settings and seeds for both kinds. Two intervals of the gain: one
+over folds, which says what another training set of this size might give, and one over
+images, which says what other images might.
 
 python benchmarks/cells.py
 python benchmarks/cells.py --head decoder --repeats 1 --epochs 30 --scales 1 2 4 \
@@ -25,14 +25,8 @@ from sklearn.base import clone
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import RepeatedStratifiedKFold
 
-from mtsk import (
-    DeepFeatures,
-    JointLogistic,
-    MemoryCache,
-    MultiTaskSegmenter,
-    SharedDecoder,
-    Targets,
-)
+from mtsk import DeepFeatures, JointLogistic, MultiTaskSegmenter, SharedDecoder, Targets
+from mtsk.features import MemoryCache
 from mtsk.metrics import confusion, iou_per_class
 
 MASKED = 20

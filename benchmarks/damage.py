@@ -26,7 +26,8 @@ from common import options, report_machine, row
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 
 import mtsk
-from mtsk import DeepFeatures, JointRidge, MultiTaskSegmenter, SuperpixelCRF
+from mtsk import DeepFeatures, JointRidge, MultiTaskSegmenter
+from mtsk.crf import SuperpixelCRF
 from mtsk.exceptions import MtskError
 from mtsk.testing import toy_images
 
@@ -84,7 +85,7 @@ def save_models(folder: Path) -> None:
             head=head,
             structure=SuperpixelCRF(strength=1.0) if name == "ridge" else None,
             random_state=0,
-            n_pixels=40,
+            max_pixels_per_image=40,
         )
         mtsk.save(model.fit(X, MASKS), folder / name)
 

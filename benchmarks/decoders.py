@@ -18,9 +18,10 @@ from common import (
     semantic,
 )
 
-from mtsk import Augmentation, DeepFeatures, MultiTaskSegmenter, SharedDecoder
+from mtsk import DeepFeatures, MultiTaskSegmenter, SharedDecoder
+from mtsk.decoders import Augmentation
 from mtsk.metrics import task_metric
-from mtsk.tables import encode_entry
+from mtsk.tables.table import encode_entry
 
 
 def main() -> None:
@@ -84,7 +85,7 @@ def main() -> None:
                 (scores,) = model.decision_function([path])
                 for meter in meters.values():
                     meter.update(columns, scores)
-        values = {name: meter.result() for name, meter in meters.items()}
+        values = {name: meter.compute() for name, meter in meters.items()}
         values |= {"fit": times["fit"], "predict": times["predict"] / len(X_val)}
         print(f"seed {seed}:", {k: round(v, 4) for k, v in values.items()}, flush=True)
         for name, value in values.items():

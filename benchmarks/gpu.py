@@ -21,7 +21,7 @@ import torch
 from common import load_masks, options, report_machine, row
 
 from mtsk import DeepFeatures
-from mtsk.feature_maps import FeatureMaps
+from mtsk.features.feature_maps import FeatureMaps
 
 GFLOP = 2.6  # of the network, for 360 x 480 pixels (DESIGN.md, 6)
 N_CLASSES = 11
@@ -69,7 +69,7 @@ def report(
     coef = np.random.default_rng(0).normal(size=(one.n_features, N_CLASSES))
     ways: dict[str, Callable[[FeatureMaps], object]] = {
         "maps stay": lambda maps: None,
-        "regions travel": lambda maps: maps.pool(regions),
+        "regions travel": lambda maps: maps.region_means(regions),
         "score maps travel": lambda maps: maps.scores(coef),
         "whole maps travel": lambda maps: maps.to_host(),
     }

@@ -12,13 +12,8 @@ import numpy as np
 from common import clock, load_masks, options, report_machine, row, semantic
 from sklearn.model_selection import GridSearchCV
 
-from mtsk import (
-    DeepFeatures,
-    JointRidge,
-    MemoryCache,
-    MultiTaskSegmenter,
-    task_scorer,
-)
+from mtsk import DeepFeatures, JointRidge, MultiTaskSegmenter, make_task_scorer
+from mtsk.features import MemoryCache
 
 
 def main() -> None:
@@ -43,7 +38,7 @@ def main() -> None:
     with clock(times, "one fit"):
         model().fit(X, Y)
     grid = {"head__alpha": np.logspace(-4, 0, 10).tolist()}
-    scoring = None if chosen.every_pixel else task_scorer(n_pixels=500)
+    scoring = None if chosen.every_pixel else make_task_scorer(max_pixels_per_image=500)
     search = GridSearchCV(model(), grid, scoring=scoring, cv=3)
     with clock(times, "grid search"):
         search.fit(X, Y)

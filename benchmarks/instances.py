@@ -11,7 +11,8 @@ import numpy as np
 from common import clock, options, peak_gigabytes, report_machine, row
 from skimage.io import imread
 
-from mtsk import Augmentation, DeepFeatures, MultiTaskSegmenter, SharedDecoder
+from mtsk import DeepFeatures, MultiTaskSegmenter, SharedDecoder
+from mtsk.decoders import Augmentation
 from mtsk.metrics import Matches, instance_iou, match_instances
 from mtsk.tasks import InstanceSegmentation
 
@@ -69,8 +70,8 @@ def main() -> None:
             for one in each:
                 total = total.plus(one)
             scores |= {
-                f"all {least}": total.precision,
-                f"mean {least}": float(np.mean([one.precision for one in each])),
+                f"all {least}": total.threat_score,
+                f"mean {least}": float(np.mean([one.threat_score for one in each])),
             }
             if least == 0.5:
                 scores["pq"] = total.panoptic_quality

@@ -17,10 +17,10 @@ from skimage.io import imread
 from sklearn.ensemble import RandomForestClassifier
 
 from mtsk import MultiTaskSegmenter
-from mtsk.cache import content_digest
-from mtsk.images import Images
+from mtsk.data.images import Images
+from mtsk.features.cache import content_digest
 from mtsk.metrics import confusion, mean_iou
-from mtsk.tables import choose_pixels
+from mtsk.tables.table import choose_pixels
 
 PIXELS = 500  # of each image, for ours and theirs
 FORESTS = {
@@ -50,7 +50,7 @@ def main() -> None:
         images, masks = [X[i] for i in some], [Y[i] for i in some]
         times: dict[str, float] = {}
         model = MultiTaskSegmenter(
-            semantic("msrc21"), n_pixels=PIXELS, random_state=seed
+            semantic("msrc21"), max_pixels_per_image=PIXELS, random_state=seed
         )
         with clock(times, "fit"):
             model.fit(images, masks)

@@ -18,15 +18,14 @@ import numpy as np
 from common import VOID, load_masks, options, report_machine, row
 from sharing import TASKS, labelled_on, load_epfl6
 
-from mtsk import DeepFeatures, JointRidge, MemoryCache, MultiTaskSegmenter, Targets
-from mtsk.heads import JointSelectionRidge, ReducedRankRidge, RelatedRidge
+from mtsk import DeepFeatures, JointRidge, MultiTaskSegmenter, Targets
+from mtsk.features import MemoryCache
+from mtsk.heads import RelatedRidge
 from mtsk.tasks import BinaryMask, MultiLabel, SemanticSegmentation
 
 HEADS = {
     "separate": JointRidge,
     "related": RelatedRidge,
-    "rank": ReducedRankRidge,
-    "selection": JointSelectionRidge,
 }
 FEW = 10  # labelled images: where sharing should pay
 
@@ -101,10 +100,12 @@ def epfl6_settings(data, slices) -> list:
                 {name: BinaryMask(positive=255) for name in TASKS},
                 features=features,
                 head=head,
-                n_pixels=2000,
+                max_pixels_per_image=2000,
                 random_state=seed,
             ).fit(X["train"], Targets(labelled_on(Y["train"], n, seed)))
-            return model.score_tasks(X["val"], truth, n_pixels=20_000), model
+            return model.score_tasks(
+                X["val"], truth, max_pixels_per_image=20_000
+            ), model
 
         return fit_and_score
 
@@ -142,10 +143,10 @@ def msrc21_settings(data, masks, n_tags) -> list:
                 {name: tasks[name] for name in columns},
                 features=features,
                 head=head,
-                n_pixels=200,
+                max_pixels_per_image=200,
                 random_state=seed,
             ).fit(X, Targets(columns))
-            return model.score_tasks(X_val, truth, n_pixels=20_000), model
+            return model.score_tasks(X_val, truth, max_pixels_per_image=20_000), model
 
         return fit_and_score
 

@@ -29,14 +29,13 @@ from mtsk import (
     JointLogistic,
     JointRidge,
     MultiTaskSegmenter,
-    PixelCRF,
     SharedDecoder,
     SharedLayerNetwork,
-    SuperpixelCRF,
     Targets,
 )
+from mtsk.crf import PixelCRF, SuperpixelCRF
 from mtsk.exceptions import ModelFileError
-from mtsk.heads import JointSelectionRidge, ReducedRankRidge, RelatedRidge
+from mtsk.heads import RelatedRidge
 from mtsk.tasks import (
     BinaryMask,
     Boundary,
@@ -61,8 +60,6 @@ OURS = {
     "logistic": JointLogistic(),
     "ridge": JointRidge(),
     "related": RelatedRidge(class_weight=None),
-    "reduced rank": ReducedRankRidge(rank=2),
-    "selection": JointSelectionRidge(),
     "network": SharedLayerNetwork((8,), n_epochs=1),
     "fcn": SharedDecoder(width=4, n_blocks=1, n_epochs=1),
     "unet": SharedDecoder("unet", width=4, n_epochs=1),
@@ -117,7 +114,7 @@ def main() -> None:
     chosen = options(__doc__ or "", every={"type": int, "default": 1})
     report_machine()
     warnings.simplefilter("ignore")
-    features = DeepFeatures(scales=(1,), cache=mtsk.MemoryCache())
+    features = DeepFeatures(scales=(1,), cache=mtsk.features.MemoryCache())
     outcomes: Counter[str] = Counter()
     kinds = targets()
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
@@ -129,7 +126,7 @@ def main() -> None:
                 features=features,
                 head=head,
                 structure=structure,
-                n_pixels=30,
+                max_pixels_per_image=30,
                 random_state=0,
             )
             try:

@@ -23,7 +23,7 @@ from common import (
 from mtsk import DeepFeatures, MultiTaskSegmenter
 from mtsk.backbones import BUNDLED
 from mtsk.metrics import class_table, task_metric
-from mtsk.tables import encode_entry
+from mtsk.tables.table import encode_entry
 
 ASKED = {
     ("camvid", "logistic"): (">= 0.66", ">= 0.91", "<= 240", "<= 0.40", "<= 4"),
@@ -65,7 +65,7 @@ def main() -> None:
             (scores,) = model.decision_function([path])
             for meter in meters.values():
                 meter.update(columns, scores)
-        values = {name: meter.result() for name, meter in meters.items()}
+        values = {name: meter.compute() for name, meter in meters.items()}
         values |= {"fit": times["fit"], "predict": times["predict"] / len(X_val)}
         print(f"seed {seed}:", {k: round(v, 4) for k, v in values.items()}, flush=True)
         for name, value in values.items():

@@ -13,8 +13,9 @@ import numpy as np
 from common import options, report_machine, row
 from skimage.io import imread
 
-from mtsk import DeepFeatures, MemoryCache, MultiTaskSegmenter, SharedLayerNetwork
-from mtsk.targets import Targets
+from mtsk import DeepFeatures, MultiTaskSegmenter, SharedLayerNetwork
+from mtsk.data.targets import Targets
+from mtsk.features import MemoryCache
 from mtsk.tasks import BinaryMask
 
 TASKS = (
@@ -33,7 +34,7 @@ def main() -> None:
         __doc__ or "",
         slices={"type": int, "nargs": "+", "default": [0, 3, 1]},
         seeds={"type": int, "default": 3},
-        n_pixels={"type": int, "default": 5000},
+        max_pixels_per_image={"type": int, "default": 5000},
         epochs={"type": int, "default": 15},
     )
     report_machine()
@@ -45,11 +46,11 @@ def main() -> None:
             {name: BinaryMask(positive=255) for name in names},
             features=features,
             head=SharedLayerNetwork(n_epochs=chosen.epochs),
-            n_pixels=chosen.n_pixels,
+            max_pixels_per_image=chosen.max_pixels_per_image,
             random_state=seed,
         ).fit(X["train"], Targets({n: Y_some[n] for n in names}))
         truth = Targets({n: Y["val"][n] for n in names})
-        scores = model.score_tasks(X["val"], truth, n_pixels=JUDGED)
+        scores = model.score_tasks(X["val"], truth, max_pixels_per_image=JUDGED)
         return [scores[n] for n in names]
 
     for n_slices in chosen.slices:

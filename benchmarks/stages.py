@@ -20,10 +20,10 @@ from common import load_masks, options, report_machine, semantic
 
 from mtsk import DeepFeatures, MultiTaskSegmenter
 from mtsk.backbones import Backbone
-from mtsk.feature_maps import FeatureMaps
+from mtsk.data.images import Images
+from mtsk.features.feature_maps import FeatureMaps
 from mtsk.heads import JointLogistic
-from mtsk.images import Images
-from mtsk.tables import TableBuilder
+from mtsk.tables.table import TableBuilder
 from mtsk.tasks import SemanticSegmentation
 
 GFLOP = 2.6  # of the network, for 360 x 480 pixels (DESIGN.md, 6)

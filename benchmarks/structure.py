@@ -11,9 +11,10 @@ import time
 import numpy as np
 from common import load_masks, options, report_machine, row, semantic
 
-from mtsk import DeepFeatures, MemoryCache, MultiTaskSegmenter
+from mtsk import DeepFeatures, MultiTaskSegmenter
+from mtsk.features import MemoryCache
 from mtsk.metrics import confusion, mean_iou
-from mtsk.superpixels import best_labelling, over_segment
+from mtsk.structure.superpixels import best_labelling, over_segment
 
 
 def main() -> None:

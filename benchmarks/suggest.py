@@ -1,4 +1,4 @@
-"""MSRC-21: which masks to draw next. `mtsk.suggest` against random choice.
+"""MSRC-21: which masks to draw next. `mtsk.suggest_labels` against random choice.
 
 Every seed begins with the same random masks for both; then, round after round, a model
 is fitted, and either `suggest` or chance says which images are labelled next.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from common import VOID, load_masks, options, report_machine, row
 
-from mtsk import DeepFeatures, MemoryCache, MultiTaskSegmenter, Targets, suggest
+from mtsk import DeepFeatures, MultiTaskSegmenter, Targets, suggest_labels
+from mtsk.features import MemoryCache
 from mtsk.tasks import SemanticSegmentation
 
 
@@ -50,7 +51,7 @@ def main() -> None:
                     labelled = order[: len(labelled) + chosen.step]
                 else:
                     known = [y if i in set(labelled) else None for i, y in enumerate(Y)]
-                    new = suggest(model, X, chosen.step, {"semantic": known})
+                    new = suggest_labels(model, X, chosen.step, {"semantic": known})
                     labelled = labelled + [s.image for s in new]
             print(
                 f"seed {seed}, {way:8s}", *(f"{s:.3f}" for s in curves[way]), flush=True

@@ -19,7 +19,7 @@ from skimage.segmentation import find_boundaries
 from skimage.segmentation import slic as skimage_slic
 
 from mtsk._resources import keep_freed_memory
-from mtsk.superpixels import best_labelling, slic
+from mtsk.structure.superpixels import best_labelling, slic
 
 VOID = 11
 

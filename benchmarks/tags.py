@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 from common import VOID, load_masks, options, report_machine, row
 
-from mtsk import DeepFeatures, MemoryCache, MultiTaskSegmenter, Targets
+from mtsk import DeepFeatures, MultiTaskSegmenter, Targets
+from mtsk.features import MemoryCache
 from mtsk.metrics import confusion, mean_iou
 from mtsk.tasks import MultiLabel, SemanticSegmentation
 

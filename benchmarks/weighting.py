@@ -14,8 +14,9 @@ import numpy as np
 from common import options, report_machine, row
 from sharing import TASKS, labelled_on, load_epfl6
 
-from mtsk import DeepFeatures, MemoryCache, MultiTaskSegmenter, SharedLayerNetwork
-from mtsk.targets import Targets
+from mtsk import DeepFeatures, MultiTaskSegmenter, SharedLayerNetwork
+from mtsk.data.targets import Targets
+from mtsk.features import MemoryCache
 from mtsk.tasks import BinaryMask
 
 STRATEGIES = ("equal", "uncertainty", "geometric", "gradnorm", "dwa", "famo", "pcgrad")
@@ -26,7 +27,7 @@ def main() -> None:
         __doc__ or "",
         seeds={"type": int, "default": 3},
         slices={"type": int, "default": 0},
-        n_pixels={"type": int, "default": 2000},
+        max_pixels_per_image={"type": int, "default": 2000},
         strategies={"nargs": "+", "default": list(STRATEGIES)},
     )
     report_machine()
@@ -43,11 +44,11 @@ def main() -> None:
                 {task: BinaryMask(positive=255) for task in TASKS},
                 features=features,
                 head=SharedLayerNetwork(task_weights=name),
-                n_pixels=chosen.n_pixels,
+                max_pixels_per_image=chosen.max_pixels_per_image,
                 random_state=seed,
             ).fit(X["train"], some)
             seconds[name].append(time.perf_counter() - start)
-            scores = model.score_tasks(X["val"], truth, n_pixels=20_000)
+            scores = model.score_tasks(X["val"], truth, max_pixels_per_image=20_000)
             found[name].append([scores[task] for task in TASKS])
             print(name, seed, np.round(found[name][-1], 4).tolist(), flush=True)
     base = np.array(found[chosen.strategies[0]])

@@ -14,7 +14,7 @@ passes through the network once, however many fits there are.
 import matplotlib.pyplot as plt
 from sklearn.model_selection import GridSearchCV, LearningCurveDisplay
 
-from mtsk import DeepFeatures, JointLogistic, MultiTaskSegmenter, task_scorer
+from mtsk import DeepFeatures, JointLogistic, MultiTaskSegmenter, make_task_scorer
 from mtsk.datasets import make_digit_scenes
 
 looks = {"size": (96, 128), "digit_size": (28, 48)}
@@ -30,14 +30,14 @@ model = MultiTaskSegmenter(
 # A search
 # --------
 # Parameters of the head, of the features and of the task itself, by scikit-learn's
-# double underscore. ``task_scorer`` chooses the task (a bare target is called
-# ``"target"``) and the metric; ``n_pixels`` judges by some pixels of every image, which
-# is enough to compare.
+# double underscore. ``make_task_scorer`` chooses the task (a bare target is called
+# ``"target"``) and the metric; ``max_pixels_per_image`` scores some pixels of every
+# image, which is enough to compare.
 
 search = GridSearchCV(
     model,
-    {"head__alpha": [1e-3, 0.1, 10.0], "n_pixels": [50, 500]},
-    scoring=task_scorer("target", "iou", n_pixels=500),
+    {"head__alpha": [1e-3, 0.1, 10.0], "max_pixels_per_image": [50, 500]},
+    scoring=make_task_scorer("target", "iou", max_pixels_per_image=500),
     cv=3,
 )
 search.fit(scenes.images, ink)
@@ -62,7 +62,7 @@ LearningCurveDisplay.from_estimator(
     scenes.images,
     ink,
     train_sizes=[0.1, 0.2, 0.5, 1.0],
-    scoring=task_scorer("target", "iou", n_pixels=500),
+    scoring=make_task_scorer("target", "iou", max_pixels_per_image=500),
     cv=3,
     score_name="IoU",
     ax=axis,

@@ -39,7 +39,7 @@ for scenes in (train, test):
 # ---------
 # ``head=`` takes any scikit-learn classifier. Linear heads of mtsk are applied to whole
 # maps of features; for any other head, scores are made at every fourth pixel, down and
-# across (``head_stride=4``), and interpolated between.
+# across (``prediction_stride=4``), and interpolated between.
 
 heads = {
     "JointLogistic": JointLogistic(),
@@ -53,7 +53,7 @@ names = list(heads)
 precision, fit_time, predict_time, maps = [], [], [], []
 for head in heads.values():
     model = MultiTaskSegmenter(
-        features=features, head=head, n_pixels=200, random_state=0
+        features=features, head=head, max_pixels_per_image=200, random_state=0
     )
     start = time.perf_counter()
     model.fit(train.images, ink)

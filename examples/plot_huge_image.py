@@ -29,7 +29,10 @@ green = picture[..., 1] / 255
 vessels = sato(green, sigmas=[2, 3], black_ridges=True) > 0.02
 corner = np.s_[:384, :384]
 model = MultiTaskSegmenter(
-    BinaryMask(), features=DeepFeatures(scales=(1,)), n_pixels=4000, random_state=0
+    BinaryMask(),
+    features=DeepFeatures(scales=(1,)),
+    max_pixels_per_image=4000,
+    random_state=0,
 )
 model.fit([picture[corner]], [vessels[corner]])
 

@@ -91,7 +91,7 @@ features = DeepFeatures(scales=(1,), cache="memory")
 shared = {
     "features": features,
     "head": JointRidge(alpha=[0.03, 0.3]),
-    "n_pixels": 200,
+    "max_pixels_per_image": 200,
     "random_state": 0,
 }
 model = MultiTaskSegmenter({"ink": BinaryMask()}, **shared).fit(train.images, Y)

@@ -17,13 +17,9 @@ import numpy as np
 from skimage.data import chelsea
 from skimage.draw import line
 
-from mtsk import (
-    EvidenceDisplay,
-    MultiTaskSegmenter,
-    SegmentationDisplay,
-    UncertaintyDisplay,
-    evidence,
-)
+from mtsk import MultiTaskSegmenter, SegmentationDisplay
+from mtsk.displays import AttributionDisplay, UncertaintyDisplay
+from mtsk.inspection import layer_attribution
 
 photo = chelsea()
 strokes = np.full(photo.shape[:2], -1)
@@ -58,7 +54,9 @@ UncertaintyDisplay.from_estimator(model, photo)
 # A linear head's score is a sum over layers of the network, so what each of them says
 # can be drawn: purple speaks for the cat.
 
-EvidenceDisplay.from_predictions(photo, evidence(model, photo, label=1), label="cat")
+AttributionDisplay.from_predictions(
+    photo, layer_attribution(model, photo, label=1), label="cat"
+)
 plt.show()
 
 # %%

@@ -21,14 +21,12 @@ from mtsk import (
     DeepFeatures,
     MultiTaskSegmenter,
     SharedLayerNetwork,
-    SharingDisplay,
     Targets,
-    TaskRelatedness,
-    TaskRelatednessDisplay,
     compare_sharing,
-    task_table,
 )
 from mtsk.datasets import make_digit_scenes
+from mtsk.displays import SharingDisplay, TaskRelatednessDisplay
+from mtsk.inspection import TaskRelatedness, task_table
 from mtsk.tasks import Boundary
 
 looks = {"size": (96, 128), "digit_size": (28, 48)}
@@ -51,8 +49,8 @@ def tasks_of(scenes, seed):
 model = MultiTaskSegmenter(
     {"edges": Boundary()},
     features=DeepFeatures(scales=(1,), cache="memory"),
-    head=SharedLayerNetwork(hidden=(64,), n_epochs=10),
-    n_pixels=300,
+    head=SharedLayerNetwork(hidden_layer_sizes=(64,), n_epochs=10),
+    max_pixels_per_image=300,
 )
 report = compare_sharing(
     model,

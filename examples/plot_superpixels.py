@@ -10,17 +10,18 @@ look alike are asked to agree.
 # %%
 # Regions
 # -------
-# `~mtsk.superpixels.over_segment` cuts a picture into about so many pieces. The best
-# that any labelling of them could reach is an oracle's score: it should be near 1.
+# `~mtsk.structure.over_segment` cuts a picture into about so many pieces. The best that
+# any labelling of them could reach is an upper bound: it should be near 1.
 
 import matplotlib.pyplot as plt
 import numpy as np
 from skimage.segmentation import mark_boundaries
 from skimage.util import img_as_float
 
-from mtsk import DeepFeatures, MultiTaskSegmenter, superpixel_oracle
+from mtsk import DeepFeatures, MultiTaskSegmenter
 from mtsk.datasets import make_digit_scenes
-from mtsk.superpixels import over_segment
+from mtsk.inspection import superpixel_upper_bound
+from mtsk.structure.superpixels import over_segment
 
 looks = {"size": (96, 128), "digit_size": (40, 64), "n_digits": (2, 4)}
 train = make_digit_scenes(24, random_state=0, **looks)
@@ -52,7 +53,9 @@ for name, model in models.items():
     model.fit(train.images, ink)
     iou = model.score_tasks(test.images, {"target": ink_test}, {"target": "iou"})
     print(f"{name}: IoU {iou['target']:.3f}")
-oracle = superpixel_oracle(models["with structure"], test.images, {"target": ink_test})
+oracle = superpixel_upper_bound(
+    models["with structure"], test.images, {"target": ink_test}
+)
 print(f"best labels of the regions: IoU {oracle['target']:.3f}")
 learnt = models["with structure"].structures_["target"]
 print(f"strength between regions {np.round(learnt.regions.strength_, 2)}")

@@ -16,13 +16,8 @@ even of a class that no mask has.
 import numpy as np
 from skimage.data import brick, camera, coins, grass, gravel, page
 
-from mtsk import (
-    ConfusionDisplay,
-    DeepFeatures,
-    MultiTaskSegmenter,
-    SegmentationDisplay,
-    Targets,
-)
+from mtsk import DeepFeatures, MultiTaskSegmenter, SegmentationDisplay, Targets
+from mtsk.displays import ConfusionDisplay
 from mtsk.tasks import MultiLabel, SemanticSegmentation
 
 SIDE = 128
@@ -76,7 +71,7 @@ print("in the masks:", np.unique(masks[:3]).tolist())
 # With and without tags
 # ---------------------
 # Pixels of a tagged picture take the likeliest class among its tags, and the head is
-# fitted anew; twice (``tag_rounds``).
+# fitted anew; twice (``n_pseudo_label_rounds``).
 
 tasks = {
     "texture": SemanticSegmentation(classes=names),

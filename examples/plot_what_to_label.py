@@ -2,8 +2,8 @@
 What to label next
 ==================
 
-Labels cost more than fits. :func:`~mtsk.suggest` says which images would teach a model
-most, for which of its tasks, and where in them to begin.
+Labels cost more than fits. :func:`~mtsk.suggest_labels` says which images would teach a
+model most, for which of its tasks, and where in them to begin.
 """
 
 # %%
@@ -14,7 +14,7 @@ most, for which of its tasks, and where in them to begin.
 import matplotlib.pyplot as plt
 import numpy as np
 
-from mtsk import DeepFeatures, MultiTaskSegmenter, Targets, suggest
+from mtsk import DeepFeatures, MultiTaskSegmenter, Targets, suggest_labels
 from mtsk.datasets import make_digit_scenes
 
 looks = {"size": (96, 128), "digit_size": (28, 48)}
@@ -35,7 +35,7 @@ model = MultiTaskSegmenter(features=features, random_state=0).fit(scenes.images,
 # ``Y`` tells what is labelled already. Suggestions are made one after another: each
 # takes into account what those before it would teach.
 
-asked = suggest(model, scenes.images, 8, Y)
+asked = suggest_labels(model, scenes.images, 8, Y)
 for image, task, gain, box in asked:
     print(f"scene {image:2d}, {task:4s}, gain {gain:.4f}", "" if box is None else box)
 
@@ -44,7 +44,7 @@ for image, task, gain, box in asked:
 # one label speaks for all scenes that are like it. Where in the scenes masks should
 # begin, with strokes perhaps:
 
-pixels = suggest(model, scenes.images, 4, Y, tasks=["ink"])
+pixels = suggest_labels(model, scenes.images, 4, Y, tasks=["ink"])
 figure, axes = plt.subplots(1, 4, figsize=(11, 2.4), layout="constrained")
 for axis, (image, _, _, (x0, y0, x1, y1)) in zip(axes, pixels, strict=True):
     axis.imshow(scenes.images[image])
@@ -69,7 +69,7 @@ def score(labelled):
     return found.score_tasks(test.images, truth)["ink"]
 
 
-chosen = {s.image for s in suggest(model, scenes.images, 10, Y, tasks=["ink"])}
+chosen = {s.image for s in suggest_labels(model, scenes.images, 10, Y, tasks=["ink"])}
 by_chance = []
 for seed in range(5):
     others = np.random.default_rng(seed).permutation(np.arange(5, 40))[:10]

@@ -109,7 +109,9 @@ def learn(tasks, images, targets, only=None):
         tasks = {only: tasks[only]} if only in tasks else None
         targets = targets.subset([only])
     features = DeepFeatures(cache="memory", verbose=sys.stderr.isatty())
-    model = MultiTaskSegmenter(tasks, features=features, n_pixels=300, random_state=0)
+    model = MultiTaskSegmenter(
+        tasks, features=features, max_pixels_per_image=300, random_state=0
+    )
     return model.fit(images, targets)
 
 

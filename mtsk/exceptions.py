@@ -27,7 +27,54 @@ class ImageError(MtskError, ValueError):
 
 
 class TargetError(MtskError, ValueError):
-    """A target does not fit its image or its task; the message names both."""
+    """A target does not fit its image or its task; the message names both.
+
+    Parameters
+    ----------
+    reason : str
+        What is wrong, and the remedy.
+    task : str, default=None
+        Name of the task. None where it is not known, or all are meant.
+    image : int, default=None
+        Index of the image; without a task, of the entry among those that were given.
+
+    Attributes
+    ----------
+    reason, task, image
+        As given.
+    """
+
+    def __init__(
+        self, reason: str = "", task: str | None = None, image: int | None = None
+    ) -> None:
+        super().__init__(reason, task, image)  # what pickle makes it of again
+        self.reason, self.task, self.image = reason, task, image
+
+    def __str__(self) -> str:
+        if self.task is None and self.image is None:
+            return self.reason
+        if self.task is None:
+            return f"entry {self.image}: {self.reason}"
+        image = "" if self.image is None else f", image {self.image}"
+        return f"task {self.task!r}{image}: {self.reason}"
+
+    def at(self, task: str | None = None, image: int | None = None) -> "TargetError":
+        """Return the same error of a task and an image, as far as it names none.
+
+        Parameters
+        ----------
+        task : str, default=None
+        image : int, default=None
+
+        Returns
+        -------
+        TargetError
+        """
+        return TargetError(
+            self.reason,
+            task if self.task is None else self.task,
+            image if self.image is None else self.image,
+        )
 
 
 class CheckpointError(MtskError, ValueError):

@@ -2,8 +2,8 @@
 
 `check_image_estimator` does for estimators over images what scikit-learn's
 ``check_estimator`` does for estimators over tables. An image estimator has
-``fit(X, Y)``, ``predict(X)`` and ``score(X, Y)``, where X is what `mtsk.images` takes
-and Y an integer label map an image (or Targets). `check_task` does it for tasks.
+``fit(X, Y)``, ``predict(X)`` and ``score(X, Y)``, where X is what `mtsk.data.Images`
+takes and Y an integer label map an image (or Targets). `check_task` does it for tasks.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 
-from mtsk.metrics import less_is_better, task_metric
-from mtsk.targets import Targets
+from mtsk.data.targets import Targets
+from mtsk.metrics import lower_is_better, task_metric
 from mtsk.tasks import PixelTask, Task
 from mtsk.tasks.columns import column_slices
 
@@ -142,13 +142,13 @@ def check_task(
     task = pickle.loads(pickle.dumps(task))
     for entry, shape in zip(targets, shapes, strict=True):
         columns = task.encode(entry, shape)
-        front = shape if task.granularity == "pixel" else ()
+        front = shape if task.is_of_pixels else ()
         assert columns.dtype == np.float32, "columns must be float32"
         assert columns.shape == (*front, task.n_columns_), "one place a column"
         scores = perfect_scores(task, columns)
         assert is_same(task.decode(scores), entry), "decode must undo encode"
-        told = task.probabilities(scores)
-        assert told.shape == scores.shape, "a probability a score"
+        shares = task.probabilities(scores)
+        assert shares.shape == scores.shape, "a probability a score"
         _assert_mirror(task, entry, shape, is_same, mirrored)
     _assert_metrics(task, targets, shapes)
     first = targets[0]
@@ -176,7 +176,7 @@ def _assert_mirror(
     turned = entry if mirrored is None else mirrored(entry)
     if isinstance(task, PixelTask):
         matrix = np.array([[1.0, 0.0], [0.0, -1.0]])
-        columns = task.move(np.ascontiguousarray(columns[:, ::-1]), matrix)
+        columns = task.transform_columns(np.ascontiguousarray(columns[:, ::-1]), matrix)
         turned = np.asarray(entry)[:, ::-1] if mirrored is None else turned
     found = task.decode(perfect_scores(task, columns))
     assert is_same(found, turned), (
@@ -188,7 +188,7 @@ def _assert_mirror(
 def _assert_metrics(
     task: Task, targets: Sequence[Any], shapes: Sequence[tuple[int, int]]
 ) -> None:
-    assert not less_is_better(task.metrics[0]), "of the first metric more is better"
+    assert not lower_is_better(task.metrics[0]), "of the first metric more is better"
     for name in task.metrics:
         best, other = task_metric(task, name), task_metric(task, name)
         for entry, shape in zip(targets, shapes, strict=True):
@@ -197,8 +197,8 @@ def _assert_metrics(
             scores = perfect_scores(task, columns)
             best.update(truth, scores)
             other.update(truth, np.zeros_like(scores))
-        sign = -1 if less_is_better(name) else 1
-        a, b = best.result(), other.result()
+        sign = -1 if lower_is_better(name) else 1
+        a, b = best.compute(), other.compute()
         if not np.isnan(a) and not np.isnan(b):
             assert sign * a >= sign * b - 1e-9, f"{name}: the truth must score best"
 

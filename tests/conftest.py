@@ -21,14 +21,13 @@ ROUNDING = (
     "heads/test_statistics.py",
     "persistence/test_formats.py",
     "persistence/test_save_load.py",
-    "test_cache.py",
-    "test_feature_maps.py",
-    "test_features.py",
-    "test_segmenter.py",
-    "test_shards.py",
-    "test_structure.py",
-    "test_tiling.py",
-    "test_windows.py",
+    "features/test_cache.py",
+    "features/test_feature_maps.py",
+    "features/test_features.py",
+    "segmenter/test_segmenter.py",
+    "tables/test_shards.py",
+    "structure/test_structure.py",
+    "tiling",
 )
 
 

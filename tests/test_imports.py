@@ -3,65 +3,42 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
+from inspect import signature
 from pathlib import Path
 
 import pytest
+from sklearn.base import BaseEstimator
 
 import mtsk
 
 ROOT = Path(mtsk.__file__).parent
 
-# From low to high. A module may import those of its own level and of lower ones.
-LEVELS = [
-    {"exceptions"},
-    {"_validation", "_resources"},
-    {"image_files"},
-    {"images", "targets", "augmentation", "postprocess"},
-    {"tasks"},
-    {"displays"},
-    {"metrics", "datasets"},
-    {"sharing"},
-    {"crf"},
-    {"superpixels"},
-    {"backbones"},
-    {"interpolation"},
-    {"feature_maps", "projection"},
-    {"cache", "network_passes"},
-    {"features"},
-    {"heads"},
-    {"decoders"},
-    {"relatedness"},
-    {"pictures", "region_pooling", "tables", "weak_labels"},
-    {"task_scores"},
-    {"decoder_learning", "window_geometry"},
-    {"windows"},
-    {"joining", "checkpoint"},
-    {"shards"},
-    {"structure", "context"},
-    {"nested"},
-    {"structure_learning"},
-    {"learning"},
-    {"flow", "predicting", "persistence"},
-    {"segmenter", "tile_store"},
-    {"oracle", "attribution", "inspection", "suggestion", "tiling"},
+# From low to high, as ARCHITECTURE.md has them. A module may import from packages of
+# its own layer, which form no cycle, and of lower ones.
+LAYERS = [
+    {"exceptions", "_validation", "_resources", "_atomic"},
+    {"data"},
+    {"tasks", "backbones"},
+    {"features", "heads", "crf", "metrics", "displays", "datasets"},
+    {"decoders", "tables", "structure", "links", "persistence"},
+    {"segmenter"},
+    {"tiling", "inspection"},
     {"testing"},
-    {"cli"},
-    {"__main__"},
+    {"cli", "__main__"},
 ]
-LEVEL_OF = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 HEADS_MAY = {
     "mtsk.tasks.columns",
     "mtsk.exceptions",
     "mtsk._validation",
     "mtsk._resources",
 }
-# Rooms of one level that know nothing of one another.
-APART = {"images", "targets", "metrics", "datasets"}
 
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 
 
-def room_of(path):
+def package_name(path):
     """The file or folder directly under mtsk that a file belongs to."""
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
@@ -101,35 +78,87 @@ def ids(path):
     return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("path", FILES, ids=ids)
-def test_every_file_has_a_level(path):
-    assert room_of(path) in LEVEL_OF, f"give {room_of(path)} its place in LEVELS"
+def private_names(path):
+    """The names with one leading underscore that a file defines or sets."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        name = getattr(node, "name", None)
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            name = node.attr
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            name = node.target.id
+        if isinstance(name, str) and name.startswith("_") and name[1:2] != "_":
+            found.add(name)
+    return found
+
+
+PRIVATE_OF = {}
+for file in FILES:
+    own = PRIVATE_OF.setdefault(package_name(file), set())
+    own |= private_names(file)
+PRIVATE = set().union(*PRIVATE_OF.values())
+PROTOCOLS = {"_replace", "_fields", "_repr_html_"}  # of NamedTuple and of notebooks
 
 
 @pytest.mark.parametrize("path", FILES, ids=ids)
-def test_no_arrow_runs_back(path):
-    here = room_of(path)
+def test_every_package_has_a_layer(path):
+    assert package_name(path) in LAYER_OF, "give it its place in LAYERS"
+
+
+@pytest.mark.parametrize("path", FILES, ids=ids)
+def test_no_import_from_a_higher_layer(path):
+    here = LAYER_OF[package_name(path)]
     back = [
         f"{path.name}:{line} imports {module}"
         for line, module in own_imports(path)
-        if module.count(".") >= 1
-        and LEVEL_OF.get(module.split(".")[1], 99) > LEVEL_OF.get(here, -1)
+        if LAYER_OF.get(module.split(".")[1], 99) > here
     ]
     assert not back
 
 
+def test_packages_of_one_layer_form_no_cycle():
+    edges = {name: set() for name in LAYER_OF}
+    for path in FILES:
+        here = package_name(path)
+        edges[here] |= {m.split(".")[1] for _, m in own_imports(path)} - {here}
+    TopologicalSorter(edges).prepare()  # raises CycleError
+
+
+def test_few_files_stand_at_the_root():
+    assert len(list(ROOT.glob("*.py"))) <= 8
+
+
 @pytest.mark.parametrize("path", FILES, ids=ids)
-def test_rooms_of_one_level_do_not_know_one_another(path):
-    here = room_of(path)
-    beside = {
-        room
-        for room in APART & LEVELS[LEVEL_OF[here]]
-        if room != here and here in APART
-    }
-    assert not [m for _, m in own_imports(path) if m.split(".")[1] in beside]
+def test_no_private_name_of_another_package(path):
+    here = package_name(path)
+    private = [
+        f"{path.name}:{line} {module} {name}"
+        for line, module, name in imports_of(path)
+        if module.startswith("mtsk.")
+        and module.split(".")[1] != here
+        and (name or "").startswith("_")
+    ]
+    private += [
+        f"{path.name}:{node.lineno} {ast.unparse(node)}"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and node.attr in PRIVATE - PRIVATE_OF[here] - PROTOCOLS
+    ]
+    assert not private
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if room_of(p) == "heads"], ids=ids)
+def test_the_public_face_is_small():
+    assert len(mtsk._HOME) <= 15
+    parameters = signature(mtsk.MultiTaskSegmenter.__init__).parameters
+    assert len(parameters) - 1 <= 11  # without self
+    assert mtsk.MultiTaskSegmenter.__bases__ == (BaseEstimator,)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if package_name(p) == "heads"], ids=ids
+)
 def test_heads_see_columns_never_tasks_or_pictures(path):
     strange = {
         module

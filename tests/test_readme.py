@@ -18,4 +18,4 @@ def test_the_tour_runs(tmp_path, monkeypatch):
         warnings.simplefilter("ignore")  # of scikit-learn's heads on tiny data
         for block in blocks:
             exec(block, names)
-    assert set(names["search"].best_params_) == {"head__alpha", "n_pixels"}
+    assert set(names["search"].best_params_) == {"head__alpha", "max_pixels_per_image"}

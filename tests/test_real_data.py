@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from skimage.io import imread
 
-from mtsk import DeepFeatures, MemoryCache, MultiTaskSegmenter, Targets
+from mtsk import DeepFeatures, MultiTaskSegmenter, Targets
+from mtsk.features import MemoryCache
 from mtsk.tasks import BinaryMask, SemanticSegmentation
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

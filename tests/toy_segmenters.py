@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtsk import DeepFeatures, JointRidge, MemoryCache, MultiTaskSegmenter, Targets
+from mtsk import DeepFeatures, JointRidge, MultiTaskSegmenter, Targets
+from mtsk.features import MemoryCache
 from mtsk.tasks import Boundary
 
 CACHE = MemoryCache(2**28)
@@ -16,7 +17,7 @@ TASKS = {"edges": Boundary()}
 def segmenter(tasks=None, **keywords) -> MultiTaskSegmenter:
     keywords.setdefault("features", FAST)
     keywords.setdefault("random_state", 0)
-    keywords.setdefault("n_pixels", 100)
+    keywords.setdefault("max_pixels_per_image", 100)
     return MultiTaskSegmenter(tasks, **keywords)
 
 

@@ -164,6 +164,16 @@ class Backbone:
         return taps
 
     @property
+    def keeps_maps(self) -> bool:
+        """Whether maps stay on its device, and all that follows is computed there.
+
+        The processor is free meanwhile, and reads ahead; where it is the processor that
+        computes, reading ahead gained nothing (a fit took 248 ms an image so, 246 else,
+        on two cores).
+        """
+        return self.device.type == "cuda"
+
+    @property
     def device(self) -> torch.device:
         """Where the network is: the CPU, where it has no numbers of its own."""
         own = chain(self.network.parameters(), self.network.buffers())

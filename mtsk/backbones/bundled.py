@@ -53,7 +53,7 @@ def bundled_backbone(weights: str | None, sha256: str | None) -> Backbone:
     return Backbone(
         BUNDLED,
         network,
-        Stages(n_fine=3, halo=48, stride=8, reach=(4, 4, 6, 6, 6, 14, 2)),
+        Stages(n_fine=3, halo=48, stride=8, radii=(4, 4, 6, 6, 6, 14, 2)),
         names,
         mean=[mean] * 3,
         std=[std] * 3,

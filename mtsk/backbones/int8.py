@@ -109,7 +109,7 @@ class _Grid:
         """Return a tensor of integers, of those that are none yet."""
         if x.is_quantized:
             return x
-        _hear_the_warning()
+        _silence_deprecation()
         return torch.quantize_per_tensor(x, self.step, self.zero, torch.quint8)
 
 
@@ -135,7 +135,7 @@ class _Conv(nn.Module):
         another shape it prepares all anew, at every call, which takes longer than the
         convolution does. So weights never meet a second shape.
         """
-        _hear_the_warning()
+        _silence_deprecation()
         scales = self.weight.abs().amax(dim=(1, 2, 3)).clamp(min=1e-8) / 127
         zeros = torch.zeros(len(scales), dtype=torch.long)
         integers = torch.quantize_per_channel(
@@ -219,7 +219,7 @@ def _evenly_padded(conv: nn.Conv2d) -> tuple[Tensor, tuple[Any, ...]]:
 
 
 @cache
-def _hear_the_warning() -> None:
+def _silence_deprecation() -> None:
     """Take torch's warning, given once a process, that it may drop such tensors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)

@@ -31,18 +31,21 @@ class Stages:
     stride : int
         Of the last of them. The image's sides, and those of parts, must be multiples
         of twice this.
-    reach : tuple of int
+    radii : tuple of int
         Of each stage, the first with the stem: cells of its input (pixels, the first)
         that it looks beyond its own; even.
     cells : int, default=30000
         That a stage sees at once, on a CPU: 12 MB within the second.
+    min_radii : int, default=8
+        Radii that a strip of rows has at least: a quarter more is computed than kept.
     """
 
     n_fine: int
     halo: int
     stride: int
-    reach: tuple[int, ...]
+    radii: tuple[int, ...]
     cells: int = 30_000
+    min_radii: int = 8
 
     def __call__(self, network: nn.Module, x: Tensor) -> list[Tensor]:
         """Return the outputs of all stages.
@@ -73,7 +76,9 @@ class Stages:
         list of Tensor of shape (n, C, h, w)
         """
         first = nn.Sequential(network.conv_stem, network.bn1, network.blocks[0])
-        x = _by_rows(first, x, self.reach[0], 4 * self.cells)  # halved at once
+        x = _by_rows(
+            first, x, self.radii[0], 4 * self.cells, self.min_radii
+        )  # halved at once
         rest = slice(1, self.n_fine)
         return [x, *self._one_after_another(network, rest, x)]
 
@@ -93,28 +98,29 @@ class Stages:
 
     def _one_after_another(self, network: Any, some: slice, x: Tensor) -> list[Tensor]:
         outputs = []
-        for stage, reach in zip(network.blocks[some], self.reach[some], strict=True):
-            x = _by_rows(stage, x, reach, self.cells)
+        for stage, radius in zip(network.blocks[some], self.radii[some], strict=True):
+            x = _by_rows(stage, x, radius, self.cells, self.min_radii)
             outputs.append(x)
         return outputs
 
 
 _MORE_ON_GPU = 64
-_REACHES = 8  # rows of a strip, at least: a quarter more is computed than is kept
 
 
-def _by_rows(stage: nn.Module, x: Tensor, reach: int, cells: int) -> Tensor:
+def _by_rows(
+    stage: nn.Module, x: Tensor, radius: int, cells: int, min_radii: int
+) -> Tensor:
     """Run a stage in strips of rows, where it would see more cells than it should."""
     n, _, height, width = x.shape
     cells *= 1 if x.device.type == "cpu" else _MORE_ON_GPU
-    n_strips = -(-height // max(cells // (n * width), _REACHES * reach))
+    n_strips = -(-height // max(cells // (n * width), radius * min_radii))
     if torch.is_grad_enabled() or n_strips == 1:
         return stage(x)
     rows = -(-height // (2 * n_strips)) * 2  # strides of two begin at even rows
     whole: Tensor | None = None
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
-        first, last = max(0, top - reach), min(height, bottom + reach)
+        first, last = max(0, top - radius), min(height, bottom + radius)
         part = stage(x[:, :, first:last])
         step = 1 if part.shape[2] == last - first else 2
         if whole is None:

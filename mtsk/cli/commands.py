@@ -30,8 +30,10 @@ from mtsk.cli.reading import (
 from mtsk.cli.writing import PredictionWriter
 from mtsk.datasets import make_digit_scenes
 from mtsk.exceptions import ModelFileError, MtskError, TargetError
+from mtsk.features import MemoryCache
+from mtsk.segmenter.parameters import given_tasks
 from mtsk.tasks import Boundary, Ordinal, SemanticSegmentation, Task, infer_task
-from mtsk.tile_store import check_names
+from mtsk.tiling.tile_store import check_names
 
 __all__ = ["backbones", "demo", "describe", "evaluate", "predict", "train"]
 
@@ -54,7 +56,7 @@ def train(options: argparse.Namespace) -> int:
             weights=options.weights,
             scales=tuple(options.scales),
             channels=None if options.channels is None else tuple(options.channels),
-            cache=mtsk.MemoryCache(),  # the trial and the fit see the same images
+            cache=MemoryCache(),  # the trial and the fit see the same images
         ),
         head=options.head,
         structure=options.structure,
@@ -103,7 +105,7 @@ def _scores_of_a_trial(
     judged = [name for name in targets.task_names if _can_judge(targets[name], held)]
     if not judged:
         return {}
-    tasks = {name: task for name, task in model.given_tasks().items() if name in judged}
+    tasks = {name: task for name, task in given_tasks(model).items() if name in judged}
     for name, task in tasks.items():
         if isinstance(task, Ordinal) and task.classes is None:  # some may be held out
             known = [entry for entry in targets[name] if entry is not None]
@@ -140,7 +142,7 @@ def _some(
 def predict(options: argparse.Namespace) -> int:
     """Write what a model says of images; name those that fail."""
     model = _segmenter(options).set_params(verbose=0)  # the bar is of all images
-    names = model.wanted_tasks(options.tasks)
+    names = model.tasks_.choose(options.tasks)
     tasks = {name: model.tasks_[name] for name in names}
     paths = image_paths(options.images)
     check_stems(paths)
@@ -190,7 +192,9 @@ def evaluate(options: argparse.Namespace) -> int:
     model = _segmenter(options).set_params(verbose=_shows_progress(options))
     targets, images = read_labels(options.labels, image_paths([options.images]))
     truth = targets
-    if model.bare_targets:  # learnt without a name, judged by the only one there is
+    if (
+        not model.tasks_.is_named
+    ):  # learnt without a name, judged by the only one there is
         (name,) = model.tasks_
         if len(targets.task_names) > 1:
             raise ValueError(
@@ -202,15 +206,15 @@ def evaluate(options: argparse.Namespace) -> int:
         scores = model.score_tasks(images, tags_as_sets(truth, model.tasks_))
     metrics = {name: model.tasks_[name].metrics[0] for name in scores}
     lines = [f"{name}: {metrics[name]} {score:.4f}" for name, score in scores.items()]
-    told = {k: score if isfinite(score) else None for k, score in scores.items()}
-    about = {"images": len(images), "scores": told, "metrics": metrics}
+    finite = {k: score if isfinite(score) else None for k, score in scores.items()}
+    about = {"images": len(images), "scores": finite, "metrics": metrics}
     _say(options, about, "\n".join(lines))
     return _DONE
 
 
 def describe(options: argparse.Namespace) -> int:
     """Print a model's card."""
-    card = mtsk.describe(options.model)
+    card = mtsk.persistence.describe(options.model)
     _say(options, dict(card), str(card))
     return _DONE
 

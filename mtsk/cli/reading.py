@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from mtsk import tasks as task_types
+from mtsk.data.files import ImageFolder, read_image
+from mtsk.data.targets import Targets
 from mtsk.exceptions import ImageError, TargetError
-from mtsk.image_files import ImageFolder, read_image
-from mtsk.targets import Targets
 from mtsk.tasks import MultiLabel, Task
 
 __all__ = ["check_stems", "image_paths", "named_tasks", "read_labels", "tags_as_sets"]

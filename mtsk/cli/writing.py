@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from skimage.io import imsave
 
+from mtsk.data.files import read_image
 from mtsk.displays.drawing import (
     class_colours,
     kind_of_task,
@@ -20,9 +21,8 @@ from mtsk.displays.drawing import (
     paint_mask,
     paint_values,
 )
-from mtsk.image_files import read_image
 from mtsk.tasks import Detection, ImageToImage, Task
-from mtsk.tile_store import check_names
+from mtsk.tiling.tile_store import check_names
 
 __all__ = ["PredictionWriter"]
 
@@ -51,11 +51,11 @@ class PredictionWriter:
             raise OSError(
                 f"{str(place)!r} can be no folder: {error.strerror}"
             ) from error
-        self._of_images = [n for n, t in tasks.items() if t.granularity == "image"]
+        self._of_images = [n for n, t in tasks.items() if not t.is_of_pixels]
         self._started: set[str] = set()
         for name, task in tasks.items():
             classes = getattr(task, "classes_", None)
-            if task.granularity == "pixel" and _needs_codes(classes):
+            if task.is_of_pixels and _needs_codes(classes):
                 text = {str(i): str(c) for i, c in enumerate(np.asarray(classes))}
                 (folder / f"{name}_classes.json").write_text(
                     json.dumps(text, indent=1, ensure_ascii=False), encoding="utf-8"
@@ -65,7 +65,7 @@ class PredictionWriter:
         """Write one image's predictions; return the files of maps."""
         written = []
         for name, task in self.tasks.items():
-            if task.granularity == "image":
+            if not task.is_of_pixels:
                 continue
             if self.overlays:
                 written += self._overlay(name, path, found[name], task)
@@ -170,7 +170,7 @@ def overlay(image: np.ndarray, found: Any, task: Task) -> np.ndarray | None:
 
 
 def _is_map(task: Task) -> bool:
-    return task.granularity == "pixel" and not isinstance(task, Detection)
+    return task.is_of_pixels and not isinstance(task, Detection)
 
 
 def _needs_codes(classes: Any) -> bool:

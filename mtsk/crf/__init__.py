@@ -4,13 +4,7 @@ from mtsk.crf.coupling import Coupling, coupled_messages, fit_coupling
 from mtsk.crf.estimator import SuperpixelCRF
 from mtsk.crf.factor_graph import FactorGraph, Link, energy
 from mtsk.crf.grid import PixelCRF
-from mtsk.crf.inference import (
-    alpha_expansion,
-    icm,
-    is_metric,
-    mean_field,
-    metric_closure,
-)
+from mtsk.crf.inference import mean_field
 from mtsk.crf.regions import RegionGraph
 
 __all__ = [
@@ -20,12 +14,8 @@ __all__ = [
     "PixelCRF",
     "RegionGraph",
     "SuperpixelCRF",
-    "alpha_expansion",
     "coupled_messages",
     "energy",
     "fit_coupling",
-    "icm",
-    "is_metric",
     "mean_field",
-    "metric_closure",
 ]

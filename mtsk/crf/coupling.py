@@ -122,8 +122,8 @@ def coupled_messages(
     out = {n: crfs[n].messages(graphs[n]) for n in graphs if n not in joined}
     if joined:
         graph, q = _solve({n: graphs[n] for n in joined}, crfs, active)
-        for name, told in zip(joined, messages(graph, q), strict=True):
-            scaled = told * crfs[name].temperature_
+        for name, each in zip(joined, messages(graph, q), strict=True):
+            scaled = each * crfs[name].temperature_
             out[name] = scaled + crfs[name].prior(graphs[name])
     return out
 

@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from mtsk._validation import (
@@ -17,13 +16,8 @@ from mtsk._validation import (
     check_parameters,
 )
 from mtsk.crf.factor_graph import FactorGraph, Link, energy
-from mtsk.crf.inference import (
-    INFERENCE,
-    mean_field,
-    messages,
-    metric_closure,
-)
-from mtsk.crf.learning import Affinity, fit_affinity, fit_costs, fit_margin
+from mtsk.crf.inference import mean_field, messages
+from mtsk.crf.learning import Affinity, fit_affinity, fit_costs
 from mtsk.crf.regions import RegionGraph
 from mtsk.crf.search import (
     HeldOut,
@@ -56,16 +50,8 @@ class SuperpixelCRF(BaseEstimator):
 
     Parameters
     ----------
-    learning : {"piecewise", "ssvm"}, default="piecewise"
-        ``"piecewise"``: logistic regression on single edges, then the search.
-        ``"ssvm"``: a structured SVM of the scores' scale and the edges' weights by
-        block-coordinate Frank–Wolfe; the search is left out unless asked for.
-    inference : {"mean_field", "icm", "alpha_expansion"}, default="mean_field"
-        How ``predict`` finds labels. Probabilities are always those of mean field.
     costs : {"potts", "learnt"}, default="potts"
-        Whether all unlike pairs of labels cost the same. For
-        ``inference="alpha_expansion"`` learnt costs are brought down to a metric
-        (`metric_closure`).
+        Whether all unlike pairs of labels cost the same.
     strength : float >= 0 or "cv", default="cv"
         Factor on all pairwise terms. ``"cv"`` takes the best of 0, ¼, ½, 1, 2.
     temperature : float > 0 or "cv", default="cv"
@@ -78,12 +64,8 @@ class SuperpixelCRF(BaseEstimator):
         where held-out graphs are better with it by more than a standard error, else 0.
     n_folds : int, default=3
         Of the cross-validation; a graph is never on both sides.
-    penalty : float, default=1e-2
-        Of the structured SVM.
     n_sweeps : int, default=10
         Most sweeps of mean field.
-    random_state : int, RandomState or None, default=None
-        Order in which the structured SVM visits graphs.
 
     Attributes
     ----------
@@ -96,8 +78,6 @@ class SuperpixelCRF(BaseEstimator):
         ``strength``, ``temperature``, ``palette`` and ``context`` of each setting
         tried, and its ``score``: mean intersection over union of held-out nodes, by
         size. Empty where nothing was tried.
-    gaps_ : list of float
-        Duality gap of the structured SVM after each pass.
 
     Examples
     --------
@@ -116,30 +96,22 @@ class SuperpixelCRF(BaseEstimator):
 
     def __init__(
         self,
-        learning: str = "piecewise",
         *,
-        inference: str = "mean_field",
         costs: str = "potts",
         strength: float | str = "cv",
         temperature: float | str = "cv",
         palette: float | str = "cv",
         context: float | str = "cv",
         n_folds: int = 3,
-        penalty: float = 1e-2,
         n_sweeps: int = 10,
-        random_state: Any = None,
     ) -> None:
-        self.learning = learning
-        self.inference = inference
         self.costs = costs
         self.strength = strength
         self.temperature = temperature
         self.palette = palette
         self.context = context
         self.n_folds = n_folds
-        self.penalty = penalty
         self.n_sweeps = n_sweeps
-        self.random_state = random_state
 
     def fit(self, X: Sequence[RegionGraph], y: Sequence[np.ndarray]) -> Self:
         """Learn weights, costs, strength and temperature.
@@ -162,16 +134,7 @@ class SuperpixelCRF(BaseEstimator):
         graphs, labels = _check(X, y)
         self.n_labels_ = graphs[0].scores.shape[1]
         self.n_edge_features_ = graphs[0].features.shape[1]
-        if self.learning == "ssvm":
-            self.affinity_, self.gaps_ = fit_margin(
-                graphs,
-                labels,
-                penalty=self.penalty,
-                random_state=check_random_state(self.random_state),
-            )
-            self.cost_ = 1 - np.eye(self.n_labels_)
-        else:
-            self.affinity_, self.cost_ = self.learn(graphs, labels)
+        self.affinity_, self.cost_ = self.learn(graphs, labels)
         self._choose(graphs, labels)
         return self
 
@@ -223,7 +186,7 @@ class SuperpixelCRF(BaseEstimator):
         return [mean_field(self.potentials(g), self.n_sweeps)[0] for g in X]
 
     def predict(self, X: Sequence[RegionGraph]) -> list[np.ndarray]:
-        """Return the labels that inference finds.
+        """Return the likeliest label of each node, by mean-field marginals.
 
         Parameters
         ----------
@@ -233,11 +196,7 @@ class SuperpixelCRF(BaseEstimator):
         -------
         list of ndarray of int, shape (n_nodes,)
         """
-        check_is_fitted(self)
-        if self.inference == "mean_field":
-            return [q.argmax(axis=1) for q in self.predict_proba(X)]
-        solve = INFERENCE[self.inference]
-        return [solve(self.potentials(graph))[0] for graph in X]
+        return [q.argmax(axis=1) for q in self.predict_proba(X)]
 
     def messages(self, graph: RegionGraph) -> np.ndarray:
         """Return what its neighbours tell each node, in units of the given scores.
@@ -317,10 +276,7 @@ class SuperpixelCRF(BaseEstimator):
         if self.costs == "potts":
             return affinity, 1 - np.eye(n)
         weights = [affinity.weights(g.features) for g in graphs]
-        cost = fit_costs(graphs, labels, weights, n)
-        if self.inference == "alpha_expansion":
-            cost = metric_closure(cost)
-        return affinity, cost
+        return affinity, fit_costs(graphs, labels, weights, n)
 
     @property
     def _setting(self) -> Setting:
@@ -347,7 +303,7 @@ class SuperpixelCRF(BaseEstimator):
         settings = self._settings(len(graphs), fixed)
         self.search_: dict[str, np.ndarray] = {}
         best = settings[0]
-        if self.learning == "piecewise" and len(graphs) > 1:
+        if len(graphs) > 1:
             held = HeldOut(self, graphs, labels)
             # Of equals the first, which is the weakest.
             best = held.best(settings) if len(settings) > 1 else best
@@ -368,7 +324,7 @@ class SuperpixelCRF(BaseEstimator):
 
     def _settings(self, n_graphs: int, fixed: Sequence[float]) -> list[Setting]:
         """Return the strengths and temperatures to choose from, the weakest first."""
-        single = self.learning == "ssvm" or n_graphs < 2
+        single = n_graphs < 2
         strengths = _candidates(self.strength, _STRENGTHS, single)
         temperatures = _candidates(self.temperature, _TEMPERATURES, single)
         settings = [
@@ -384,17 +340,13 @@ _STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0)
 _TEMPERATURES = (0.5, 1.0, 2.0)
 _CONTEXTS = (0.25, 0.5, 1.0)
 _CONSTRAINTS: dict[str, list] = {
-    "learning": [StrOptions({"piecewise", "ssvm"})],
-    "inference": [StrOptions(set(INFERENCE))],
     "costs": [StrOptions({"potts", "learnt"})],
     "strength": [Interval(Real, 0, None, closed="left"), StrOptions({"cv"})],
     "temperature": [Interval(Real, 0, None, closed="neither"), StrOptions({"cv"})],
     "palette": [Interval(Real, 0, None, closed="left"), StrOptions({"cv"})],
     "context": [Interval(Real, 0, None, closed="left"), StrOptions({"cv"})],
     "n_folds": [Interval(Integral, 2, None, closed="left")],
-    "penalty": [Interval(Real, 0, None, closed="neither")],
     "n_sweeps": [Interval(Integral, 1, None, closed="left")],
-    "random_state": ["random_state"],
 }
 
 

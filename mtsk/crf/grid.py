@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable
 from functools import lru_cache
 from numbers import Integral, Real
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -24,8 +24,8 @@ __all__ = ["PixelCRF"]
 class PixelCRF(BaseEstimator):
     """A conditional random field over the pixels of an image.
 
-    Each pixel speaks to eight others at each distance in ``reach``, the more the more
-    alike they look::
+    Each pixel speaks to eight others at each of ``distances``, the more the more alike
+    they look::
 
         E(y) = − Σ_i scores[i, y_i] + strength · Σ_(i,j) likeness_ij [y_i ≠ y_j]
         likeness_ij = exp(−‖guide_i − guide_j‖² / (2 contrast²))
@@ -43,7 +43,7 @@ class PixelCRF(BaseEstimator):
         did not see them.
     contrast : float, default=4.0
         Difference in the guide, in its own units, at which pixels count as unlike.
-    reach : sequence of int, default=(4, 8, 16)
+    distances : sequence of int, default=(4, 8, 16)
         Distances, in pixels.
     stride : int, default=2
         Pixels to a cell of the grid that messages are found on.
@@ -65,24 +65,26 @@ class PixelCRF(BaseEstimator):
     >>> truth = (guide[..., 0] > 0).astype(float)
     >>> noise = np.random.default_rng(0).normal(0, 2, (16, 16))
     >>> scores = np.stack([np.zeros((16, 16)), 2 * truth - 1 + noise], axis=-1)
-    >>> crf = PixelCRF(stride=1, reach=(1, 2)).fit([(scores, guide)], [truth])
+    >>> crf = PixelCRF(stride=1, distances=(1, 2)).fit([(scores, guide)], [truth])
     >>> found = scores + crf.messages(scores, guide)
     >>> (scores.argmax(-1) == truth).mean() < (found.argmax(-1) == truth).mean()
     np.True_
     """
+
+    pixels_at_once: ClassVar[int] = 2**18  # whose messages are held together
 
     def __init__(
         self,
         strength: float | str = "cv",
         *,
         contrast: float = 4.0,
-        reach: Iterable[int] = (4, 8, 16),
+        distances: Iterable[int] = (4, 8, 16),
         stride: int = 2,
         n_sweeps: int = 3,
     ) -> None:
         self.strength = strength
         self.contrast = contrast
-        self.reach = reach
+        self.distances = distances
         self.stride = stride
         self.n_sweeps = n_sweeps
 
@@ -135,9 +137,14 @@ class PixelCRF(BaseEstimator):
     def check_parameters(self) -> None:
         """Raise ``InvalidParameterError`` where a parameter is not allowed."""
         check_parameters(self, _CONSTRAINTS)
-        reach = list(self.reach)
-        if not all(isinstance(r, Integral) and r > 0 for r in reach) or not reach:
-            raise parameter_error("reach", self, "distances, each an int > 0", reach)
+        distances = list(self.distances)
+        if (
+            not all(isinstance(r, Integral) and r > 0 for r in distances)
+            or not distances
+        ):
+            raise parameter_error(
+                "distances", self, "distances, each an int > 0", distances
+            )
 
     def messages(self, scores: np.ndarray, guide: np.ndarray) -> np.ndarray:
         """Return what other pixels tell each one, to be added to its scores.
@@ -173,19 +180,21 @@ class PixelCRF(BaseEstimator):
             return np.zeros(scores.shape, np.float32)
         height, width, _ = scores.shape
         logits, values = (_pooled(m, self.stride) for m in (scores, guide))
-        steps = sorted({max(1, round(r / self.stride)) for r in self.reach})
+        steps = sorted({max(1, round(r / self.stride)) for r in self.distances})
         # What a pixel hears comes from no further than this, so bands give the same.
         halo = steps[-1] * self.n_sweeps
-        rows = max(1, _PIXELS_AT_ONCE // logits.shape[1])
+        rows = max(1, self.pixels_at_once // logits.shape[1])
         bands = []
         for top in range(0, len(logits), rows):
             low, high = max(0, top - halo), min(len(logits), top + rows + halo)
-            told = self._told(logits[low:high], values[low:high], steps, strength)
-            bands.append(told[top - low : top - low + rows])
-        told = torch.cat(bands).repeat_interleave(self.stride, 0)[:height]
-        return told.repeat_interleave(self.stride, 1)[:, :width].numpy()
+            sent = self._band_messages(
+                logits[low:high], values[low:high], steps, strength
+            )
+            bands.append(sent[top - low : top - low + rows])
+        sent = torch.cat(bands).repeat_interleave(self.stride, 0)[:height]
+        return sent.repeat_interleave(self.stride, 1)[:, :width].numpy()
 
-    def _told(
+    def _band_messages(
         self,
         logits: torch.Tensor,
         guide: torch.Tensor,
@@ -208,18 +217,17 @@ class PixelCRF(BaseEstimator):
                 check_invariants=False,
             )
         own = logits.reshape(-1, n_labels)
-        told = torch.zeros_like(own)
+        sent = torch.zeros_like(own)
         for _ in range(self.n_sweeps):
-            told = mixing @ torch.softmax(own + told, dim=1)
-        return told.view(logits.shape)
+            sent = mixing @ torch.softmax(own + sent, dim=1)
+        return sent.view(logits.shape)
 
 
 _STRENGTHS = (0.0, 0.5, 1.5)
-_PIXELS_AT_ONCE = 2**18
 _CONSTRAINTS: dict[str, list] = {
     "strength": [Interval(Real, 0, None, closed="left"), StrOptions({"cv"})],
     "contrast": [Interval(Real, 0, None, closed="neither")],
-    "reach": ["array-like"],
+    "distances": ["array-like"],
     "stride": [Interval(Integral, 1, None, closed="left")],
     "n_sweeps": [Interval(Integral, 1, None, closed="left")],
 }

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, softmax
 
-from mtsk.crf.factor_graph import FactorGraph, Link
-from mtsk.crf.inference import alpha_expansion
 from mtsk.crf.regions import RegionGraph
 
-__all__ = [
-    "Affinity",
-    "FrankWolfe",
-    "fit_affinity",
-    "fit_costs",
-    "fit_margin",
-    "frank_wolfe",
-]
+__all__ = ["Affinity", "fit_affinity", "fit_costs"]
 
 _LEAST = 1e-6
 
@@ -156,160 +147,3 @@ def fit_costs(
     cost = np.clip(1 - np.log(ratio) / mean, 0, 2)
     np.fill_diagonal(cost, 0)
     return cost
-
-
-@dataclass
-class FrankWolfe:
-    """What `frank_wolfe` found.
-
-    Attributes
-    ----------
-    coef : ndarray of shape (d,)
-    gaps : list of float
-        Duality gap after each pass. With an exact oracle, no other coef has an
-        objective lower by more than the last one.
-    """
-
-    coef: np.ndarray
-    gaps: list[float]
-
-
-def frank_wolfe(
-    n: int,
-    oracle: Callable[[int, np.ndarray], tuple[np.ndarray, float]],
-    n_features: int,
-    *,
-    penalty: float = 1e-2,
-    n_passes: int = 20,
-    tol: float = 1e-3,
-    random_state: np.random.RandomState | None = None,
-) -> FrankWolfe:
-    """Train a structured SVM by block-coordinate Frank–Wolfe.
-
-    Minimises penalty/2 ‖w‖² + 1/n Σ_i max_y (loss_i(y) − wᵀψ_i(y)), with
-    ψ_i(y) = φ(x_i, y_i) − φ(x_i, y), in its dual (Lacoste-Julien, Jaggi, Schmidt &
-    Pletscher, ICML 2013, algorithm 4, steps by exact line search).
-
-    Parameters
-    ----------
-    n : int
-        Examples.
-    oracle : callable
-        ``oracle(i, w)`` returns ψ_i(y) and loss_i(y) of the worst labelling y.
-    n_features : int
-    penalty : float, default=1e-2
-    n_passes : int, default=20
-    tol : float, default=1e-3
-        Stops when the gap is below this fraction of the loss at w = 0.
-    random_state : RandomState, optional
-        Order of the examples.
-
-    Returns
-    -------
-    FrankWolfe
-    """
-    random = random_state or np.random.RandomState(0)
-    w, loss = np.zeros(n_features), 0.0
-    own_w, own_loss = np.zeros((n, n_features)), np.zeros(n)
-    gaps: list[float] = []
-    first = sum(oracle(i, w)[1] for i in range(n)) / n
-    for _ in range(n_passes):
-        for i in random.permutation(n):
-            psi, hurt = oracle(i, w)
-            corner, corner_loss = psi / (penalty * n), hurt / n
-            away = own_w[i] - corner
-            gain = penalty * float(away @ w) - own_loss[i] + corner_loss
-            curved = penalty * float(away @ away)
-            step = float(np.clip(gain / curved, 0, 1)) if curved > 0 else 1.0
-            new_w = own_w[i] - step * away
-            new_loss = (1 - step) * own_loss[i] + step * corner_loss
-            w, loss = w + new_w - own_w[i], loss + new_loss - own_loss[i]
-            own_w[i], own_loss[i] = new_w, new_loss
-        worst = [oracle(i, w) for i in range(n)]
-        corner = np.sum([psi for psi, _ in worst], axis=0) / (penalty * n)
-        corner_loss = float(np.mean([hurt for _, hurt in worst]))
-        gaps.append(float(penalty * (w - corner) @ w - loss + corner_loss))
-        if gaps[-1] <= tol * max(first, 1e-300):
-            break
-    return FrankWolfe(w, gaps)
-
-
-def fit_margin(
-    graphs: Sequence[RegionGraph],
-    labels: Sequence[np.ndarray],
-    *,
-    penalty: float,
-    random_state: np.random.RandomState,
-) -> tuple[Affinity, list[float]]:
-    """Learn the scores' scale and the edges' weights with a margin, for Potts costs.
-
-    Each edge has a constant, its features scaled to [0, 1], and 1 minus these, so that
-    weights that must be >= 0 can say "the less, the stronger". The loss of a labelling
-    is the share of the labelled nodes that are wrong, by size; its worst labelling is
-    found by alpha-expansion.
-
-    Parameters
-    ----------
-    graphs : sequence of RegionGraph
-    labels : sequence of ndarray of int
-    penalty : float
-    random_state : RandomState
-
-    Returns
-    -------
-    affinity : Affinity
-        In units of the scores.
-    gaps : list of float
-        Of `frank_wolfe`.
-    """
-    features = np.concatenate([g.features for g in graphs])
-    low = features.min(axis=0) if len(features) else np.zeros(0)
-    span = np.ptp(features, axis=0) if len(features) else np.zeros(0)
-    scale = np.where(span > 0, 1 / np.where(span > 0, span, 1), 0)
-    found = frank_wolfe(
-        len(graphs),
-        _MarginOracle(graphs, labels, [_both_ways(g, low, scale) for g in graphs]),
-        2 * len(low) + 2,
-        penalty=penalty,
-        random_state=random_state,
-    )
-    unit = max(float(found.coef[0]), 1e-6)
-    up, down = np.split(found.coef[2:] / unit, [len(low)])
-    intercept = float(found.coef[1] / unit + down.sum())
-    return Affinity(low, scale, up - down, intercept), found.gaps
-
-
-def _both_ways(graph: RegionGraph, low: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Return a constant, each edge's features in [0, 1], and 1 minus these."""
-    rising = (graph.features - low) * scale
-    return np.concatenate([np.ones((len(graph.edges), 1)), rising, 1 - rising], axis=1)
-
-
-@dataclass
-class _MarginOracle:
-    """ψ and loss of the worst labelling of one graph, for `frank_wolfe`."""
-
-    graphs: Sequence[RegionGraph]
-    labels: Sequence[np.ndarray]
-    edge_features: Sequence[np.ndarray]
-
-    def __call__(self, i: int, w: np.ndarray) -> tuple[np.ndarray, float]:
-        graph, truth, phi = self.graphs[i], self.labels[i], self.edge_features[i]
-        known = truth >= 0
-        share = graph.sizes * known
-        share = share / max(share.sum(), 1e-300)
-        n, k = graph.scores.shape
-        scores = graph.scores * (w[0] / n) * known[:, None] + share[:, None]
-        scores[known, truth[known]] -= share[known]
-        link = Link(graph.edges, (phi @ w[1:] / n).clip(min=0), 1 - np.eye(k))
-        y = alpha_expansion(FactorGraph([scores], [link]))[0]
-        best = np.where(known, truth, y)  # unlabelled nodes as the scores have it
-        loss = float(share[known] @ (y[known] != truth[known]))
-        return self._joint(i, best) - self._joint(i, y), loss
-
-    def _joint(self, i: int, y: np.ndarray) -> np.ndarray:
-        """Return φ(x, y): the sum of scores, and minus that of cut edges' features."""
-        graph, known = self.graphs[i], self.labels[i] >= 0
-        apart = (y[graph.edges[:, 0]] != y[graph.edges[:, 1]]).astype(float)
-        unary = graph.scores[np.arange(len(y)), y][known].sum()
-        return np.append(unary, -(apart @ self.edge_features[i])) / max(len(y), 1)

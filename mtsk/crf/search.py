@@ -45,15 +45,15 @@ def prior(graph: RegionGraph, setting: Setting) -> np.ndarray:
     """
     if setting.strength == 0:
         return np.zeros_like(graph.context)
-    context = told = setting.context * graph.context
+    context = logits = setting.context * graph.context
     if setting.palette and len(graph.scores):
         most = max(1, len(graph.scores) // _TOP)
         for _ in range(_ROUNDS):
-            q = softmax(graph.scores + told, axis=1)
+            q = softmax(graph.scores + logits, axis=1)
             top = np.partition(q, len(q) - most, axis=0)[-most:].mean(axis=0)
             palette = np.log(top + _EPSILON)
-            told = context + setting.palette * (palette - palette.max())
-    return told
+            logits = context + setting.palette * (palette - palette.max())
+    return logits
 
 
 class Model(Protocol):

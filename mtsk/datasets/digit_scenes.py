@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from sklearn.utils import Bunch, check_random_state
 
 from mtsk._validation import parameter_error
-from mtsk.targets import Targets
+from mtsk.data.targets import Targets
 
 __all__ = ["make_digit_scenes"]
 

@@ -1,6 +1,7 @@
-"""Decoders: convolutions over features, shared by all tasks."""
+"""Decoders: convolutional heads that all tasks share."""
 
-from mtsk.decoders.course import Lessons
+from mtsk.data.augmentation import Augmentation
 from mtsk.decoders.decoder import SharedDecoder
+from mtsk.decoders.training_set import TrainingSet
 
-__all__ = ["Lessons", "SharedDecoder"]
+__all__ = ["Augmentation", "SharedDecoder", "TrainingSet"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from numbers import Integral, Real
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -12,19 +13,20 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from mtsk._resources import keep_freed_memory, one_blas_thread
 from mtsk._validation import Interval, StrOptions, check_parameters
-from mtsk.augmentation import Augmentation
 from mtsk.backbones import choose_device
-from mtsk.decoders.course import Course, Lessons, Plan
+from mtsk.data.augmentation import Augmentation
+from mtsk.decoders.batches import BatchLoader, TrainingSettings
 from mtsk.decoders.networks import FCN, Decoder, UNet
 from mtsk.decoders.pyramid import Pyramid, stack_pyramids
-from mtsk.feature_maps import FeatureMaps
-from mtsk.features import DeepFeatures
+from mtsk.decoders.training_set import TrainingSet
+from mtsk.features import DeepFeatures, FeatureMaps
 from mtsk.heads import TaskWeighting
 from mtsk.heads.base import CLASS_WEIGHT, ClassWeight
+from mtsk.heads.capabilities import Capabilities
+from mtsk.heads.training import Trainer, numpy_state
 from mtsk.heads.weighting import make_weighting
 
 __all__ = ["SharedDecoder"]
@@ -118,6 +120,8 @@ class SharedDecoder(BaseEstimator):
     True
     """
 
+    min_steps: ClassVar[int] = 300  # of training, however few the images
+
     def __init__(
         self,
         architecture: str = "fcn",
@@ -161,6 +165,11 @@ class SharedDecoder(BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the head can do."""
+        return Capabilities(is_joint=True, is_convolutional=True, weighs_tasks=True)
+
     def check_parameters(self) -> None:
         """Raise ``InvalidParameterError`` on a parameter that is none."""
         check_parameters(self, _CONSTRAINTS)
@@ -168,12 +177,12 @@ class SharedDecoder(BaseEstimator):
         if isinstance(self.augment, Augmentation):
             self.augment.check_parameters()
 
-    def fit(self, lessons: Lessons, features: DeepFeatures) -> Self:
+    def fit(self, training_set: TrainingSet, features: DeepFeatures) -> Self:
         """Train the decoder.
 
         Parameters
         ----------
-        lessons : Lessons
+        training_set : TrainingSet
         features : DeepFeatures
             Fitted.
 
@@ -186,8 +195,8 @@ class SharedDecoder(BaseEstimator):
         InvalidParameterError, TargetError, ValueError
         """
         self.check_parameters()
-        self.groups_ = [*lessons.pixel, *lessons.image]
-        self.n_maps_ = len(lessons.pixel)
+        self.groups_ = [*training_set.pixel_groups, *training_set.image_groups]
+        self.n_maps_ = len(training_set.pixel_groups)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         weighting = make_weighting(self.task_weights, len(self.groups_), self)
         with (
@@ -196,14 +205,14 @@ class SharedDecoder(BaseEstimator):
             keep_freed_memory(),
         ):
             torch.manual_seed(seed)
-            plan = self._plan(seed)
-            course = Course(lessons, features, plan)
-            self.taps_ = course.taps
-            self.units_ = [(loss.scale, loss.shift) for loss in course.group_losses]
+            settings = self._settings(seed)
+            loader = BatchLoader(training_set, features, settings)
+            self.taps_ = loader.taps
+            self.units_ = [(loss.scale, loss.shift) for loss in loader.group_losses]
             network = self._network()
-            course.standardise(network)
-            self._train(network.to(plan.device), course, weighting, seed)
-        self.features_ = course.tuned_features()
+            loader.standardise(network)
+            self._train(network.to(settings.device), loader, weighting, seed)
+        self.features_ = loader.tuned_features()
         return self
 
     def scores(
@@ -244,16 +253,16 @@ class SharedDecoder(BaseEstimator):
             return grid.at(points), whole
         return grid.scores(np.eye(coarse.shape[2], dtype=np.float32)), whole
 
-    def reach(self) -> int:
+    def receptive_radius(self) -> int:
         """Return how many pixels from a score lies the furthest cell it looks at."""
         check_is_fitted(self)
-        return self._network().reach()
+        return self._network().receptive_radius()
 
-    def _plan(self, seed: int) -> Plan:
+    def _settings(self, seed: int) -> TrainingSettings:
         augment = self.augment if isinstance(self.augment, Augmentation) else None
         if self.augment is True:
             augment = Augmentation()
-        return Plan(
+        return TrainingSettings(
             self.stride,
             self.batch_size,
             self.n_points,
@@ -278,59 +287,33 @@ class SharedDecoder(BaseEstimator):
         return network.to(memory_format=torch.channels_last)
 
     def _train(
-        self, network: Decoder, course: Course, weighting: TaskWeighting, seed: int
+        self, network: Decoder, loader: BatchLoader, weighting: TaskWeighting, seed: int
     ) -> None:
-        n_epochs = max(self.n_epochs, -(-_FEWEST_STEPS // course.n_steps))
-        own = weighting.start(len(self.groups_), seed)
-        rates = [self.learning_rate, self.backbone_learning_rate, self.learning_rate]
-        decay = self.weight_decay
-        shared = course.tuned + network.shared_parameters()
-        optimiser = torch.optim.AdamW(
-            [
-                {"params": list(network.parameters()), "weight_decay": decay},
-                {"params": course.tuned, "weight_decay": decay},
-                {"params": own, "weight_decay": 0.0},
-            ],
-            lr=self.learning_rate,
+        trainer = Trainer(
+            weighting,
+            len(self.groups_),
+            max(self.n_epochs, -(-self.min_steps // loader.n_steps)),
+            loader.n_steps,
+            self.learning_rate,
+            self.weight_decay,
+            seed,
+            "decoder",
+            self.verbose,
         )
-        cycle = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, rates, total_steps=n_epochs * course.n_steps, pct_start=0.2
-        )
-        self.losses_: list[np.ndarray] = []
-        for epoch in tqdm(
-            range(n_epochs), desc="decoder", disable=not self.verbose, unit="epoch"
-        ):
-            network.train()
-            sums = np.zeros((2, len(self.groups_)))
-            for batch in course.batches(epoch):
-                losses, tasks = course.losses(network, batch)
-                if len(tasks):
-                    optimiser.zero_grad()
-                    weighting.backward(losses, tasks, shared)
-                    optimiser.step()
-                    sums[0, tasks.numpy()] += losses.detach().cpu().numpy()
-                    sums[1, tasks.numpy()] += 1
-                cycle.step()
-            self._note(sums, epoch, weighting)
-        self.n_iter_ = n_epochs
-        self.network_ = {
-            k: v.detach().cpu().numpy().copy() for k, v in network.state_dict().items()
-        }
-
-    def _note(self, sums: np.ndarray, epoch: int, weighting: TaskWeighting) -> None:
-        """Keep an epoch's mean losses; refuse to go on once they are no numbers."""
-        means = np.where(sums[1] > 0, sums[0] / np.maximum(sums[1], 1), np.nan)
-        if not np.isfinite(means[sums[1] > 0]).all():
-            raise ValueError(
-                f"training diverged in epoch {epoch + 1}; lower `learning_rate` "
-                f"(now {self.learning_rate}), or bring the targets' numbers to a "
-                "common scale"
+        self.losses_ = list(
+            trainer.epochs(
+                network,
+                loader.tuned + network.shared_parameters(),
+                loader.batches,
+                partial(loader.losses, network),
+                loader.tuned,
+                self.backbone_learning_rate,
             )
-        self.losses_.append(means)
-        weighting.after_epoch(means)
+        )
+        self.n_iter_ = len(self.losses_)
+        self.network_ = numpy_state(network)
 
 
-_FEWEST_STEPS = 300
 _ARCHITECTURES: dict[str, Callable[..., Decoder]] = {"fcn": FCN, "unet": UNet}
 _COUNT = Interval(Integral, 1, None, closed="left")
 _POSITIVE = Interval(Real, 0, None, closed="neither")

@@ -183,7 +183,7 @@ class Decoder(nn.Module):
         peaks = torch.logit(cover.amax(dim=(2, 3)), eps=_SURE)
         return torch.cat([area.sqrt(), means.flatten(1)], dim=1), peaks
 
-    def reach(self) -> int:
+    def receptive_radius(self) -> int:
         """Return how many pixels from a score its furthest tap's cell lies."""
         raise NotImplementedError
 
@@ -255,7 +255,7 @@ class FCN(Decoder):
         ]
         return self.blocks(self.squeeze(_sum(parts)))
 
-    def reach(self) -> int:
+    def receptive_radius(self) -> int:
         blocks = sum(2**i + 1 for i in range(len(self.blocks)))
         return self.coarse * (blocks + 2) + 3 * self.stride
 
@@ -312,7 +312,7 @@ class UNet(Decoder):
             for _ in self.levels
         )
 
-    def reach(self) -> int:
+    def receptive_radius(self) -> int:
         convolutions = 2 * len(self.blocks[0])  # type: ignore[arg-type]
         return sum(self.stride * 2**level * (convolutions + 1) for level in self.levels)
 

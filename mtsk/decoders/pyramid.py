@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mtsk.feature_maps import FeatureMaps
+from mtsk.features.feature_maps import FeatureMaps
 
 __all__ = ["Pyramid", "stack_pyramids"]
 

@@ -1,7 +1,7 @@
 """Pictures of what was learnt and found (matplotlib, the optional extra ``[plot]``)."""
 
+from mtsk.displays.attribution import AttributionDisplay
 from mtsk.displays.confusion import ConfusionDisplay
-from mtsk.displays.evidence import EvidenceDisplay
 from mtsk.displays.relatedness import TaskRelatednessDisplay
 from mtsk.displays.segmentation import SegmentationDisplay
 from mtsk.displays.sharing import SharingDisplay
@@ -9,7 +9,7 @@ from mtsk.displays.uncertainty import UncertaintyDisplay
 
 __all__ = [
     "ConfusionDisplay",
-    "EvidenceDisplay",
+    "AttributionDisplay",
     "SegmentationDisplay",
     "SharingDisplay",
     "TaskRelatednessDisplay",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from mtsk.image_files import read_image
+from mtsk.data.files import read_image
 
 __all__ = [
     "as_image",

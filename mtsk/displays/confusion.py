@@ -9,9 +9,9 @@ import numpy as np
 from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
 from mtsk._validation import parameter_error
+from mtsk.data.targets import as_targets
 from mtsk.displays.axes import check_segmenter
 from mtsk.exceptions import TargetError, UnknownTaskError
-from mtsk.targets import as_targets
 
 __all__ = ["ConfusionDisplay"]
 
@@ -37,7 +37,8 @@ class ConfusionDisplay(ConfusionMatrixDisplay):
 
     Examples
     --------
-    >>> from mtsk import ConfusionDisplay, MultiTaskSegmenter
+    >>> from mtsk import MultiTaskSegmenter
+    >>> from mtsk.displays import ConfusionDisplay
     >>> from mtsk.testing import toy_images
     >>> X, masks = toy_images()
     >>> model = MultiTaskSegmenter(random_state=0).fit(X, masks)
@@ -138,7 +139,7 @@ def _classes(task: Any) -> list[Any]:
 
 def _codes(task: Any, entry: Any, index: int, guess: Any) -> np.ndarray:
     """Return an entry as places among the classes, NaN unlabelled."""
-    shape = np.shape(guess)[:2] if task.granularity == "pixel" else (0, 0)
+    shape = np.shape(guess)[:2] if task.is_of_pixels else (0, 0)
     try:
         columns = task.encode(entry, shape)
     except TargetError as error:

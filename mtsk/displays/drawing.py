@@ -62,7 +62,7 @@ def kind_of_task(task: Any) -> Kind | None:
 
     None for a task of whole images.
     """
-    if task.granularity != "pixel":
+    if not task.is_of_pixels:
         return None
     for own in type(task).__mro__:
         if own.__name__ in _OF_TASK:

@@ -52,7 +52,7 @@ class TaskRelatednessDisplay:
     Examples
     --------
     >>> import numpy as np
-    >>> from mtsk import TaskRelatednessDisplay
+    >>> from mtsk.displays import TaskRelatednessDisplay
     >>> matrix = np.array([[1, 0.1, 0.8], [0.1, 1, 0.2], [0.8, 0.2, 1]])
     >>> display = TaskRelatednessDisplay(matrix, task_names=["ink", "sky", "edges"])
     >>> display.plot().order_  # doctest: +SKIP

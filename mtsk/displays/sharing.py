@@ -42,7 +42,7 @@ class SharingDisplay:
 
     Examples
     --------
-    >>> from mtsk import SharingDisplay
+    >>> from mtsk.displays import SharingDisplay
     >>> row = {"task": "edges", "budget": None, "gain": 0.04, "lower": 0.01}
     >>> display = SharingDisplay([row | {"upper": 0.07, "verdict": "gains"}])
     >>> display.plot().ax_.get_xlabel()  # doctest: +SKIP

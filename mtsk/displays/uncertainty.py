@@ -35,7 +35,7 @@ class UncertaintyDisplay:
     Examples
     --------
     >>> import numpy as np
-    >>> from mtsk import UncertaintyDisplay
+    >>> from mtsk.displays import UncertaintyDisplay
     >>> display = UncertaintyDisplay(np.zeros((8, 8)), np.eye(8))
     >>> sorted(display.plot().axes_)  # doctest: +SKIP
     ['doubt', 'image']
@@ -76,14 +76,16 @@ class UncertaintyDisplay:
         drawn = [
             name
             for name, of in estimator.tasks_.items()
-            if of.granularity == "pixel" and any(g.kind != "real" for g in of.groups_)
+            if of.is_of_pixels and any(g.kind != "real" for g in of.groups_)
         ]
         if task is None and len(drawn) == 1:
             task = drawn[0]
         if task not in drawn:
             raise ValueError(f"`task` must be one of {drawn}, got {task!r}")
         scores = estimator.decision_function([image], tasks=[task])[task][0]
-        return cls(image, estimator.tasks_[task].doubt(scores)).plot(axes=axes)
+        return cls(image, estimator.tasks_[task].normalized_entropy(scores)).plot(
+            axes=axes
+        )
 
     @classmethod
     def from_predictions(cls, image: Any, proba: Any, *, axes: Any = None) -> Self:

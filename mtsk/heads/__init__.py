@@ -4,10 +4,8 @@ from mtsk.heads.base import JointHead, JointLinear
 from mtsk.heads.logistic import JointLogistic
 from mtsk.heads.network import SharedLayerNetwork
 from mtsk.heads.per_task import PerTaskHead
-from mtsk.heads.reduced_rank import ReducedRankRidge
 from mtsk.heads.related import RelatedRidge
 from mtsk.heads.ridge import JointRidge
-from mtsk.heads.selection import JointSelectionRidge
 from mtsk.heads.statistics import Moments
 from mtsk.heads.weighting import TaskWeighting
 
@@ -16,10 +14,8 @@ __all__ = [
     "JointLinear",
     "JointLogistic",
     "JointRidge",
-    "JointSelectionRidge",
     "Moments",
     "PerTaskHead",
-    "ReducedRankRidge",
     "RelatedRidge",
     "SharedLayerNetwork",
     "TaskWeighting",

@@ -26,6 +26,7 @@ from mtsk._validation import (
     check_sample_weight,
     is_missing,
 )
+from mtsk.heads.capabilities import Capabilities
 from mtsk.tasks.columns import ColumnGroup, column_slices, score_slices
 
 __all__ = [
@@ -40,7 +41,7 @@ __all__ = [
     "class_power",
     "class_weights",
     "labelled_columns",
-    "recall",
+    "from_memo",
 ]
 
 ClassWeight = Literal["sqrt", "balanced"] | float | None
@@ -66,7 +67,7 @@ class Memo(Protocol):
 _Entry = TypeVar("_Entry")
 
 
-def recall(
+def from_memo(
     memo: Memo | None, about: Sequence[np.ndarray], make: Callable[[], _Entry]
 ) -> _Entry:
     """Return what ``make`` gives, from the memo where it was made before.
@@ -119,7 +120,7 @@ class JointTable(BaseEstimator):
         tags.target_tags.single_output = True
         return tags
 
-    def _check_table(
+    def check_table(
         self, X: Any, y: Any, sample_weight: Any, *, reset: bool = True
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return X, the coded table of y (float32, NaN missing), and row weights."""
@@ -208,6 +209,21 @@ class JointTable(BaseEstimator):
 class JointHead(JointTable):
     """Base of the heads that give all column groups' scores at once."""
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the head can do."""
+        return Capabilities(is_joint=True)
+
+    def chosen_parameters(self) -> dict[str, Any]:
+        """Return the parameters by which another fit would share as much as this one.
+
+        Returns
+        -------
+        dict
+            Empty where ``fit`` chooses nothing of the kind.
+        """
+        return {}
+
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the scores of every group, side by side, (n_samples, n_scores)."""
         raise NotImplementedError
@@ -267,6 +283,11 @@ class JointLinear(JointHead):
 
     coef_: np.ndarray
     intercept_: np.ndarray
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the head can do."""
+        return Capabilities(is_joint=True, is_linear=True)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the scores of every group, side by side.

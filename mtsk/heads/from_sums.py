@@ -142,7 +142,7 @@ class FromSums(JointLinear):
     def _add_rows(self, X: Any, y: Any, sample_weight: Any) -> None:
         self._check_parameters()
         sums = self._own_sums()
-        X, Y, weight = self._check_table(X, y, sample_weight, reset=not sums)
+        X, Y, weight = self.check_table(X, y, sample_weight, reset=not sums)
         self._sums = sums
         self._add_table(X, Y, weight)
 
@@ -235,7 +235,7 @@ class FromSums(JointLinear):
             return self
         n_features, n_columns = (int(n) for n in arrays["shape"])
         row = np.zeros((1, n_features), np.float32)
-        self._check_table(row, np.zeros((1, n_columns)), None)
+        self.check_table(row, np.zeros((1, n_columns)), None)
         found: dict[Key, dict[str, Any]] = {}
         for name, array in arrays.items():
             if name != "shape":

@@ -20,9 +20,10 @@ from mtsk.heads.base import (
     JointLinear,
     Memo,
     class_weights,
+    from_memo,
     labelled_columns,
-    recall,
 )
+from mtsk.heads.capabilities import Capabilities
 from mtsk.heads.glm import Basis, Objective, minimise, warm_start
 from mtsk.heads.products import TallTable
 from mtsk.tasks.columns import ColumnGroup
@@ -110,6 +111,11 @@ class JointLogistic(JointLinear):
         self.tol = tol
         self.verbose = verbose
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the head can do."""
+        return Capabilities(is_joint=True, is_linear=True, takes_memo=True)
+
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, memo: Memo | None = None
     ) -> Self:
@@ -137,7 +143,7 @@ class JointLogistic(JointLinear):
             Where ``max_iter`` steps were not enough.
         """
         check_parameters(self, _CONSTRAINTS)
-        X, Y, weight = self._check_table(X, y, sample_weight)
+        X, Y, weight = self.check_table(X, y, sample_weight)
         bases: dict[bytes, Basis] = {}
         by_group = [
             list(self._objectives(group, Y[:, part], X, weight, bases, memo))
@@ -185,7 +191,7 @@ class JointLogistic(JointLinear):
             raise ValueError("a column group has no labelled row of positive weight")
         key = rows.tobytes()
         if key not in bases:
-            bases[key] = recall(memo, [rows], lambda: Basis.of(X, rows))
+            bases[key] = from_memo(memo, [rows], lambda: Basis.of(X, rows))
         entries = class_weights(group, Y, weight, self.class_weight)
         alpha = self.alpha_real if group.kind == "real" else self.alpha
         size = group.size if group.kind == "nominal" else 1

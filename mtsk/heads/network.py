@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from numbers import Integral, Real
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
-from tqdm.auto import tqdm
 
 from mtsk._resources import fast_bfloat16, keep_freed_memory, one_blas_thread
 from mtsk._validation import (
@@ -29,8 +29,10 @@ from mtsk.heads.base import (
     class_weights,
     labelled_columns,
 )
+from mtsk.heads.capabilities import Capabilities
 from mtsk.heads.losses import each_loss, null_loss, prior_of
-from mtsk.heads.statistics import inverse_std
+from mtsk.heads.statistics import inverse_std, mean_and_variance
+from mtsk.heads.training import Trainer, numpy_state
 from mtsk.heads.weighting import TaskWeighting, make_weighting
 from mtsk.tasks.columns import ColumnGroup
 
@@ -50,7 +52,7 @@ class SharedLayerNetwork(JointHead):
 
     Parameters
     ----------
-    hidden : sequence of int, default=(512,)
+    hidden_layer_sizes : sequence of int, default=(512,)
         Units of each shared layer.
     dropout : float in [0, 1), default=0.5
         After each shared layer.
@@ -75,8 +77,8 @@ class SharedLayerNetwork(JointHead):
     columns : list of ColumnGroup, default=None
         What the columns of ``y`` are (then coded, NaN missing). None reads integer,
         bool and str columns as classes, float ones as numbers.
-    device : str, default=None
-        None is a GPU where there is one, else the CPU.
+    device : str, default="auto"
+        ``"auto"`` is a GPU where there is one, else the CPU.
     random_state : int, RandomState or None, default=None
         First weights, order of rows, dropout. On one CPU, an integer gives the same
         bits every time.
@@ -111,9 +113,11 @@ class SharedLayerNetwork(JointHead):
     True
     """
 
+    min_steps: ClassVar[int] = 300  # of training, however few the rows
+
     def __init__(
         self,
-        hidden: Sequence[int] = (512,),
+        hidden_layer_sizes: Sequence[int] = (512,),
         *,
         dropout: float = 0.5,
         learning_rate: float = 2e-3,
@@ -126,11 +130,11 @@ class SharedLayerNetwork(JointHead):
         class_weight: ClassWeight = "sqrt",
         early_stopping: bool = False,
         columns: Sequence[ColumnGroup] | None = None,
-        device: str | None = None,
+        device: str = "auto",
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
-        self.hidden = hidden
+        self.hidden_layer_sizes = hidden_layer_sizes
         self.dropout = dropout
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -143,6 +147,13 @@ class SharedLayerNetwork(JointHead):
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the head can do."""
+        return Capabilities(
+            is_joint=True, takes_groups=True, weighs_tasks=True, rows_per_image=1000
+        )
 
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
@@ -166,13 +177,15 @@ class SharedLayerNetwork(JointHead):
         InvalidParameterError, ValueError
         """
         self._check_parameters()
-        X, Y, weight = self._check_table(X, y, sample_weight)
+        X, Y, weight = self.check_table(X, y, sample_weight)
         random = check_random_state(self.random_state)
         seed = int(random.randint(np.iinfo(np.int32).max))
         weighting = make_weighting(self.task_weights, len(self.groups_), self)
         held = self._held_out(len(X), groups, seed)
-        target = torch.device(self.device or _best_device())
-        self._mean, self._scale = _standards(X, weight)
+        target = torch.device(_best_device() if self.device == "auto" else self.device)
+        mean, variance = mean_and_variance(X, weight)
+        self._mean = mean.astype(np.float32)
+        self._scale = inverse_std(variance, mean).astype(np.float32)
         with (
             torch.random.fork_rng(devices=[]),
             one_blas_thread(),
@@ -180,7 +193,9 @@ class SharedLayerNetwork(JointHead):
         ):
             torch.manual_seed(seed)
             rows = _Rows(X, Y, weight, self, target)
-            network = _Network(X.shape[1], self.hidden, self.dropout, self.groups_)
+            network = _Network(
+                X.shape[1], self.hidden_layer_sizes, self.dropout, self.groups_
+            )
             self._train(network.to(target), rows, held, weighting, seed)
         return self
 
@@ -198,7 +213,7 @@ class SharedLayerNetwork(JointHead):
         """
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=[np.float32, np.float64])
-        network = _Network(X.shape[1], self.hidden, 0.0, self.groups_)
+        network = _Network(X.shape[1], self.hidden_layer_sizes, 0.0, self.groups_)
         state = {k: torch.from_numpy(v) for k, v in self.network_.items()}
         network.load_state_dict(state)
         with torch.inference_mode():
@@ -209,11 +224,12 @@ class SharedLayerNetwork(JointHead):
 
     def _check_parameters(self) -> None:
         check_parameters(self, _CONSTRAINTS)
-        hidden = list(self.hidden)
-        if not hidden or not all(isinstance(h, Integral) and h > 0 for h in hidden):
-            raise parameter_error("hidden", self, "ints > 0, one a layer", self.hidden)
-        if self.device is not None and not _is_device(self.device):
-            allowed = "None, 'cpu', or a GPU that torch can use here, such as 'cuda'"
+        sizes = list(self.hidden_layer_sizes)
+        if not sizes or not all(isinstance(h, Integral) and h > 0 for h in sizes):
+            allowed = "ints > 0, one a layer"
+            raise parameter_error("hidden_layer_sizes", self, allowed, sizes)
+        if self.device != "auto" and not _is_device(self.device):
+            allowed = "'auto', 'cpu', or a GPU that torch can use here, such as 'cuda'"
             raise parameter_error("device", self, allowed, self.device)
 
     def _held_out(self, n_rows: int, groups: Any, seed: int) -> np.ndarray:
@@ -237,66 +253,48 @@ class SharedLayerNetwork(JointHead):
         weighting: TaskWeighting,
         seed: int,
     ) -> None:
-        own = weighting.start(len(self.groups_), seed)
         inside = torch.from_numpy(np.flatnonzero(~held))
         size = self.batch_size or int(np.clip(len(inside) // 16, 32, _BATCH))
         n_steps = max(1, len(inside) // size)
-        n_epochs = max(self.n_epochs, -(-_FEWEST_STEPS // n_steps))
-        learnt: list[dict[str, Any]] = [
-            {"params": list(network.parameters())},
-            {"params": own, "weight_decay": 0.0},
-        ]
-        optimiser = torch.optim.AdamW(
-            learnt,
-            lr=self.learning_rate,
-            weight_decay=self.weight_decay,
-        )
-        cycle = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, self.learning_rate, total_steps=n_epochs * n_steps, pct_start=0.2
+
+        def batches(epoch: int) -> Iterator[torch.Tensor]:
+            order = inside[torch.randperm(len(inside))]
+            yield from order[: n_steps * size].split(size)
+
+        trainer = Trainer(
+            weighting,
+            len(self.groups_),
+            max(self.n_epochs, -(-self.min_steps // n_steps)),
+            n_steps,
+            self.learning_rate,
+            self.weight_decay,
+            seed,
+            "head",
+            self.verbose,
         )
         self.losses_: list[np.ndarray] = []
         self.held_out_: list[float] = []
         best = np.inf
-        for epoch in tqdm(
-            range(n_epochs), desc="head", disable=not self.verbose, unit="epoch"
+        for means in trainer.epochs(
+            network,
+            network.shared_parameters(),
+            batches,
+            partial(rows.losses, network),
         ):
-            network.train()
-            sums = np.zeros((2, len(self.groups_)))
-            order = inside[torch.randperm(len(inside))]
-            for batch in order[: n_steps * size].split(size):
-                losses, tasks = rows.losses(network, batch)
-                if len(tasks):
-                    optimiser.zero_grad()
-                    weighting.backward(losses, tasks, network.shared_parameters())
-                    optimiser.step()
-                    sums[0, tasks.numpy()] += losses.detach().cpu().numpy()
-                    sums[1, tasks.numpy()] += 1
-                cycle.step()
-            means = np.where(sums[1] > 0, sums[0] / np.maximum(sums[1], 1), np.nan)
-            if np.isinf(means).any() or np.isnan(means[sums[1] > 0]).any():
-                raise ValueError(
-                    f"training diverged in epoch {epoch + 1}; lower `learning_rate` "
-                    f"(now {self.learning_rate}) or `weight_decay`"
-                )
             self.losses_.append(means)
-            weighting.after_epoch(means)
             if held.any():
                 self.held_out_.append(rows.mean_loss(network, held))
             if not held.any() or self.held_out_[-1] < best:
                 best = self.held_out_[-1] if held.any() else best
-                self.n_iter_ = epoch + 1
-                self.network_ = {
-                    k: v.detach().cpu().numpy().copy()
-                    for k, v in network.state_dict().items()
-                }
+                self.n_iter_ = len(self.losses_)
+                self.network_ = numpy_state(network)
         self._t_scale, self._t_shift = rows.t_scale, rows.t_shift
 
 
 _FAR = 10.0  # standard deviations; what is further away counts as that far
 _BATCH = 2048
-_FEWEST_STEPS = 300
 _CONSTRAINTS: dict[str, list] = {
-    "hidden": ["array-like"],
+    "hidden_layer_sizes": ["array-like"],
     "dropout": [Interval(Real, 0, 1, closed="left")],
     "learning_rate": [Interval(Real, 0, None, closed="neither")],
     "weight_decay": [Interval(Real, 0, None, closed="left")],
@@ -306,7 +304,7 @@ _CONSTRAINTS: dict[str, list] = {
     "class_weight": CLASS_WEIGHT,
     "early_stopping": ["boolean"],
     "columns": COLUMNS,
-    "device": [str, None],
+    "device": [str],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
 }
@@ -324,17 +322,6 @@ def _is_device(name: str) -> bool:
 
 def _best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _standards(X: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and inverse standard deviation of each feature, float32."""
-    share = (weight / weight.sum()).astype(np.float32)
-    mean = share @ X
-    variance = np.zeros(X.shape[1])
-    for start in range(0, len(X), 8192):
-        part = slice(start, start + 8192)
-        variance += share[part] @ (X[part] - mean) ** 2
-    return mean, inverse_std(variance, mean).astype(np.float32)
 
 
 class _Network(nn.Module):

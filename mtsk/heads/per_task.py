@@ -31,7 +31,8 @@ from sklearn.utils.validation import (
 )
 
 from mtsk._validation import check_sample_weight
-from mtsk.heads.base import JointHead, check_codes, labelled_columns
+from mtsk.heads.base import check_codes, labelled_columns
+from mtsk.heads.capabilities import Capabilities, capabilities_of
 from mtsk.tasks.columns import ColumnGroup
 
 __all__ = ["PerTaskHead"]
@@ -68,7 +69,7 @@ class PerTaskHead(MetaEstimatorMixin, BaseEstimator):
     --------
     >>> import numpy as np
     >>> from sklearn.tree import DecisionTreeClassifier
-    >>> from mtsk import PerTaskHead
+    >>> from mtsk.heads import PerTaskHead
     >>> from mtsk.tasks import ColumnGroup
     >>> head = PerTaskHead(DecisionTreeClassifier(), [ColumnGroup("nominal", 2)])
     >>> head = head.fit([[0.0], [1.0], [2.0]], [[0], [1], [np.nan]])
@@ -86,6 +87,11 @@ class PerTaskHead(MetaEstimatorMixin, BaseEstimator):
         self.estimator = estimator
         self.columns = columns
         self.n_jobs = n_jobs
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the head can do."""
+        return Capabilities(takes_groups=True)
 
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
@@ -168,12 +174,17 @@ def _last(estimator: Any) -> Any:
     return estimator[-1] if isinstance(estimator, Pipeline) else estimator
 
 
+def _is_joint(estimator: Any) -> bool:
+    able = capabilities_of(estimator)
+    return able is not None and able.is_joint
+
+
 def _is_chain(estimator: Any) -> bool:
     return isinstance(_last(estimator), _CHAINS)
 
 
 def _check_suits(estimator: Any, group: ColumnGroup) -> None:
-    if isinstance(estimator, JointHead):
+    if _is_joint(estimator):
         return
     wanted, suits = (
         ("regressor", is_regressor)
@@ -196,7 +207,7 @@ def _check_suits(estimator: Any, group: ColumnGroup) -> None:
 
 def _column_sets(estimator: Any, columns: slice) -> list[list[int]]:
     every = list(range(columns.start, columns.stop))
-    if isinstance(estimator, JointHead) or _is_chain(estimator):
+    if _is_joint(estimator) or _is_chain(estimator):
         return [every]
     return [[column] for column in every]
 
@@ -210,7 +221,7 @@ def _fit_one(
     image: Any,
 ) -> Any:
     model = clone(estimator)
-    if isinstance(model, JointHead):
+    if _is_joint(model):
         extra = {"sample_weight": sample_weight, "groups": image}
         extra = {k: v for k, v in extra.items() if has_fit_parameter(model, k)}
         return model.set_params(columns=[group]).fit(X, Y, **extra)
@@ -258,7 +269,7 @@ def _weights(model: Any, weight: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _scores(model: Any, group: ColumnGroup, X: np.ndarray) -> np.ndarray:
-    if isinstance(model, JointHead):
+    if _is_joint(model):
         return model.decision_function(X)
     if group.kind == "real":
         return np.asarray(model.predict(X)).reshape(len(X), -1)

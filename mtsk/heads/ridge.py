@@ -22,11 +22,12 @@ from mtsk.heads.base import (
     ClassWeight,
     Memo,
     class_weights,
+    from_memo,
     labelled_columns,
-    recall,
 )
 from mtsk.heads.blocks import Block, solve_ridge
 from mtsk.heads.calibration import calibrate_classes, calibrate_label
+from mtsk.heads.capabilities import Capabilities
 from mtsk.heads.from_sums import FromSums, Part, one_hot
 from mtsk.tasks.columns import ColumnGroup
 
@@ -106,6 +107,17 @@ class JointRidge(FromSums):
         self.n_folds = n_folds
         self.columns = columns
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the head can do."""
+        return Capabilities(
+            is_joint=True,
+            is_linear=True,
+            learns_from_sums=hasattr(self, "merge"),
+            takes_groups=True,
+            takes_memo=True,
+        )
+
     def fit(
         self,
         X: Any,
@@ -137,7 +149,7 @@ class JointRidge(FromSums):
         InvalidParameterError, ValueError
         """
         self._check_parameters()
-        X, Y, weight = self._check_table(X, y, sample_weight)
+        X, Y, weight = self.check_table(X, y, sample_weight)
         T, W = self._targets_and_weights(Y, weight)
         fold = self._folds(len(X), groups)
         self._sums = None
@@ -152,7 +164,7 @@ class JointRidge(FromSums):
         for cols in _equal_columns(W):
             own = self._dealt(fold, W[:, cols[0]] > 0) if chooses else 0 * fold
             about = [T[:, cols], W[:, cols[0]], own, cols]
-            blocks.append(recall(memo, about, partial(Block, X, T, W, own, cols)))
+            blocks.append(from_memo(memo, about, partial(Block, X, T, W, own, cols)))
         self.alpha_ = self._choose_alphas(blocks, alphas)
         chosen = np.repeat(self.alpha_, [g.size for g in self.groups_])
         self._prepare_sharing(X, T, W, blocks, chosen)

@@ -125,7 +125,7 @@ class SharingRidge(JointRidge):
         """Set the attributes that tell what is shared."""
         raise NotImplementedError
 
-    def settled(self) -> dict[str, Any]:
+    def chosen_parameters(self) -> dict[str, Any]:
         """Return the parameters by which another fit would share as much as this one.
 
         Returns

@@ -5,10 +5,10 @@ Metrics are functions of arrays; for tasks they come as accumulators too, by nam
 
 from mtsk.metrics.boundaries import boundary_curve, boundary_f1, boundary_matches
 from mtsk.metrics.named import (
-    less_is_better,
+    lower_is_better,
+    make_task_scorer,
     metric_names,
     task_metric,
-    task_scorer,
 )
 from mtsk.metrics.objects import (
     AveragePrecision,
@@ -30,10 +30,10 @@ __all__ = [
     "confusion",
     "instance_iou",
     "iou_per_class",
-    "less_is_better",
+    "lower_is_better",
     "match_instances",
     "mean_iou",
     "metric_names",
     "task_metric",
-    "task_scorer",
+    "make_task_scorer",
 ]

@@ -71,8 +71,8 @@ def boundary_f1(
         )
     if not tolerance >= 0:
         raise ValueError(f"tolerance must be >= 0, got {tolerance}")
-    reach = tolerance * float(np.hypot(*truth.shape))
-    return f1_of(*boundary_matches(*label_boundaries(truth, guess), reach))
+    radius = tolerance * float(np.hypot(*truth.shape))
+    return f1_of(*boundary_matches(*label_boundaries(truth, guess), radius))
 
 
 def label_boundaries(
@@ -84,10 +84,10 @@ def label_boundaries(
     return next(edges), next(edges)
 
 
-def _within(mask: np.ndarray, reach: float) -> np.ndarray:
+def _within(mask: np.ndarray, radius: float) -> np.ndarray:
     if not mask.any():
         return np.zeros_like(mask)
-    return distance_transform_edt(~mask) <= reach
+    return distance_transform_edt(~mask) <= radius
 
 
 def f1_of(near_truth: int, guessed: int, near_guess: int, true: int) -> float:
@@ -111,7 +111,7 @@ def boundary_curve(
     ----------
     truth : ndarray of bool, shape (H, W)
     strength : ndarray of float, shape (H, W)
-        Thin already, see `mtsk.postprocess.thin_ridges`.
+        Thin already, see `mtsk.tasks.postprocess.thin_ridges`.
     thresholds : ndarray of shape (n,)
         A boundary is where the strength exceeds them.
     tolerance : float

@@ -18,7 +18,7 @@ from mtsk.metrics.boundaries import (
     label_boundaries,
 )
 from mtsk.metrics.regions import confusion
-from mtsk.postprocess import thin_ridges
+from mtsk.tasks.postprocess import thin_ridges
 
 __all__ = [
     "AveragePrecisionMeter",
@@ -50,12 +50,18 @@ class ConfusionMeter:
         if self.needs_maps:  # neighbours change what is predicted
             guess = self.task.codes(scores)
             guess = (guess > 0)[..., None] if binary else guess
-        new = confusion(columns, guess, self.size)
-        if len(new) > len(self.counts):
-            self.counts, new = new, self.counts
-        self.counts[: len(new), : len(new)] += new
+        self._add(confusion(columns, guess, self.size))
 
-    def result(self) -> float:
+    def merge(self, other: ConfusionMeter) -> None:
+        self._add(other.counts.copy())
+
+    def _add(self, counts: np.ndarray) -> None:
+        """Add counts, of more classes it may be: some that ``fit`` did not see."""
+        if len(counts) > len(self.counts):
+            self.counts, counts = counts, self.counts
+        self.counts[: len(counts), : len(counts)] += counts
+
+    def compute(self) -> float:
         return self.reduce(self.counts)
 
 
@@ -70,7 +76,7 @@ class BoundaryF1Meter:
         self.matches = np.zeros(4, int)
 
     def update(self, columns: np.ndarray, scores: np.ndarray) -> None:
-        reach = self.tolerance * float(np.hypot(*scores.shape[:2]))
+        tolerance_pixels = self.tolerance * float(np.hypot(*scores.shape[:2]))
         truth = np.nan_to_num(columns[..., 0], nan=-1).astype(int)
         if self.task.group_.kind == "nominal":
             edges = label_boundaries(truth, self.task.codes(scores))
@@ -79,9 +85,12 @@ class BoundaryF1Meter:
             edges = truth == 1, guess & (truth >= 0)
         else:
             edges = label_boundaries(truth, self.task.codes(scores).astype(int))
-        self.matches += boundary_matches(*edges, reach)
+        self.matches += boundary_matches(*edges, tolerance_pixels)
 
-    def result(self) -> float:
+    def merge(self, other: BoundaryF1Meter) -> None:
+        self.matches += other.matches
+
+    def compute(self) -> float:
         return f1_of(*self.matches.tolist())
 
 
@@ -100,18 +109,22 @@ class BoundaryCurveMeter:
 
     def update(self, columns: np.ndarray, scores: np.ndarray) -> None:
         truth = columns[..., 0]
-        reach = self.task.tolerance * float(np.hypot(*truth.shape))
+        tolerance_pixels = self.task.tolerance * float(np.hypot(*truth.shape))
         curve = boundary_curve(
             truth == 1,
             thin_ridges(self.task.probabilities(scores)[..., 0]),
             _THRESHOLDS,
-            reach,
+            tolerance_pixels,
             np.isnan(truth),
         )
         self.total += curve
         self.best += curve[np.nanargmax([-1.0, *(f1_of(*row) for row in curve)]) - 1]
 
-    def result(self) -> float:
+    def merge(self, other: BoundaryCurveMeter) -> None:
+        self.total += other.total
+        self.best += other.best
+
+    def compute(self) -> float:
         if self.per_image:
             return f1_of(*self.best.tolist())
         found = [f1_of(*row) for row in self.total.tolist()]
@@ -131,7 +144,11 @@ class AveragePrecisionMeter:
         self.truths.append(columns.reshape(-1, width)[known])
         self.scores.append(scores.reshape(-1, width)[known].astype(np.float32))
 
-    def result(self) -> float:
+    def merge(self, other: AveragePrecisionMeter) -> None:
+        self.truths += other.truths
+        self.scores += other.scores
+
+    def compute(self) -> float:
         if not self.truths:
             return float("nan")
         truth, scores = np.concatenate(self.truths), np.concatenate(self.scores)

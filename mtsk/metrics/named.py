@@ -30,7 +30,7 @@ from mtsk.metrics.regions import iou_per_class, mean_iou, ratio
 from mtsk.tasks.base import Task
 from mtsk.tasks.image import Ordinal
 
-__all__ = ["less_is_better", "metric_names", "task_metric", "task_scorer"]
+__all__ = ["lower_is_better", "metric_names", "task_metric", "make_task_scorer"]
 
 
 def _global(counts: np.ndarray) -> float:
@@ -77,15 +77,15 @@ _METRICS: dict[str, Callable[[Task], Any]] = {
     "kappa": partial(RankMeter, kind="kappa"),
     "psnr": partial(PictureMeter, kind="psnr"),
     "ssim": partial(PictureMeter, kind="ssim"),
-    "ap50": partial(InstanceMeter, least=0.5, quality="precision"),
-    "ap70": partial(InstanceMeter, least=0.7, quality="precision"),
+    "threat_score_50": partial(InstanceMeter, least=0.5, quality="threat_score"),
+    "threat_score_70": partial(InstanceMeter, least=0.7, quality="threat_score"),
     "pq": partial(InstanceMeter, least=0.5, quality="panoptic_quality"),
-    "map": MaskMeter,
+    "mask_ap": MaskMeter,
     "box_ap50": partial(BoxMeter, overlaps=OVERLAPS[:1]),
     "box_ap75": partial(BoxMeter, overlaps=OVERLAPS[5:6]),
     "box_ap": partial(BoxMeter, overlaps=OVERLAPS),
 }
-_LESS_IS_BETTER = (
+_LOWER_IS_BETTER = (
     "rmse",
     "mae",
     "abs_rel",
@@ -102,7 +102,7 @@ def metric_names() -> list[str]:
     return list(_METRICS)
 
 
-def less_is_better(name: str) -> bool:
+def lower_is_better(name: str) -> bool:
     """Tell whether a metric is an error, of which less is better.
 
     Parameters
@@ -121,7 +121,7 @@ def less_is_better(name: str) -> bool:
     """
     if name not in _METRICS:
         raise ValueError(f"no metric {name!r}; the metrics are {list(_METRICS)}")
-    return name in _LESS_IS_BETTER
+    return name in _LOWER_IS_BETTER
 
 
 def task_metric(task: Task, name: str | None = None) -> Any:
@@ -138,7 +138,8 @@ def task_metric(task: Task, name: str | None = None) -> Any:
     -------
     object
         With ``update(columns, scores)``, to be called once an image with what
-        ``task.encode`` and the head give, and ``result() -> float``.
+        ``task.encode`` and the head give; ``merge(other)``, which adds what another of
+        the kind has seen; and ``compute() -> float``.
 
     Raises
     ------
@@ -153,8 +154,13 @@ def task_metric(task: Task, name: str | None = None) -> Any:
     return _METRICS[name](task)
 
 
-class task_scorer:
-    """A scorer of one task and metric, for ``GridSearchCV(scoring=...)``.
+def make_task_scorer(
+    task: str | None = None,
+    metric: str | None = None,
+    *,
+    max_pixels_per_image: int | None = None,
+) -> TaskScorer:
+    """Return a scorer of one task and metric, for ``GridSearchCV(scoring=...)``.
 
     Parameters
     ----------
@@ -163,10 +169,15 @@ class task_scorer:
     metric : str, default=None
         One of the task's metrics; errors (``"rmse"``, ``"mae"``) are negated, so
         that more is better. None is the task's own choice.
-    n_pixels : int, default=None
+    max_pixels_per_image : int, default=None
         Score at most so many labelled pixels of each image. None is all. Some
         hundreds suffice to compare candidates, and take a tenth of the time. Metrics
         of boundaries need all.
+
+    Returns
+    -------
+    TaskScorer
+        Called with a fitted segmenter, images and targets.
 
     Raises
     ------
@@ -175,37 +186,46 @@ class task_scorer:
 
     Examples
     --------
-    >>> from mtsk import task_scorer
-    >>> scoring = {"edges": task_scorer("edges", "boundary_f1")}
-    >>> quick = task_scorer(n_pixels=500)
+    >>> from mtsk import make_task_scorer
+    >>> scoring = {"edges": make_task_scorer("edges", "boundary_f1")}
+    >>> quick = make_task_scorer(max_pixels_per_image=500)
     """
+    return TaskScorer(task, metric, max_pixels_per_image)
+
+
+class TaskScorer:
+    """What `make_task_scorer` returns."""
 
     def __init__(
         self,
-        task: str | None = None,
-        metric: str | None = None,
-        *,
-        n_pixels: int | None = None,
+        task: str | None,
+        metric: str | None,
+        max_pixels_per_image: int | None,
     ) -> None:
         if task is not None and not isinstance(task, str):
-            raise parameter_error("task", "task_scorer", "a name, or None", task)
+            raise parameter_error("task", "make_task_scorer", "a name, or None", task)
         if task is None and metric is not None:
             raise ValueError(f"metric={metric!r} needs a `task`")
         if metric is not None and metric not in _METRICS:
             allowed = f"one of {list(_METRICS)}, or None"
-            raise parameter_error("metric", "task_scorer", allowed, metric)
-        whole = isinstance(n_pixels, Integral) and not isinstance(n_pixels, bool)
-        if n_pixels is not None and not (whole and n_pixels > 0):
+            raise parameter_error("metric", "make_task_scorer", allowed, metric)
+        count = max_pixels_per_image
+        whole = isinstance(count, Integral) and not isinstance(count, bool)
+        if count is not None and not (whole and count > 0):
             allowed = "an int > 0, or None"
-            raise parameter_error("n_pixels", "task_scorer", allowed, n_pixels)
+            raise parameter_error(
+                "max_pixels_per_image", "make_task_scorer", allowed, count
+            )
         self.task = task
         self.metric = metric
-        self.n_pixels = n_pixels
+        self.max_pixels_per_image = max_pixels_per_image
 
     def __call__(self, estimator: Any, X: Any, Y: Any) -> float:
         """Return the score of a fitted MultiTaskSegmenter on images and targets."""
         if self.task is None:
-            scores = estimator.score_tasks(X, Y, n_pixels=self.n_pixels)
+            scores = estimator.score_tasks(
+                X, Y, max_pixels_per_image=self.max_pixels_per_image
+            )
             known = [s for s in scores.values() if not np.isnan(s)]
             return float(np.mean(known)) if known else float("nan")
         if self.task not in estimator.tasks_:
@@ -214,8 +234,13 @@ class task_scorer:
             )
         metric = self.metric or estimator.tasks_[self.task].metrics[0]
         metrics = {self.task: metric}
-        scores = estimator.score_tasks(X, Y, metrics=metrics, n_pixels=self.n_pixels)
-        return -scores[self.task] if metric in _LESS_IS_BETTER else scores[self.task]
+        scores = estimator.score_tasks(
+            X, Y, metrics=metrics, max_pixels_per_image=self.max_pixels_per_image
+        )
+        return -scores[self.task] if metric in _LOWER_IS_BETTER else scores[self.task]
 
     def __repr__(self) -> str:
-        return f"task_scorer({self.task!r}, {self.metric!r}, n_pixels={self.n_pixels})"
+        return (
+            f"make_task_scorer({self.task!r}, {self.metric!r}, "
+            f"max_pixels_per_image={self.max_pixels_per_image})"
+        )

@@ -51,7 +51,11 @@ class ResidualMeter:
         self.absolute += np.abs(residual).sum(axis=0)
         self.squared += (residual**2).sum(axis=0)
 
-    def result(self) -> float:
+    def merge(self, other: ResidualMeter) -> None:
+        for name in ("n", "t", "tt", "absolute", "squared"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def compute(self) -> float:
         used = self.n > 0
         if not used.any():
             return float("nan")
@@ -103,7 +107,11 @@ class DepthMeter:
         self.total += float(each.sum())
         self.n += len(each)
 
-    def result(self) -> float:
+    def merge(self, other: DepthMeter) -> None:
+        self.total += other.total
+        self.n += other.n
+
+    def compute(self) -> float:
         return self.total / self.n if self.n else float("nan")
 
 
@@ -129,7 +137,11 @@ class AngularMeter:
         )
         self.n += len(angle)
 
-    def result(self) -> float:
+    def merge(self, other: AngularMeter) -> None:
+        self.total += other.total
+        self.n += other.n
+
+    def compute(self) -> float:
         return self.total / self.n if self.n else float("nan")
 
 
@@ -147,7 +159,10 @@ class CountMeter:
         n_true = len(self.task.canonical(target, scores.shape[:2]))
         self.pairs.append((n_true, float(self.task.decode(scores).sum())))
 
-    def result(self) -> float:
+    def merge(self, other: CountMeter) -> None:
+        self.pairs += other.pairs
+
+    def compute(self) -> float:
         if not self.pairs:
             return float("nan")
         truth, guess = np.array(self.pairs).T
@@ -179,7 +194,11 @@ class RankMeter:
         self.truth.append(int(columns.sum()))
         self.guess.append(int(self.task.codes(scores)))
 
-    def result(self) -> float:
+    def merge(self, other: RankMeter) -> None:
+        self.truth += other.truth
+        self.guess += other.guess
+
+    def compute(self) -> float:
         truth, guess = np.array(self.truth), np.array(self.guess)
         if not len(truth):
             return float("nan")
@@ -230,7 +249,10 @@ class PictureMeter:
             )
             self.found.append(float(ssim))
 
-    def result(self) -> float:
+    def merge(self, other: PictureMeter) -> None:
+        self.found += other.found
+
+    def compute(self) -> float:
         return float(np.mean(self.found)) if self.found else float("nan")
 
 

@@ -35,7 +35,10 @@ class InstanceMeter:
         new = match_instances(instance_iou(truth, self.task.decode(scores)), self.least)
         self.total = self.total.plus(new)
 
-    def result(self) -> float:
+    def merge(self, other: InstanceMeter) -> None:
+        self.total = self.total.plus(other.total)
+
+    def compute(self) -> float:
         return float(getattr(self.total, self.quality))
 
 
@@ -60,8 +63,11 @@ class MaskMeter:
             np.zeros(len(iou), int),
         )
 
-    def result(self) -> float:
-        return float(np.mean(self.curve.result()))
+    def merge(self, other: MaskMeter) -> None:
+        self.curve.merge(other.curve)
+
+    def compute(self) -> float:
+        return float(np.mean(self.curve.compute()))
 
 
 class BoxMeter:
@@ -90,8 +96,11 @@ class BoxMeter:
             within.max(axis=1, initial=0.0),
         )
 
-    def result(self) -> float:
-        found = self.curve.result()
+    def merge(self, other: BoxMeter) -> None:
+        self.curve.merge(other.curve)
+
+    def compute(self) -> float:
+        found = self.curve.compute()
         known = ~np.isnan(found).all(axis=0)
         return float(found[:, known].mean()) if known.any() else float("nan")
 

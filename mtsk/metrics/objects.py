@@ -22,40 +22,40 @@ class Matches(NamedTuple):
 
     Attributes
     ----------
-    hits, spurious, missed : int
+    tp, fp, fn : int
         True positives, false positives, false negatives.
     overlap : float
-        Sum of the IoU of the hits.
+        Sum of the IoU of the true positives.
     """
 
-    hits: int
-    spurious: int
-    missed: int
+    tp: int
+    fp: int
+    fn: int
     overlap: float
 
     def plus(self, other: Matches) -> Matches:
         """Return the sum of both, number by number."""
         return Matches(
-            self.hits + other.hits,
-            self.spurious + other.spurious,
-            self.missed + other.missed,
+            self.tp + other.tp,
+            self.fp + other.fp,
+            self.fn + other.fn,
             self.overlap + other.overlap,
         )
 
     @property
-    def precision(self) -> float:
+    def threat_score(self) -> float:
         """TP / (TP + FP + FN), NaN where there is nothing at all.
 
-        The Data Science Bowl's measure (Caicedo et al., Nature Methods 2019), which it
-        calls precision.
+        The critical success index; the Data Science Bowl (Caicedo et al., Nature
+        Methods 2019), StarDist and Cellpose call it average precision.
         """
-        total = self.hits + self.spurious + self.missed
-        return self.hits / total if total else float("nan")
+        total = self.tp + self.fp + self.fn
+        return self.tp / total if total else float("nan")
 
     @property
     def panoptic_quality(self) -> float:
         """Sum of IoU / (TP + FP / 2 + FN / 2) (Kirillov et al., CVPR 2019)."""
-        total = self.hits + (self.spurious + self.missed) / 2
+        total = self.tp + (self.fp + self.fn) / 2
         return self.overlap / total if total else float("nan")
 
 
@@ -126,7 +126,7 @@ def match_instances(iou: np.ndarray, least: float = 0.5) -> Matches:
     >>> import numpy as np
     >>> from mtsk.metrics import match_instances
     >>> match_instances(np.array([[0.8, 0.0], [0.1, 0.4]]))
-    Matches(hits=1, spurious=1, missed=1, overlap=0.8)
+    Matches(tp=1, fp=1, fn=1, overlap=0.8)
     """
     iou = np.asarray(iou, float)
     if iou.ndim != 2 or np.isnan(iou).any():
@@ -235,7 +235,18 @@ class AveragePrecision:
             self._hits[c].append(hits)
             self._counts[c].append(hits | (share[mine] < least))
 
-    def result(self) -> np.ndarray:
+    def merge(self, other: AveragePrecision) -> None:
+        """Add what another has seen, of the same classes and overlaps."""
+        self.n_true += other.n_true
+        for mine, theirs in (
+            (self._scores, other._scores),
+            (self._hits, other._hits),
+            (self._counts, other._counts),
+        ):
+            for own, more in zip(mine, theirs, strict=True):
+                own += more
+
+    def compute(self) -> np.ndarray:
         """Return average precision, (n_overlaps, n_classes), NaN where none is true."""
         out = np.full((len(self.overlaps), len(self.n_true)), np.nan)
         for c in np.flatnonzero(self.n_true):

@@ -31,8 +31,8 @@ from mtsk.persistence.card import ModelCard, card_of
 from mtsk.persistence.container import MANIFEST, read_container, write_container
 from mtsk.persistence.networks import (
     check_networks,
-    put_networks_back,
-    take_networks_out,
+    extract_networks,
+    restore_networks,
 )
 
 __all__ = ["ModelCard", "describe", "load", "save"]
@@ -98,7 +98,7 @@ def save(
     scores = _checked_scores(scores)
     if not isinstance(description, str):
         raise parameter_error("description", "save", "a str", description)
-    portable, about, networks = take_networks_out(model)
+    portable, about, networks = extract_networks(model)
     try:
         data = skops.io.dumps(portable)
         types = skops.io.get_untrusted_types(data=data)
@@ -180,7 +180,7 @@ def load(
             raise ModelFileError(f"{name} holds no estimator")
         check_trees(model, name)
         states = [read_tensors(members[_network(i)]) for i in range(len(about))]
-        model = put_networks_back(model, about, states, trusted, backbone, name)
+        model = restore_networks(model, about, states, trusted, backbone, name)
         check_networks(model, name)
     except MtskError:
         raise

@@ -19,26 +19,23 @@ from mtsk.exceptions import ModelFileError
 
 __all__ = ["audit", "check_trees", "is_ours"]
 
-# Rooms whose classes hold numbers and settings. Caches and folders of images, which
-# name places on a disk, are not among them.
-_OURS = (
-    "mtsk.augmentation",
-    "mtsk.backbones.base",
-    "mtsk.context",
+# Packages whose classes hold numbers and settings, and those of their modules that name
+# places on a disk, which are not among them.
+_PACKAGES = (
+    "mtsk.backbones",
     "mtsk.crf",
+    "mtsk.data",
     "mtsk.decoders",
     "mtsk.features",
     "mtsk.heads",
+    "mtsk.inspection",
+    "mtsk.links",
     "mtsk.metrics",
-    "mtsk.postprocess",
-    "mtsk.projection",
-    "mtsk.relatedness",
     "mtsk.segmenter",
-    "mtsk.region_pooling",
     "mtsk.structure",
     "mtsk.tasks",
-    "mtsk.weak_labels",
 )
+_EXCLUDED = ("mtsk.data.files", "mtsk.data.images", "mtsk.features.cache")
 _SCORERS = {"_MultimetricScorer", "_PassthroughScorer", "_Scorer"}
 _LOADERS = {  # of skops; those that call what the file names are not among them
     "BytesNode",
@@ -137,7 +134,9 @@ def is_ours(path: str) -> bool:
     module, _, name = path.rpartition(".")
     if path in _SAFE or _is_of_a_search(path):
         return True
-    if not any(module == room or module.startswith(f"{room}.") for room in _OURS):
+    if not any(module.startswith(f"{package}.") for package in _PACKAGES):
+        return False
+    if module in _EXCLUDED:
         return False
     try:
         found = getattr(import_module(module), name, None)

@@ -11,12 +11,12 @@ import hashlib
 import io
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mtsk._atomic import atomic_write
 from mtsk.exceptions import ModelFileError
 
 __all__ = ["FORMAT", "MANIFEST", "read_container", "write_container"]
@@ -132,28 +132,11 @@ def _members(data: bytes, only: str | None) -> dict[str, bytes]:
 
 def _replace(path: Path, data: bytes) -> None:
     """Put a file in place, or leave what was there."""
-    temporary: str | None = None
     try:
-        handle, temporary = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".part"
-        )
-        with open(handle, "wb") as file:
+        with atomic_write(path) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ModelFileError(
             f"{os.fspath(path)!r} cannot be written: {reason}"
         ) from error
-    finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import is_dataclass
 from importlib import import_module
 from typing import Any
 
@@ -15,12 +16,12 @@ from mtsk.backbones.weights import load_state
 from mtsk.exceptions import ModelFileError, MtskError, WeightsError
 from mtsk.features import DeepFeatures
 
-__all__ = ["check_networks", "put_networks_back", "take_networks_out"]
+__all__ = ["check_networks", "restore_networks", "extract_networks"]
 
 _PLACE = "of this file: "  # what stands for a network that is in the file
 
 
-def take_networks_out(model: Any) -> tuple[Any, list[dict[str, Any]], list[Backbone]]:
+def extract_networks(model: Any) -> tuple[Any, list[dict[str, Any]], list[Backbone]]:
     """Return a model that holds no network and no cache, and the networks.
 
     A network that has a name, and the weights that go with the name, is not among
@@ -55,7 +56,7 @@ def take_networks_out(model: Any) -> tuple[Any, list[dict[str, Any]], list[Backb
     return portable, [_about(network) for network in networks], networks
 
 
-def put_networks_back(
+def restore_networks(
     model: Any,
     about: Collection[Mapping[str, Any]],
     states: Collection[Mapping[str, Tensor]],
@@ -68,7 +69,7 @@ def put_networks_back(
     Parameters
     ----------
     model, about
-        As of `take_networks_out`.
+        As of `extract_networks`.
     states : collection of dict of str to Tensor
         Weights of each network.
     allow : collection of str
@@ -116,7 +117,7 @@ def check_networks(model: Any, name: str) -> None:
             raise WeightsError(
                 f"{name} was made with a network {features.backbone!r} whose weights "
                 f"have SHA-256 {expected[:12]}…, and here they have {got[:12]}…: "
-                "install the versions that the file's card names (mtsk.describe)"
+                "install the versions that the file's card names (`mtsk describe`)"
             )
 
 
@@ -222,12 +223,13 @@ def _replaced(value: Any, change: Callable[[DeepFeatures], DeepFeatures]) -> Any
 
 
 def _may_hold_features(value: Any) -> bool:
-    """Tell whether to look into an object: estimators, and what a search wraps."""
+    """Tell whether to look into an object: estimators, what a fit or a search wraps."""
     if isinstance(value, type | nn.Module | Backbone) or not hasattr(value, "__dict__"):
         return False
-    return isinstance(value, BaseEstimator) or type(value).__module__.startswith(
-        "sklearn.metrics._scorer"
-    )
+    module = type(value).__module__
+    is_scorer = module.startswith("sklearn.metrics._scorer")
+    is_fitted_part = is_dataclass(value) and module.startswith("mtsk.segmenter.")
+    return is_scorer or is_fitted_part or isinstance(value, BaseEstimator)
 
 
 def _all_features(value: Any) -> Iterator[DeepFeatures]:

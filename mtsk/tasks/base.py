@@ -36,6 +36,11 @@ class Task(BaseEstimator, ABC):
     groups_: tuple[ColumnGroup, ...]
 
     @property
+    def is_of_pixels(self) -> bool:
+        """Whether there is a target at every pixel, not one an image."""
+        return self.granularity == "pixel"
+
+    @property
     def group_(self) -> ColumnGroup:
         """The group of a task that has only one.
 
@@ -149,7 +154,7 @@ class Task(BaseEstimator, ABC):
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
-    def doubt(self, scores: np.ndarray) -> np.ndarray:
+    def normalized_entropy(self, scores: np.ndarray) -> np.ndarray:
         """Return how unsure scores are: entropy over the greatest there is.
 
         Parameters
@@ -188,7 +193,7 @@ class PixelTask(Task):
     granularity = "pixel"
 
     @property
-    def reach(self) -> int | None:
+    def decode_radius(self) -> int | None:
         """How many pixels away ``decode`` looks, which tells how tiles must overlap.
 
         0: each pixel by itself. None, as here unless a subclass says otherwise: the
@@ -196,7 +201,7 @@ class PixelTask(Task):
         """
         return None
 
-    def move(self, columns: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    def transform_columns(self, columns: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         """Return what columns become when an image is turned, mirrored or enlarged.
 
         Where a pixel goes is not this method's business: only what its numbers then
@@ -257,13 +262,12 @@ def as_flat_map(
     target: Any, shape: tuple[int, int] | None = None, *, entry: int | None = None
 ) -> np.ndarray:
     """Return a dense target of one value a pixel, (H, W); see `as_map`."""
-    where = "" if entry is None else f"entry {entry}: "
     try:
         array = as_map(target, shape)
     except TargetError as error:
-        raise TargetError(f"{where}{error}") from None
+        raise error.at(image=entry) from None
     if array.ndim != 2:
         raise TargetError(
-            f"{where}a map of one value a pixel must be (H, W), got {array.shape}"
+            f"a map of one value a pixel must be (H, W), got {array.shape}", image=entry
         )
     return array

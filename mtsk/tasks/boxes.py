@@ -17,7 +17,6 @@ from mtsk._validation import (
     parameter_error,
 )
 from mtsk.exceptions import TargetError
-from mtsk.postprocess import suppress_boxes
 from mtsk.tasks.base import PixelTask
 from mtsk.tasks.columns import ColumnGroup
 from mtsk.tasks.labels import (
@@ -27,6 +26,7 @@ from mtsk.tasks.labels import (
     learn_classes,
     missing_labels,
 )
+from mtsk.tasks.postprocess import suppress_boxes
 
 __all__ = ["Detection", "as_boxes", "boxes_of_instances", "check_inside"]
 
@@ -124,7 +124,7 @@ class Detection(PixelTask):
             try:
                 _, own, _ = self._read(target)
             except TargetError as error:
-                raise TargetError(f"entry {i}: {error}") from None
+                raise error.at(image=i) from None
             labels.append(own)
         labels = [own for own in labels if len(own)]
         if not labels:
@@ -230,7 +230,7 @@ class Detection(PixelTask):
         numbers[..., 2] = (centre[1] - y - 0.5) / sides[1]
         numbers[..., 3] = (centre[0] - x - 0.5) / sides[0]
 
-    def move(self, columns: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    def transform_columns(self, columns: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         # A turned box is taken for the box around its turned inscribed ellipse.
         k = columns.shape[-1] - 4
         out = columns.copy()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, get_args
+
+import numpy as np
 
 Kind = Literal["nominal", "binary", "real"]
 
-__all__ = ["ColumnGroup", "Kind"]
+__all__ = ["ColumnGroup", "Kind", "column_slices", "score_slices", "slices_of"]
 
 
 @dataclass(frozen=True)
@@ -43,24 +46,15 @@ class ColumnGroup:
 
 def column_slices(groups: Sequence[ColumnGroup]) -> list[slice]:
     """Return where each group's columns lie in the table of targets."""
-    return _slices([g.n_columns for g in groups])
+    return slices_of(g.n_columns for g in groups)
 
 
 def score_slices(groups: Sequence[ColumnGroup]) -> list[slice]:
     """Return where each group's scores lie in the table of scores."""
-    return _slices([g.size for g in groups])
+    return slices_of(g.size for g in groups)
 
 
-def joined_slices(owners: Sequence[Sequence[ColumnGroup]]) -> list[slice]:
-    """Return where the columns of each owner of several groups lie."""
-    return _slices([sum(g.n_columns for g in groups) for groups in owners])
-
-
-def joined_score_slices(owners: Sequence[Sequence[ColumnGroup]]) -> list[slice]:
-    """Return where the scores of each owner of several groups lie."""
-    return _slices([sum(g.size for g in groups) for groups in owners])
-
-
-def _slices(widths: list[int]) -> list[slice]:
-    ends = [sum(widths[: i + 1]) for i in range(len(widths))]
-    return [slice(end - width, end) for end, width in zip(ends, widths, strict=True)]
+def slices_of(widths: Iterable[int]) -> list[slice]:
+    """Return where runs of such widths lie, one beside another."""
+    ends = np.cumsum(list(widths), dtype=int).tolist()
+    return [slice(a, b) for a, b in pairwise([0, *ends])]

@@ -83,7 +83,7 @@ class DenseRegression(PixelTask):
         return scores if self.scale == "linear" else np.exp(scores)
 
     @property
-    def reach(self) -> int | None:
+    def decode_radius(self) -> int | None:
         return 0
 
     def decode(self, scores: np.ndarray) -> np.ndarray:
@@ -115,8 +115,8 @@ class SurfaceNormals(PixelTask):
         for i, target in enumerate(targets):
             if np.ndim(target) != 3 or np.shape(target)[2] != 3:
                 raise TargetError(
-                    f"entry {i}: normals must have shape (H, W, 3), got "
-                    f"{np.shape(target)}"
+                    f"normals must have shape (H, W, 3), got {np.shape(target)}",
+                    image=i,
                 )
         return ColumnGroup("real", 3)
 
@@ -134,14 +134,14 @@ class SurfaceNormals(PixelTask):
         columns[np.isnan(length)] = np.nan
         return columns
 
-    def move(self, columns: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    def transform_columns(self, columns: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         turn = matrix / np.sqrt(abs(np.linalg.det(matrix)))
         out = columns.copy()
         out[..., :2] = (columns[..., 1::-1] @ turn.T)[..., ::-1]
         return out.astype(columns.dtype)
 
     @property
-    def reach(self) -> int | None:
+    def decode_radius(self) -> int | None:
         return 0
 
     def decode(self, scores: np.ndarray) -> np.ndarray:
@@ -188,7 +188,7 @@ class DensityCount(PixelTask):
             try:
                 self.canonical(target)
             except TargetError as error:
-                raise TargetError(f"entry {i}: {error}") from None
+                raise error.at(image=i) from None
         return ColumnGroup("real", 1)
 
     def canonical(
@@ -242,11 +242,11 @@ class DensityCount(PixelTask):
         spread = ndimage.gaussian_filter(dots, self.sigma, mode="reflect")
         return spread[..., None].astype(np.float32)
 
-    def move(self, columns: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    def transform_columns(self, columns: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         return columns / np.float32(abs(np.linalg.det(matrix)))
 
     @property
-    def reach(self) -> int | None:
+    def decode_radius(self) -> int | None:
         return 0
 
     def decode(self, scores: np.ndarray) -> np.ndarray:
@@ -310,7 +310,7 @@ class ImageToImage(PixelTask):
         return columns
 
     @property
-    def reach(self) -> int | None:
+    def decode_radius(self) -> int | None:
         return 0
 
     def decode(self, scores: np.ndarray) -> np.ndarray:

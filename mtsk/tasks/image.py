@@ -48,7 +48,7 @@ class Classification(ImageTask):
 
     def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
         for i, target in enumerate(targets):
-            _check_scalar(target, f"entry {i}: ")
+            _check_scalar(target, i)
         self.classes_ = learn_classes(targets, as_list(self.void), self.classes)
         return ColumnGroup("nominal", len(self.classes_))
 
@@ -229,7 +229,7 @@ class Count(ImageTask):
             try:
                 numbers.append(_as_count(target))
             except TargetError as error:
-                raise TargetError(f"entry {i}: {error}") from None
+                raise error.at(image=i) from None
         known = np.array(numbers)[~np.isnan(numbers)]
         self.whole_ = bool((known == np.rint(known)).all())
         return ColumnGroup("real", 1)
@@ -291,7 +291,7 @@ class Ordinal(ImageTask):
 
     def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
         for i, target in enumerate(targets):
-            _check_scalar(target, f"entry {i}: ")
+            _check_scalar(target, i)
         found = learn_classes(targets, as_list(self.void), self.classes)
         if self.classes is None and found.dtype.kind == "U":
             raise TargetError(
@@ -345,8 +345,9 @@ def _as_count(target: Any) -> float:
     return number
 
 
-def _check_scalar(target: Any, where: str = "") -> None:
+def _check_scalar(target: Any, entry: int | None = None) -> None:
     if np.ndim(target) != 0:
         raise TargetError(
-            f"{where}a class label must be a scalar, got shape {np.shape(target)}"
+            f"a class label must be a scalar, got shape {np.shape(target)}",
+            image=entry,
         )

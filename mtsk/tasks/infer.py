@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from mtsk.data.files import SUFFIXES
 from mtsk.exceptions import TargetError
-from mtsk.image_files import SUFFIXES
 from mtsk.tasks.base import Task
 from mtsk.tasks.boxes import Detection
 from mtsk.tasks.dense import DenseRegression
@@ -60,7 +60,7 @@ def infer_task(name: str, entries: Sequence[Any]) -> Task:
         if entry is not None:
             kinds.setdefault(_kind(entry), index)
     if not kinds:
-        raise TargetError(f"task {name!r} is labelled on no image")
+        raise TargetError("labelled on no image", name)
     if kinds.keys() == {(0, "float"), (0, "integer")}:  # numbers, as in numpy
         kinds = {(0, "float"): kinds[0, "float"]}
     if len(kinds) > 1:

@@ -77,7 +77,7 @@ class InstanceSegmentation(PixelTask):
     (6, 8, 4)
     """
 
-    metrics = ("ap50", "ap70", "pq", "map")
+    metrics = ("threat_score_50", "threat_score_70", "pq", "mask_ap")
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class InstanceSegmentation(PixelTask):
             try:
                 found |= bool((self.canonical(target) > 0).any())
             except TargetError as error:
-                raise TargetError(f"entry {i}: {error}") from None
+                raise error.at(image=i) from None
         if not found:
             raise TargetError("no entry has an object: there is nothing to learn")
         return [ColumnGroup("binary", 1), ColumnGroup("real", 3)]
@@ -161,7 +161,7 @@ class InstanceSegmentation(PixelTask):
             columns[places[0], places[1], 3] = np.log(radius[own])
         return columns
 
-    def move(self, columns: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    def transform_columns(self, columns: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         zoom = np.sqrt(abs(np.linalg.det(matrix)))
         out = columns.copy()
         out[..., 1:3] = columns[..., 1:3] @ (matrix.T / zoom)

@@ -57,12 +57,12 @@ def learn_classes(
         try:
             labels = _distinct(as_label_array(target))
         except TargetError as error:
-            raise TargetError(f"entry {i}: {error}") from None
+            raise error.at(image=i) from None
         labels = labels[~missing_labels(labels, void)]
         if given is not None and len(unknown := np.setdiff1d(labels, given)):
             raise TargetError(
-                f"entry {i} has labels {unknown.tolist()[:10]} that are not among "
-                f"`classes`={list(given)}"
+                f"labels {unknown.tolist()[:10]} are not among `classes`={list(given)}",
+                image=i,
             )
         found.append(labels)
     if not found:

@@ -11,7 +11,6 @@ from skimage.segmentation import find_boundaries
 
 from mtsk._validation import Interval, check_parameters
 from mtsk.exceptions import TargetError
-from mtsk.postprocess import THIN_REACH, Step, Steps, check_step, thin_ridges
 from mtsk.tasks.base import PixelTask, as_flat_map
 from mtsk.tasks.columns import ColumnGroup
 from mtsk.tasks.labels import (
@@ -21,6 +20,7 @@ from mtsk.tasks.labels import (
     codes_of,
     learn_classes,
 )
+from mtsk.tasks.postprocess import THIN_REACH, Step, Steps, check_step, thin_ridges
 
 __all__ = ["BinaryMask", "Boundary", "SemanticSegmentation"]
 
@@ -45,7 +45,7 @@ class SemanticSegmentation(PixelTask):
         All the classes there are. None takes those that occur.
     postprocess : Step or Steps, default=None
         What is done to predicted maps, and before they are scored; see
-        `mtsk.postprocess`.
+        `mtsk.tasks.postprocess`.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class SemanticSegmentation(PixelTask):
         self.postprocess = postprocess
 
     @property
-    def reach(self) -> int | None:
+    def decode_radius(self) -> int | None:
         return 0 if self.postprocess is None else None
 
     def _check(self) -> None:
@@ -141,7 +141,7 @@ class BinaryMask(PixelTask):
         ``predict`` says yes where the probability exceeds it.
     postprocess : Step or Steps, default=None
         What is done to predicted masks, and before they are scored but for average
-        precision; see `mtsk.postprocess`. With `mtsk.postprocess.ConnectedComponents`
+        precision; see `mtsk.tasks.postprocess`. With its `ConnectedComponents`
         ``predict`` gives ids.
 
     Attributes
@@ -165,7 +165,7 @@ class BinaryMask(PixelTask):
         self.postprocess = postprocess
 
     @property
-    def reach(self) -> int | None:
+    def decode_radius(self) -> int | None:
         return 0 if self.postprocess is None else None
 
     def _check(self) -> None:
@@ -242,8 +242,8 @@ class Boundary(PixelTask):
         ``predict`` says edge where the probability exceeds it.
     thin : bool, default=True
         Whether ``predict`` keeps only what is most probable across an edge, one pixel
-        of it; see `mtsk.postprocess.thin_ridges`. The metrics of thresholds, ``"ods"``
-        and ``"ois"``, always do.
+        of it; see `mtsk.tasks.postprocess.thin_ridges`. The metrics of thresholds,
+        ``"ods"`` and ``"ois"``, always do.
     """
 
     metrics = ("average_precision", "boundary_f1", "ods", "ois")
@@ -261,7 +261,7 @@ class Boundary(PixelTask):
         self.thin = thin
 
     @property
-    def reach(self) -> int | None:
+    def decode_radius(self) -> int | None:
         return THIN_REACH if self.thin else 0
 
     def _check(self) -> None:

@@ -100,7 +100,7 @@ def test_any_network_gives_the_same_in_any_company(network, batch_size):
 def test_components_of_an_image_are_the_same_in_any_company(n_components):
     images, _ = toy_images(5, (32, 40))
     features = DeepFeatures(
-        n_components=n_components, storage="float32", scales=[1], batch_size=5
+        n_components=n_components, dtype="float32", scales=[1], batch_size=5
     ).fit(images)
     for image, maps in zip(images, features.transform(images), strict=True):
         (alone,) = features.transform(image[None])

@@ -29,7 +29,7 @@ def test_train_learns_folders_and_tables_together(home):
         "tags": "MultiLabel",
     }
     assert model.n_images_ == 6
-    assert set(mtsk.describe(home / "m.mtsk")["scores"]) <= set(kinds)
+    assert set(mtsk.persistence.describe(home / "m.mtsk")["scores"]) <= set(kinds)
 
 
 def test_predict_writes_what_predict_says(home, tmp_path, capsys):
@@ -204,7 +204,7 @@ def test_a_model_that_is_no_segmenter_and_a_search(home, tmp_path, capsys):
     assert "holds a JointRidge" in capsys.readouterr().err
     features = mtsk.DeepFeatures(scales=(0.5,))
     plain = mtsk.MultiTaskSegmenter(features=features, head="ridge", random_state=0)
-    search = GridSearchCV(plain, {"n_pixels": [20, 30]}, cv=2).fit(X, MASKS)
+    search = GridSearchCV(plain, {"max_pixels_per_image": [20, 30]}, cv=2).fit(X, MASKS)
     mtsk.save(search, tmp_path / "search")
     assert main(["predict", str(tmp_path / "search"), *out, "--json"]) == 0
 

@@ -128,7 +128,7 @@ def test_tags_of_numbers_teach_the_maps(home, tmp_path):
         str(tmp_path / "t.csv"),
     ]
     assert main([*train, "-o", str(tmp_path / "m"), *QUICK, "--json"]) == 0
-    (link,) = mtsk.load(tmp_path / "m").links_
+    (link,) = mtsk.load(tmp_path / "m").tag_links_
     assert (link.pixels, link.tags) == ("parts", "tags")
 
 

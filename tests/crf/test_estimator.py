@@ -7,8 +7,8 @@ import pytest
 from scipy.special import softmax
 from sklearn.base import clone
 
-from mtsk.crf import RegionGraph, SuperpixelCRF, alpha_expansion, energy, icm
-from mtsk.crf.learning import fit_affinity, fit_costs, frank_wolfe
+from mtsk.crf import RegionGraph, SuperpixelCRF
+from mtsk.crf.learning import fit_affinity, fit_costs
 
 
 def grid_edges(height, width):
@@ -42,14 +42,12 @@ def data():
     return pictures(), pictures(seed=1)
 
 
-@pytest.mark.parametrize("learning", ["piecewise", "ssvm"])
-@pytest.mark.parametrize("inference", ["mean_field", "icm", "alpha_expansion"])
-def test_neighbours_help(data, learning, inference):
+def test_neighbours_help(data):
     (X, y), (X_new, y_new) = data
-    crf = SuperpixelCRF(learning, inference=inference, random_state=0).fit(X, y)
+    crf = SuperpixelCRF().fit(X, y)
     alone = [g.scores.argmax(axis=1) for g in X_new]
     gain = accuracy(y_new, crf.predict(X_new)) - accuracy(y_new, alone)
-    assert gain > (0.05 if inference == "icm" else 0.1)
+    assert gain > 0.1
     assert crf.score(X_new, y_new) > 0.5
 
 
@@ -58,9 +56,6 @@ def test_contrast_weakens_an_edge(data):
     affinity = SuperpixelCRF().fit(X, y).affinity_
     same, other = affinity.weights(np.array([[0.0], [1.0]]))
     assert same > other + 0.5
-    svm = SuperpixelCRF("ssvm", random_state=0).fit(X, y)
-    same, other = svm.affinity_.weights(np.array([[0.0], [1.0]]))
-    assert same > other
 
 
 def test_piecewise_weights_are_the_edges_own_maximum_likelihood():
@@ -140,10 +135,6 @@ def test_energy_is_that_of_the_formula(data):
     for (i, j), w in zip(graph.edges, weights, strict=True):
         by_hand += 0.5 * w * (labels[i] != labels[j])
     assert crf.energy(graph, labels) == pytest.approx(by_hand)
-    potentials = crf.potentials(graph)
-    assert energy(potentials, alpha_expansion(potentials)) <= energy(
-        potentials, icm(potentials)
-    )
 
 
 def test_unlabelled_nodes_change_nothing():
@@ -180,40 +171,6 @@ def test_pictures_of_one_region(data):
     assert alone.predict([one])[0].tolist() == [1]
 
 
-def test_frank_wolfe_closes_the_gap_on_a_multiclass_svm():
-    rng = np.random.default_rng(0)
-    y = rng.integers(0, 3, 60)
-    x = np.eye(3)[y] + rng.normal(0, 0.4, (60, 3))
-
-    def oracle(i, w):
-        rows = w.reshape(3, 3)
-        loss = (np.arange(3) != y[i]) * 1.0
-        worst = int((rows @ x[i] + loss).argmax())
-        psi = np.zeros((3, 3))
-        psi[y[i]] += x[i]
-        psi[worst] -= x[i]
-        return psi.ravel(), loss[worst]
-
-    def objective(w):
-        hinge = [loss - psi @ w for psi, loss in (oracle(i, w) for i in range(60))]
-        return 0.05 * (w @ w) + np.mean(hinge)
-
-    found = frank_wolfe(60, oracle, 9, penalty=0.1, n_passes=200, tol=1e-4)
-    assert found.gaps[-1] <= 1e-4
-    assert found.gaps[-1] < found.gaps[0] / 10
-    for _ in range(50):  # no other point is better by more than the gap
-        other = found.coef + rng.normal(0, 0.2, 9)
-        assert objective(other) >= objective(found.coef) - found.gaps[-1]
-
-
-def test_the_gap_is_shown(data):
-    (X, y), _ = data
-    crf = SuperpixelCRF("ssvm", random_state=0).fit(X, y)
-    assert crf.gaps_[-1] < crf.gaps_[0]
-    again = SuperpixelCRF("ssvm", random_state=0).fit(X, y)
-    assert crf.gaps_ == again.gaps_
-
-
 def test_clone_and_pickle(data):
     (X, y), _ = data
     crf = clone(SuperpixelCRF(strength=1.0)).fit(X, y)
@@ -225,15 +182,12 @@ def test_clone_and_pickle(data):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"learning": "magic"}, "learning"),
-        ({"inference": "graph_cut"}, "inference"),
         ({"strength": -1.0}, "strength"),
         ({"strength": "best"}, "strength"),
         ({"temperature": 0}, "temperature"),
         ({"costs": "free"}, "costs"),
         ({"n_folds": 1}, "n_folds"),
         ({"n_sweeps": 0}, "n_sweeps"),
-        ({"penalty": 0.0}, "penalty"),
     ],
 )
 def test_bad_parameters_are_named(data, parameters, message):
@@ -283,15 +237,6 @@ def test_bad_data_is_refused(data):
 def test_bad_region_graphs_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         RegionGraph(*arguments)
-
-
-def test_learnt_costs_and_alpha_expansion_go_together():
-    rng = np.random.default_rng(0)
-    chain = np.stack([np.arange(9), np.arange(1, 10)], axis=1)
-    y = np.repeat([0, 1, 2], [3, 3, 4])
-    X = [RegionGraph(np.eye(3)[y] + rng.normal(0, 0.7, (10, 3)), chain)] * 6
-    crf = SuperpixelCRF(costs="learnt", inference="alpha_expansion", strength=1.0)
-    assert len(crf.fit(X, [y] * 6).predict(X)) == 6
 
 
 def test_the_palette_keeps_out_what_no_node_is_sure_of():

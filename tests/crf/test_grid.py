@@ -5,7 +5,6 @@ import pytest
 from scipy.special import softmax
 
 from mtsk.crf import PixelCRF
-from mtsk.crf import grid as module
 
 
 @pytest.fixture
@@ -17,11 +16,13 @@ def photo():
 
 
 def crf(**parameters):
-    model = PixelCRF(**{"strength": 0.7, "reach": (1, 3), "stride": 1, **parameters})
+    model = PixelCRF(
+        **{"strength": 0.7, "distances": (1, 3), "stride": 1, **parameters}
+    )
     return model.fit([], [])
 
 
-def by_loops(scores, guide, strength, contrast, reach, n_sweeps):
+def by_loops(scores, guide, strength, contrast, distances, n_sweeps):
     """Parallel mean field, pixel by pixel."""
     height, width, _ = scores.shape
     told = np.zeros(scores.shape)
@@ -30,7 +31,7 @@ def by_loops(scores, guide, strength, contrast, reach, n_sweeps):
         told = np.zeros(scores.shape)
         for y in range(height):
             for x in range(width):
-                for r in reach:
+                for r in distances:
                     for dy, dx in np.ndindex(3, 3):
                         v, u = y + r * (dy - 1), x + r * (dx - 1)
                         if (v, u) == (y, x) or not (0 <= v < height and 0 <= u < width):
@@ -54,7 +55,7 @@ def test_bands_give_what_the_whole_gives(photo, stride, monkeypatch):
     model = crf(stride=stride)
     whole = model.messages(scores, guide)
     assert whole.shape == scores.shape
-    monkeypatch.setattr(module, "_PIXELS_AT_ONCE", 40)
+    monkeypatch.setattr(PixelCRF, "pixels_at_once", 40)
     np.testing.assert_allclose(model.messages(scores, guide), whole, atol=1e-5)
 
 
@@ -76,7 +77,7 @@ def test_a_line_of_one_pixel_survives_and_specks_do_not():
     guide = np.where(truth == 1, 60.0, 0.0)[..., None]
     scores = np.stack([np.zeros((32, 32)), np.where(truth == 1, 1.0, -1.0)], axis=2)
     scores[4, 4, 1] = scores[20, 25, 1] = 0.5  # looks like all around it
-    found = scores + crf(reach=(1, 2, 4)).messages(scores, guide)
+    found = scores + crf(distances=(1, 2, 4)).messages(scores, guide)
     np.testing.assert_array_equal(found.argmax(axis=2), truth)
 
 
@@ -109,9 +110,9 @@ def test_tiny_images(photo):
     [
         ({"strength": -1}, "`strength` of PixelCRF"),
         ({"contrast": 0}, "`contrast` of PixelCRF"),
-        ({"reach": ()}, "`reach` of PixelCRF"),
-        ({"reach": (0, 2)}, "`reach` of PixelCRF"),
-        ({"reach": 3}, "`reach` parameter|`reach` of PixelCRF"),
+        ({"distances": ()}, "`distances` of PixelCRF"),
+        ({"distances": (0, 2)}, "`distances` of PixelCRF"),
+        ({"distances": 3}, "`distances` parameter|`distances` of PixelCRF"),
         ({"stride": 0}, "`stride` of PixelCRF"),
         ({"n_sweeps": 0}, "`n_sweeps` of PixelCRF"),
     ],

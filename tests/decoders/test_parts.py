@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from mtsk import FeatureMaps
 from mtsk.backbones import module_backbone
 from mtsk.decoders.losses import GroupLoss, scores_at
 from mtsk.decoders.networks import FCN, TapInfo, UNet, octave, resample
 from mtsk.decoders.pyramid import Pyramid, stack_pyramids
 from mtsk.decoders.tuning import trainable
+from mtsk.features import FeatureMaps
 from mtsk.tasks.columns import ColumnGroup
 
 NOMINAL, BINARY, REAL = (

@@ -1,4 +1,4 @@
-"""UncertaintyDisplay, ConfusionDisplay and EvidenceDisplay: what they hold."""
+"""UncertaintyDisplay, ConfusionDisplay and AttributionDisplay: what they hold."""
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -9,17 +9,10 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import confusion_matrix
 from sklearn.model_selection import GridSearchCV
 
-from mtsk import (
-    ConfusionDisplay,
-    DeepFeatures,
-    EvidenceDisplay,
-    MultiTaskSegmenter,
-    SegmentationDisplay,
-    Targets,
-    UncertaintyDisplay,
-    evidence,
-)
+from mtsk import DeepFeatures, MultiTaskSegmenter, SegmentationDisplay, Targets
+from mtsk.displays import AttributionDisplay, ConfusionDisplay, UncertaintyDisplay
 from mtsk.exceptions import TargetError, UnknownTaskError
+from mtsk.inspection import layer_attribution
 from mtsk.tasks import BinaryMask, DenseRegression, Ordinal
 from mtsk.testing import toy_images
 
@@ -124,13 +117,17 @@ def test_paths_are_read(bare, tmp_path):
     for given in (path, str(path)):
         display = UncertaintyDisplay.from_estimator(bare, given)
         assert drawn(display, "image").shape == X[0].shape
-        EvidenceDisplay.from_predictions(given, evidence(bare, given, label=7))
+        AttributionDisplay.from_predictions(
+            given, layer_attribution(bare, given, label=7)
+        )
         SegmentationDisplay.from_estimator(bare, given)
 
 
 def test_a_search_is_no_segmenter_to_draw():
     search = GridSearchCV(
-        MultiTaskSegmenter(features=DeepFeatures(scales=(1,))), {"n_pixels": [9]}, cv=2
+        MultiTaskSegmenter(features=DeepFeatures(scales=(1,))),
+        {"max_pixels_per_image": [9]},
+        cv=2,
     ).fit(X, MASKS)
     for display, more in (
         (UncertaintyDisplay, [X[0]]),
@@ -140,7 +137,7 @@ def test_a_search_is_no_segmenter_to_draw():
         with pytest.raises(TypeError, match="give its best_estimator_"):
             display.from_estimator(search, *more)
     with pytest.raises(TypeError, match="give its best_estimator_"):
-        evidence(search, X[0])
+        layer_attribution(search, X[0])
 
 
 # -- confusion ----------------------------------------------------------------------
@@ -216,7 +213,7 @@ def test_what_confusion_refuses(model, bare):
     ("task", "label"), [("parts", 3), ("parts", 7), ("disc", None), ("depth", None)]
 )
 def test_layers_add_up_to_the_score(model, task, label):
-    found = evidence(model, X[0], task, label)
+    found = layer_attribution(model, X[0], task, label)
     scores = model.decision_function(X[:1], tasks=[task])[task][0]
     if label is None:
         expected = scores[..., 0]
@@ -231,7 +228,7 @@ def test_layers_add_up_to_the_score(model, task, label):
 
 @pytest.mark.parametrize(("task", "label"), [("kind", "b"), ("number", None)])
 def test_evidence_of_whole_images_averages_to_the_score(model, task, label):
-    found = evidence(model, X[0], task, label)
+    found = layer_attribution(model, X[0], task, label)
     (scores,) = model.decision_function(X[:1], tasks=[task])[task]
     expected = scores[1] - scores.mean() if label else scores[0]
     assert found.total.mean() == pytest.approx(expected, abs=2e-3)
@@ -239,7 +236,7 @@ def test_evidence_of_whole_images_averages_to_the_score(model, task, label):
 
 
 def test_shares_sum_to_one(model):
-    shares = evidence(model, X[0], "disc").shares()
+    shares = layer_attribution(model, X[0], "disc").shares()
     assert sum(shares.values()) == pytest.approx(1)
     assert list(shares.values()) == sorted(shares.values(), reverse=True)
 
@@ -247,7 +244,7 @@ def test_shares_sum_to_one(model):
 def test_evidence_knows_components():
     features = DeepFeatures(scales=(1,), n_components=3)
     model = MultiTaskSegmenter(features=features, random_state=0).fit(X, MASKS)
-    found = evidence(model, X[0], label=7)
+    found = layer_attribution(model, X[0], label=7)
     scores = model.decision_function(X[:1])[0]
     np.testing.assert_allclose(
         found.total, scores[..., 1] - scores.mean(axis=-1), atol=2e-3
@@ -256,8 +253,8 @@ def test_evidence_knows_components():
 
 
 def test_evidence_is_drawn_on_one_scale(model):
-    found = evidence(model, X[0], "parts", 7)
-    display = EvidenceDisplay.from_predictions(X[0], found, label=7, n_layers=2)
+    found = layer_attribution(model, X[0], "parts", 7)
+    display = AttributionDisplay.from_predictions(X[0], found, label=7, n_layers=2)
     best = list(found.shares())[:2]
     assert list(display.axes_) == ["image", "evidence", *best]
     limits = {display.images_[n].get_clim() for n in ("evidence", *best)}
@@ -271,40 +268,42 @@ def test_evidence_is_drawn_on_one_scale(model):
 
 def test_what_evidence_refuses(model, bare):
     with pytest.raises(ValueError, match="name one of the tasks"):
-        evidence(model, X[0])
+        layer_attribution(model, X[0])
     with pytest.raises(ValueError, match=r"must be one of \[3, 7\]"):
-        evidence(bare, X[0])
+        layer_attribution(bare, X[0])
     with pytest.raises(ValueError, match="it has one score"):
-        evidence(model, X[0], "disc", 3)
+        layer_attribution(model, X[0], "disc", 3)
     for label in (False, 0, 1.5):
         with pytest.raises(ValueError, match="it has one score"):
-            evidence(model, X[0], "disc", label)
-    yes = evidence(model, X[0], "disc", True)
-    np.testing.assert_array_equal(yes.total, evidence(model, X[0], "disc").total)
+            layer_attribution(model, X[0], "disc", label)
+    yes = layer_attribution(model, X[0], "disc", True)
+    np.testing.assert_array_equal(
+        yes.total, layer_attribution(model, X[0], "disc").total
+    )
     with pytest.raises(ValueError, match=r"must be one of \[3, 7\]"):
-        evidence(bare, X[0], label=np.array([3, 7]))
+        layer_attribution(bare, X[0], label=np.array([3, 7]))
     with pytest.raises(ValueError, match="must be what mtsk"):
-        EvidenceDisplay(X[0], np.zeros((32, 40))).plot()
+        AttributionDisplay(X[0], np.zeros((32, 40))).plot()
     with pytest.raises(UnknownTaskError):
-        evidence(model, X[0], "no such")
+        layer_attribution(model, X[0], "no such")
     with pytest.raises(NotFittedError):
-        evidence(MultiTaskSegmenter(), X[0])
+        layer_attribution(MultiTaskSegmenter(), X[0])
     network = MultiTaskSegmenter(
         features=DeepFeatures(scales=(1,)), head="network", random_state=0
     ).fit(X, MASKS)
     with pytest.raises(TypeError, match="needs a linear head"):
-        evidence(network, X[0], label=7)
-    found = evidence(bare, X[0], label=7)
+        layer_attribution(network, X[0], label=7)
+    found = layer_attribution(bare, X[0], label=7)
     with pytest.raises(ValueError, match="n_layers"):
-        EvidenceDisplay(X[0], found).plot(n_layers=-1)
+        AttributionDisplay(X[0], found).plot(n_layers=-1)
     with pytest.raises(ValueError, match="evidence is of shape"):
-        EvidenceDisplay(X[0][:9], found).plot()
+        AttributionDisplay(X[0][:9], found).plot()
 
 
 def test_nothing_varies():
     image = np.full((32, 40, 3), 90, np.uint8)
     features = DeepFeatures(scales=(1,))
     model = MultiTaskSegmenter(features=features, random_state=0).fit(X, MASKS)
-    found = evidence(model, image, label=7)
+    found = layer_attribution(model, image, label=7)
     assert np.isfinite(list(found.shares().values())).all()
-    EvidenceDisplay(image, found).plot()
+    AttributionDisplay(image, found).plot()

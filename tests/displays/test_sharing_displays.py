@@ -13,13 +13,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.colors import to_rgb
 
-from mtsk import (
-    JointRidge,
-    SharingDisplay,
-    SharingReport,
-    TaskRelatedness,
-    TaskRelatednessDisplay,
-)
+from mtsk import JointRidge
+from mtsk.displays import SharingDisplay, TaskRelatednessDisplay
+from mtsk.inspection import SharingReport, TaskRelatedness
 
 NAMES = ["ink", "sky", "edges"]
 MATRIX = np.array([[1, 0.1, -0.8], [0.1, 1, 0.2], [-0.8, 0.2, 1]])
@@ -300,7 +296,7 @@ def test_without_matplotlib_the_remedy_is_named(drawing, monkeypatch):
 
 def test_importing_displays_loads_neither_matplotlib_nor_torch():
     code = (
-        "import sys; from mtsk import SharingDisplay, TaskRelatednessDisplay; "
+        "import sys; from mtsk.displays import SharingDisplay; "
         "print('matplotlib' in sys.modules, 'torch' in sys.modules)"
     )
     done = subprocess.run(

@@ -24,7 +24,7 @@ def main(name: str, cpu: str) -> None:
     colour, masks = toy_images(2, (240, 320))
     X = colour.mean(axis=-1).astype(np.uint8)
     model = MultiTaskSegmenter(
-        features=DeepFeatures(scales=(0.5, 1)), random_state=0, n_pixels=200
+        features=DeepFeatures(scales=(0.5, 1)), random_state=0, max_pixels_per_image=200
     ).fit(X, Targets(semantic=masks, depth=masks / 2.0, bright=X.mean(axis=(1, 2))))
     out = Path(__file__).with_name(f"{name}_{cpu}.mtsk")
     mtsk.save(model, out, description=f"Discs on noise, fitted with {capability}.")

@@ -5,8 +5,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from mtsk.heads import (
     JointLogistic,
     JointRidge,
-    JointSelectionRidge,
-    ReducedRankRidge,
     RelatedRidge,
     SharedLayerNetwork,
 )
@@ -44,10 +42,6 @@ def expected_failures(estimator):
         JointLogistic(),
         JointRidge(),
         JointRidge(alpha=1e-3, calibrate=False),
-        JointSelectionRidge(),
-        JointSelectionRidge(alpha=1e-3, selection=0.1, calibrate=False),
-        ReducedRankRidge(),
-        ReducedRankRidge(alpha=1e-3, rank=1, calibrate=False),
         RelatedRidge(),
         SharedLayerNetwork((16,), random_state=0),
     ],

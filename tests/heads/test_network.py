@@ -10,6 +10,7 @@ from sklearn.base import clone
 from mtsk import JointLogistic, MultiTaskSegmenter, SharedLayerNetwork, Targets
 from mtsk.exceptions import UnknownTaskError
 from mtsk.heads import network as module
+from mtsk.heads.statistics import inverse_std, mean_and_variance
 from mtsk.heads.weighting import FAMO, Equal
 from mtsk.tasks.columns import ColumnGroup
 from mtsk.testing import toy_images
@@ -29,7 +30,12 @@ def table(n=300, seed=0):
 
 
 def fit(X, Y, columns=GROUPS, **parameters):
-    parameters = {"hidden": (16,), "random_state": 0, "device": "cpu", **parameters}
+    parameters = {
+        "hidden_layer_sizes": (16,),
+        "random_state": 0,
+        "device": "cpu",
+        **parameters,
+    }
     return SharedLayerNetwork(columns=columns, **parameters).fit(X, Y)
 
 
@@ -77,8 +83,9 @@ def test_a_fit_leaves_the_global_generator_alone():
 
 def rows_of(X, Y, groups=GROUPS, **parameters):
     head = SharedLayerNetwork((8,), dropout=0.0, columns=groups, **parameters)
-    X, Y, weight = head._check_table(X, Y, None)
-    head._mean, head._scale = module._standards(X, weight)
+    X, Y, weight = head.check_table(X, Y, None)
+    mean, variance = mean_and_variance(X, weight)
+    head._mean, head._scale = mean, inverse_std(variance, mean)
     torch.manual_seed(0)
     net = module._Network(X.shape[1], (8,), 0.0, groups).double()
     rows = module._Rows(X, Y, weight, head, torch.device("cpu"))
@@ -144,8 +151,9 @@ def test_weights_are_repetitions():
     net, _ = rows_of(X, Y)
     repeated = rows_of(np.repeat(X, count, 0), np.repeat(Y, count, 0))[1]
     head = SharedLayerNetwork((8,), columns=GROUPS)
-    X, Y, weight = head._check_table(X, Y, count)
-    head._mean, head._scale = module._standards(X, weight)
+    X, Y, weight = head.check_table(X, Y, count)
+    mean, variance = mean_and_variance(X, weight)
+    head._mean, head._scale = mean, inverse_std(variance, mean)
     weighted = module._Rows(X, Y, weight, head, torch.device("cpu"))
     weighted.X, weighted._half = weighted.X.double(), False
     parts = [(g, s, t.double(), u.double()) for g, s, t, u in weighted._parts]
@@ -158,7 +166,9 @@ def test_weights_are_repetitions():
 
 def test_the_null_models_loss_is_one():
     X, Y = table(500)
-    model = fit(X, Y, n_epochs=1, learning_rate=1e-9, batch_size=500, hidden=(2,))
+    model = fit(
+        X, Y, n_epochs=1, learning_rate=1e-9, batch_size=500, hidden_layer_sizes=(2,)
+    )
     # An untrained network is about as good as the prior, or somewhat worse.
     assert (np.abs(model.losses_[-1] - 1) < 0.5).all()
     trained = fit(X, Y, n_epochs=30)
@@ -189,7 +199,7 @@ def test_sharing_helps_where_a_related_task_has_labels():
     truth = Y[1500:, 0].copy()
     Y[40:, 0] = np.nan  # 40 labels of the first task
     groups = [ColumnGroup("binary", 1)] * 2
-    shape = {"hidden": (64,), "n_epochs": 60, "dropout": 0.1}
+    shape = {"hidden_layer_sizes": (64,), "n_epochs": 60, "dropout": 0.1}
     both = fit(X[:1500], Y[:1500], groups, **shape)
     alone = fit(X[:40], Y[:40, :1], groups[:1], **shape)
     new = X[1500:]
@@ -242,7 +252,7 @@ def test_weights_by_the_tasks_names():
 
     def scores(weights):
         head = SharedLayerNetwork((8,), n_epochs=2, task_weights=weights)
-        model = MultiTaskSegmenter(head=head, random_state=0, n_pixels=50)
+        model = MultiTaskSegmenter(head=head, random_state=0, max_pixels_per_image=50)
         return model.fit(X, both).decision_function(X[:1])["b"][0]
 
     same = scores({"a": 1.0, "count": 1.0})
@@ -266,9 +276,9 @@ def test_numbers_too_large_for_float32_are_refused(scale):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"hidden": ()}, "`hidden` of SharedLayerNetwork"),
-        ({"hidden": (0,)}, "`hidden` of SharedLayerNetwork"),
-        ({"hidden": 8}, "hidden"),
+        ({"hidden_layer_sizes": ()}, "`hidden_layer_sizes` of SharedLayerNetwork"),
+        ({"hidden_layer_sizes": (0,)}, "`hidden_layer_sizes` of SharedLayerNetwork"),
+        ({"hidden_layer_sizes": 8}, "hidden_layer_sizes"),
         ({"dropout": 1.0}, "`dropout` of SharedLayerNetwork"),
         ({"learning_rate": 0}, "`learning_rate` of SharedLayerNetwork"),
         ({"n_epochs": 0}, "`n_epochs` of SharedLayerNetwork"),

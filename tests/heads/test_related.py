@@ -148,5 +148,7 @@ def test_a_bad_share_is_named(share):
 
 def test_in_the_segmenter():
     X, Y = toy_images(4)
-    model = MultiTaskSegmenter(head=RelatedRidge(), random_state=0, n_pixels=100)
+    model = MultiTaskSegmenter(
+        head=RelatedRidge(), random_state=0, max_pixels_per_image=100
+    )
     assert model.fit(X, Y).score(X, Y) > 0.8

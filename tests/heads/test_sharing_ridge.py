@@ -4,18 +4,16 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from mtsk.heads import JointRidge, JointSelectionRidge, ReducedRankRidge, RelatedRidge
+from mtsk.heads import JointRidge, RelatedRidge
 from mtsk.heads.blocks import Block
 from mtsk.heads.sharing_ridge import Equations, separate_weights
 from mtsk.heads.statistics import Moments
 from mtsk.tasks.columns import ColumnGroup
 
 HEADS = [
-    (ReducedRankRidge(), "rank", [3, 2, 1]),
     (RelatedRidge(), "share", [0.0, 0.5, 5.0]),
-    (JointSelectionRidge(), "selection", [0.0, 0.1, 0.4]),
 ]
-NAMES = ["rank", "share", "selection"]
+NAMES = ["share"]
 
 
 def table(n=90):

@@ -24,11 +24,11 @@ from mtsk.metrics import (
     class_table,
     confusion,
     iou_per_class,
+    make_task_scorer,
     match_instances,
     mean_iou,
     metric_names,
     task_metric,
-    task_scorer,
 )
 from mtsk.tasks import (
     BinaryMask,
@@ -208,7 +208,7 @@ def test_boundary_f1_of_a_task_sums_matches_over_images():
     for guess in (10, 2):
         columns = task.encode(halves(10), (20, 20))
         metric.update(columns, np.eye(2)[halves(guess)])
-    assert metric.result() == pytest.approx(0.5)
+    assert metric.compute() == pytest.approx(0.5)
 
 
 def test_boundary_f1_of_masks_and_edges():
@@ -216,14 +216,14 @@ def test_boundary_f1_of_masks_and_edges():
     task = BinaryMask().fit([mask])
     metric = task_metric(task, "boundary_f1")
     metric.update(task.encode(mask, mask.shape), mask[..., None] * 20.0 - 10)
-    assert metric.result() == 1
+    assert metric.compute() == 1
     edges = Boundary(tolerance=0.0).fit([mask])
     columns = edges.encode(mask, mask.shape)
     metric = task_metric(edges, "boundary_f1")
     metric.update(columns, columns * 20 - 10)
-    assert metric.result() == 1
+    assert metric.compute() == 1
     metric.update(columns, -columns - 1)
-    assert metric.result() == pytest.approx(2 / 3), "two images, one found"
+    assert metric.compute() == pytest.approx(2 / 3), "two images, one found"
 
 
 def test_unlabelled_pixels_of_an_edge_map_do_not_count():
@@ -232,7 +232,7 @@ def test_unlabelled_pixels_of_an_edge_map_do_not_count():
     columns = task.encode(regions, regions.shape)
     metric = task_metric(task, "boundary_f1")
     metric.update(columns, np.where(np.isnan(columns), 10, columns * 20 - 10))
-    assert metric.result() == 1
+    assert metric.compute() == 1
 
 
 # -- by task ------------------------------------------------------------------
@@ -245,7 +245,7 @@ def total(task, name, columns, scores, n_parts=3):
         np.array_split(columns, n_parts), np.array_split(scores, n_parts), strict=True
     ):
         metric.update(c, s)
-    return metric.result()
+    return metric.compute()
 
 
 @given(seeds)
@@ -274,7 +274,7 @@ def test_balanced_accuracy_of_class_labels():
     for t, g in zip(truth, guess, strict=True):
         metric.update(np.array([t], np.float32), np.eye(3)[g])
     metric.update(np.array([np.nan], np.float32), np.eye(3)[0])
-    assert metric.result() == pytest.approx(balanced_accuracy_score(truth, guess))
+    assert metric.compute() == pytest.approx(balanced_accuracy_score(truth, guess))
 
 
 def test_an_unseen_class_lowers_the_score():
@@ -282,11 +282,11 @@ def test_an_unseen_class_lowers_the_score():
     columns = task.encode(np.array([[0, 1, 9, 9]]), (1, 4), unseen=True)
     metric = task_metric(task, "accuracy")
     metric.update(columns[:, :2], np.eye(2)[None, [0, 1]])
-    assert metric.result() == 1
+    assert metric.compute() == 1
     metric.update(columns[:, 2:], np.eye(2)[None, [0, 1]])
-    assert metric.result() == 0.5
+    assert metric.compute() == 0.5
     metric.update(columns[:, :2], np.eye(2)[None, [0, 1]])
-    assert metric.result() == pytest.approx(4 / 6)
+    assert metric.compute() == pytest.approx(4 / 6)
 
 
 @given(seeds, st.sampled_from([0.2, 0.5, 0.9]))
@@ -330,7 +330,7 @@ def test_average_precision_of_labels_is_the_mean_over_labels(seed):
     metric = task_metric(task)
     for t, s in zip(truth, scores, strict=True):
         metric.update(t, s)
-    assert metric.result() == pytest.approx(np.mean(expected), abs=1e-6)
+    assert metric.compute() == pytest.approx(np.mean(expected), abs=1e-6)
 
 
 @given(seeds, st.integers(1, 3))
@@ -365,7 +365,7 @@ def test_r2_of_constant_truth_is_scikit_learns(value, n, error):
     truth = np.full(n, value, np.float32)
     for t in truth:
         metric.update(np.array([t]), np.array([t + np.float32(error)]))
-    assert metric.result() == pytest.approx(
+    assert metric.compute() == pytest.approx(
         r2_score(truth.astype(float), truth.astype(float) + error)
     )
 
@@ -377,7 +377,7 @@ def test_r2_far_from_zero():
     metric = task_metric(Regression().fit([1.0]))
     for t, s in zip(truth, scores, strict=True):
         metric.update(np.array([t]), np.array([s]))
-    assert metric.result() == pytest.approx(r2_score(truth, scores), abs=1e-3)
+    assert metric.compute() == pytest.approx(r2_score(truth, scores), abs=1e-3)
 
 
 TASKS = [
@@ -404,7 +404,7 @@ def test_nothing_labelled_scores_nan(task, name, n_images):
             np.full((*shape, task.group_.n_columns), np.nan, np.float32),
             np.zeros((*shape, task.group_.size)),
         )
-    assert np.isnan(metric.result())
+    assert np.isnan(metric.compute())
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda t: type(t).__name__)
@@ -429,8 +429,8 @@ class Fitted:
 
     tasks_ = {"depth": DenseRegression(), "kind": None}
 
-    def score_tasks(self, X, Y, metrics=None, n_pixels=None):
-        self.n_pixels = n_pixels
+    def score_tasks(self, X, Y, metrics=None, max_pixels_per_image=None):
+        self.max_pixels_per_image = max_pixels_per_image
         if metrics is None:
             return {"depth": 0.5, "kind": 0.25, "unlabelled": float("nan")}
         (self.asked,) = metrics.items()
@@ -442,7 +442,7 @@ class Fitted:
 )
 def test_scorer_negates_errors(metric, sign):
     estimator = Fitted()
-    assert task_scorer("depth", metric)(estimator, [], []) == sign * 0.25
+    assert make_task_scorer("depth", metric)(estimator, [], []) == sign * 0.25
     assert estimator.asked == ("depth", metric or "r2")
 
 
@@ -450,31 +450,35 @@ def test_scorer_of_an_unknown_task():
     with pytest.raises(
         UnknownTaskError, match=r"no task 'dept'; the tasks are \['depth'"
     ):
-        task_scorer("dept")(Fitted(), [], [])
-    scorer = task_scorer("a", "r2", n_pixels=9)
-    assert repr(scorer) == "task_scorer('a', 'r2', n_pixels=9)"
+        make_task_scorer("dept")(Fitted(), [], [])
+    scorer = make_task_scorer("a", "r2", max_pixels_per_image=9)
+    assert repr(scorer) == "make_task_scorer('a', 'r2', max_pixels_per_image=9)"
 
 
 def test_scorer_without_a_task_is_the_mean_of_all():
     estimator = Fitted()
-    assert task_scorer(n_pixels=7)(estimator, [], []) == 0.375
-    assert estimator.n_pixels == 7
+    assert make_task_scorer(max_pixels_per_image=7)(estimator, [], []) == 0.375
+    assert estimator.max_pixels_per_image == 7
     with pytest.raises(ValueError, match="metric='r2' needs a `task`"):
-        task_scorer(None, "r2")
+        make_task_scorer(None, "r2")
 
 
 @pytest.mark.parametrize(
     ("given", "more", "message"),
     [
-        ((3,), {}, "`task` of task_scorer must be a name, or None, got 3"),
-        (("a", "mean_iou"), {}, "`metric` of task_scorer must be one of .*'miou'"),
-        (("a",), {"n_pixels": 0}, "`n_pixels` of task_scorer must be an int > 0"),
-        (("a",), {"n_pixels": True}, "`n_pixels`"),
+        ((3,), {}, "`task` of make_task_scorer must be a name, or None, got 3"),
+        (("a", "mean_iou"), {}, "`metric` of make_task_scorer must be one of .*'miou'"),
+        (
+            ("a",),
+            {"max_pixels_per_image": 0},
+            "`max_pixels_per_image` of make_task_scorer must be an int > 0",
+        ),
+        (("a",), {"max_pixels_per_image": True}, "`max_pixels_per_image`"),
     ],
 )
 def test_scorers_are_checked_before_a_search_is_run(given, more, message):
     with pytest.raises(ValueError, match=message):
-        task_scorer(*given, **more)
+        make_task_scorer(*given, **more)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def result(task, name, pairs):
     meter = task_metric(task, name)
     for truth, scores in pairs:
         meter.update(truth, scores)
-    return meter.result()
+    return meter.compute()
 
 
 def test_depth_errors_by_hand():
@@ -134,7 +134,7 @@ def test_best_threshold_of_all_images_and_of_each():
 
 
 def test_postprocessing_is_scored():
-    from mtsk.postprocess import RemoveSmall
+    from mtsk.tasks.postprocess import RemoveSmall
 
     truth = np.zeros((12, 12), int)
     truth[2:8, 2:8] = 1
@@ -165,4 +165,4 @@ def test_one_image_is_too_few(task, metric, scores):
     meter = task_metric(task, metric)
     meter.update(task.encode(2, ()), np.array(scores))
     with pytest.warns(UndefinedMetricWarning, match=f"{metric} is not defined"):
-        assert np.isnan(meter.result())
+        assert np.isnan(meter.compute())

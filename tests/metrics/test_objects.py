@@ -32,16 +32,16 @@ def test_matches_by_hand():
     assert_allclose(iou, [[0, 0.75], [1 / 3, 0]])
     matches = match_instances(iou, 0.5)
     assert matches == Matches(1, 1, 1, 0.75)
-    assert matches.precision == pytest.approx(1 / 3)
+    assert matches.threat_score == pytest.approx(1 / 3)
     assert matches.panoptic_quality == pytest.approx(0.75 / 2)
-    assert match_instances(iou, 0.3).hits == 2
+    assert match_instances(iou, 0.3).tp == 2
     assert match_instances(iou, 0.8) == Matches(0, 2, 2, 0.0)
 
 
 def test_nothing_and_nothing():
     empty = np.zeros((4, 4), int)
     disc = np.eye(4, dtype=int)
-    assert np.isnan(match_instances(instance_iou(empty, empty)).precision)
+    assert np.isnan(match_instances(instance_iou(empty, empty)).threat_score)
     assert match_instances(instance_iou(disc, empty)) == Matches(0, 0, 1, 0.0)
     assert match_instances(instance_iou(empty, disc)) == Matches(0, 1, 0, 0.0)
 
@@ -62,7 +62,7 @@ def test_matching_is_the_best_there_is(seed, least):
         (sum(iou[i, j] > least for j, i in enumerate(rows)) for rows in choices(4, 3)),
         default=0,
     )
-    assert match_instances(iou, least).hits == best
+    assert match_instances(iou, least).tp == best
 
 
 def choices(n, k):
@@ -180,7 +180,7 @@ def test_average_precision_is_pycocotools(seed):
         if ignore is not None:
             inside = box_iou(guess, ignore, within=True)[:, 0]
         ours.update(box_iou(guess, truth), scores, named, codes, inside)
-    assert_allclose(ours.result(), coco_precision(cases, 3), atol=1e-12)
+    assert_allclose(ours.compute(), coco_precision(cases, 3), atol=1e-12)
 
 
 def test_average_precision_by_hand():
@@ -189,13 +189,13 @@ def test_average_precision_by_hand():
     zeros = np.zeros(3, int)
     curve.update(iou, np.array([0.9, 0.8, 0.7]), zeros, zeros[:2])
     # Recall 0.5 at precision 1 (51 of 101 points), recall 1 at precision 2 / 3.
-    assert curve.result()[0, 0] == pytest.approx((51 + 50 * 2 / 3) / 101)
+    assert curve.compute()[0, 0] == pytest.approx((51 + 50 * 2 / 3) / 101)
 
 
 def test_class_that_is_true_nowhere_has_no_precision():
     curve = AveragePrecision(2, [0.5])
     curve.update(np.empty((1, 0)), np.ones(1), np.ones(1, int), np.empty(0, int))
-    assert np.isnan(curve.result()).all()
+    assert np.isnan(curve.compute()).all()
 
 
 # -- meters ----------------------------------------------------------------------
@@ -213,9 +213,9 @@ def test_true_instances_score_one_and_none_score_zero(name):
     scores = perfect_scores(task, task.encode(ids, ids.shape))
     good.update(ids, scores)
     bad.update(ids, np.full_like(scores, -9))
-    assert good.result() == pytest.approx(1.0)
-    assert bad.result() == 0.0
-    assert np.isnan(task_metric(task, name).result())
+    assert good.compute() == pytest.approx(1.0)
+    assert bad.compute() == 0.0
+    assert np.isnan(task_metric(task, name).compute())
 
 
 @pytest.mark.parametrize("name", Detection.metrics)
@@ -224,11 +224,11 @@ def test_true_boxes_score_one(name):
     task = Detection().fit([target])
     meter = task_metric(task, name)
     meter.update(target, perfect_scores(task, task.encode(target, (20, 30))))
-    assert meter.result() == pytest.approx(1.0)
+    assert meter.compute() == pytest.approx(1.0)
     empty = {"boxes": np.empty((0, 4))}
     none = task_metric(task, name)
     none.update(empty, perfect_scores(task, task.encode(empty, (20, 30))))
-    assert np.isnan(none.result())
+    assert np.isnan(none.compute())
 
 
 def test_labels_unknown_to_the_task_are_a_class_never_found():
@@ -237,7 +237,7 @@ def test_labels_unknown_to_the_task_are_a_class_never_found():
     meter = task_metric(task, "box_ap50")
     both = {"boxes": np.array([[2, 3, 12, 9], [15, 2, 29, 18]]), "labels": ["a", "z"]}
     meter.update(both, perfect_scores(task, task.encode(known, (20, 30))))
-    assert meter.result() == pytest.approx(0.5)
+    assert meter.compute() == pytest.approx(0.5)
 
 
 def test_regions_to_ignore_excuse_what_is_found_there():
@@ -252,7 +252,7 @@ def test_regions_to_ignore_excuse_what_is_found_there():
     plain, excused = (task_metric(task, "box_ap50") for _ in range(2))
     plain.update(target, scores)
     excused.update({**target, "ignore": np.array([[18, 0, 30, 20]])}, scores)
-    assert plain.result() < excused.result() == pytest.approx(1.0)
+    assert plain.compute() < excused.compute() == pytest.approx(1.0)
 
 
 def test_maps_that_differ_in_shape():

@@ -14,16 +14,7 @@ BY_CPU = sorted(FORMATS.glob("*_avx*.mtsk"))
 
 def test_no_format_is_forgotten():
     found = {path.stem for path in FORMATS.glob("*.mtsk")}
-    assert found >= {"format1", "format1_avx2"}
-
-
-def test_a_file_of_the_first_format_is_read():
-    path = FORMATS / "format1.mtsk"
-    expected = np.load(path.with_suffix(".npz"))
-    found = mtsk.load(path).predict(expected["X"])
-    assert {"X", *found} == set(expected.files)
-    for name in found:
-        np.testing.assert_allclose(np.stack(found[name]), expected[name], rtol=1e-4)
+    assert found >= {"format1_avx2", "format1_avx512"}
 
 
 @pytest.mark.parametrize("path", BY_CPU, ids=lambda path: path.stem)

@@ -31,7 +31,7 @@ def path(tmp_path_factory):
         features=DeepFeatures(scales=(0.5,), n_components=1),
         head=DecisionTreeClassifier(max_depth=2, random_state=0),
         random_state=0,
-        n_pixels=40,
+        max_pixels_per_image=40,
     ).fit(X, masks)
     path = tmp_path_factory.mktemp("models") / "model.mtsk"
     mtsk.save(model, path)
@@ -86,7 +86,7 @@ def test_flipped_bits_are_noticed(path, tmp_path):
         changed = bytearray(data)
         changed[place // 8] ^= 1 << (place % 8)
         out.write_bytes(changed)
-        for read in (mtsk.load, mtsk.describe):
+        for read in (mtsk.load, mtsk.persistence.describe):
             with pytest.raises(ModelFileError, match=r"flipped\.mtsk"):
                 read(out)
 
@@ -334,7 +334,7 @@ def test_cards_made_by_hand(path, tmp_path, card):
     out = tmp_path / "card.mtsk"
     write_container(out, manifest, {"model.skops": content["model.skops"]})
     with pytest.raises(ModelFileError, match=r"card\.mtsk. has no card"):
-        mtsk.describe(out)
+        mtsk.persistence.describe(out)
 
 
 def test_something_that_is_no_estimator(path, tmp_path):

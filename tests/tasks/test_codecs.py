@@ -140,7 +140,7 @@ def test_contract(name):
 
 
 class Forgetful(SurfaceNormals):
-    move = PixelTask.move
+    move = PixelTask.transform_columns
 
 
 class Backwards(BinaryMask):
@@ -337,7 +337,9 @@ def test_boxes_turn_with_the_image():
     task = Detection().fit([target])
     columns = task.encode(target, (24, 24))
     # A quarter turn: what was down goes left, what was right goes down.
-    turned = task.move(np.rot90(columns, -1), np.array([[0.0, 1.0], [-1.0, 0.0]]))
+    turned = task.transform_columns(
+        np.rot90(columns, -1), np.array([[0.0, 1.0], [-1.0, 0.0]])
+    )
     boxes = np.array([[24 - 12.4, 4, 24 - 6, 14.2]])
     expected = task.encode({"boxes": boxes, "labels": [0]}, (24, 24))
     np.testing.assert_allclose(turned, expected, atol=1e-4)
@@ -465,11 +467,13 @@ def test_zoom_changes_lengths_only():
     ids = blobs((40, 40))
     task = InstanceSegmentation().fit([ids])
     columns = task.encode(ids, ids.shape)
-    moved = task.move(columns, 2 * np.eye(2))
+    moved = task.transform_columns(columns, 2 * np.eye(2))
     np.testing.assert_allclose(moved[..., :3], columns[..., :3])
     np.testing.assert_allclose(moved[..., 3], columns[..., 3] + np.log(2), rtol=1e-5)
     density = DensityCount().fit([np.array([[3, 3]])])
-    np.testing.assert_allclose(density.move(np.ones((2, 2, 1)), 2 * np.eye(2)), 0.25)
+    np.testing.assert_allclose(
+        density.transform_columns(np.ones((2, 2, 1)), 2 * np.eye(2)), 0.25
+    )
 
 
 def test_ordinal_counts_steps():

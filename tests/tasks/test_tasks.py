@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 
+from mtsk.data.targets import Targets
 from mtsk.exceptions import TargetError
-from mtsk.targets import Targets
 from mtsk.tasks import (
     BinaryMask,
     Boundary,
@@ -309,7 +309,7 @@ def test_labels_not_among_the_classes_given(make):
     entry = np.array([[3, 8]]) if make is SemanticSegmentation else 8
     with pytest.raises(
         TargetError,
-        match=r"entry 1 has labels \[8\] that are not among `classes`=\[3, 5\]",
+        match=r"entry 1: labels \[8\] are not among `classes`=\[3, 5\]",
     ):
         make(classes=[3, 5]).fit([np.array([[3, 5]]) if np.ndim(entry) else 3, entry])
 
@@ -440,8 +440,8 @@ def test_values_are_never_looked_at():
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ([None, None], "task 'sky' is labelled on no image"),
-        ([], "task 'sky' is labelled on no image"),
+        ([None, None], "task 'sky': labelled on no image"),
+        ([], "task 'sky': labelled on no image"),
         (
             [None, MAP, MAP * 0.5],
             r"'sky' are of several kinds \(image 1: 2-D integer, image 2: 2-D float",

@@ -1,0 +1,7 @@
+"""What people bring: images, files, targets. Random views are in `augmentation`."""
+
+from mtsk.data.files import ImageFolder
+from mtsk.data.images import Images
+from mtsk.data.targets import Targets, as_targets
+
+__all__ = ["ImageFolder", "Images", "Targets", "as_targets"]

@@ -1,0 +1,366 @@
+"""Any image source becomes float32 pictures of three channels, one at a time.
+
+A source is an array, a list of arrays of differing sizes, a list of paths, or any
+lazy sequence with ``len`` and integer indexing. Nothing is opened before it is
+asked for, so a source may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from mtsk._validation import check_image, parameter_error
+from mtsk.data.files import ImageFolder, read_image, read_image_ahead
+from mtsk.exceptions import ImageError, SkippedImageWarning
+
+__all__ = ["Images", "as_views", "image_weights"]
+
+T = TypeVar("T")
+Channels = Sequence[int] | Sequence[Sequence[int]] | None
+
+
+class Images:
+    """A checked, lazy view of an image source.
+
+    Parameters
+    ----------
+    X : array of shape (n, H, W) or (n, H, W, C), or sequence of length n
+        Arrays of shape (H, W) or (H, W, C), paths, or anything that gives such
+        arrays when indexed by an integer.
+    channels : sequence of three int, sequence of such triples, or None
+        Which channels make the network's three. Needed where C is not 1 or 3. With
+        several triples, one view is made for each.
+    on_error : {"raise", "skip"}, default="raise"
+        What to do with an image that cannot be used.
+
+    Attributes
+    ----------
+    first : int
+        Index of the first image: 0 but for a `part`.
+    skipped : dict of int to str
+        Index and reason of each image left out so far.
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        channels: Channels = None,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        self.source = _as_sequence(X)
+        self.first = 0
+        self.channels = _channel_triples(channels)
+        self.on_error = on_error
+        self.skipped: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return image ``index`` as (views, H, W, 3), float32 in [0, 1]."""
+        return self._read(index, read_image)
+
+    def _read(self, index: int, read_file: Callable[[Any], np.ndarray]) -> np.ndarray:
+        item = self.source[index - self.first]
+        where = f"image {index}"
+        if isinstance(item, str | os.PathLike):
+            where += f" ({os.fspath(item)})"
+            try:
+                item = read_file(item)
+            except ImageError as error:
+                raise ImageError(f"{where}: {error}") from error
+        return _views(check_image(item, where), where, self.channels)
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield (index, views) of every usable image, in order."""
+        return self.each(lambda index, views: (index, views))
+
+    def each(
+        self, prepare: Callable[[int, np.ndarray], T], n_threads: int = 0
+    ) -> Iterator[T]:
+        """Yield what is made of every usable image, in order.
+
+        Parameters
+        ----------
+        prepare : callable
+            Takes an index and views.
+        n_threads : int, default=0
+            Threads that read and prepare images before they are asked for, one image
+            each. 0 reads when asked, in the caller's thread; so are sequences and types
+            of the user's own, which need not bear threads, and files that are not plain
+            PNG, JPEG or BMP.
+
+        Yields
+        ------
+        object
+        """
+        for index, result in self._results(prepare, n_threads):
+            try:
+                made = result()
+            except (ImageError, OSError) as error:
+                if self.on_error == "raise":
+                    raise
+                self.skipped[index] = str(error)
+                continue
+            yield made
+
+    def _results(
+        self, prepare: Callable[[int, np.ndarray], T], n_threads: int
+    ) -> Iterator[tuple[int, Callable[[], T]]]:
+        """Yield every index, and what returns or raises what is made of it.
+
+        The first image is made in the caller's thread: what is set up but once, as by
+        libraries that read files, is then set up.
+        """
+
+        def here(index: int) -> T:
+            return prepare(index, self[index])
+
+        def ahead(index: int) -> T:
+            return prepare(index, self._read(index, read_image_ahead))
+
+        def result_or_retry(index: int, future: Future[T]) -> T:
+            try:
+                return future.result()
+            except Exception:
+                return here(index)
+
+        n_threads = n_threads if n_threads and self._is_thread_safe() else 0
+        indices = range(self.first, self.first + len(self))
+        n_here = 1 if n_threads else len(indices)
+        for index in indices[:n_here]:
+            yield index, partial(here, index)
+        if n_here == len(indices):
+            return
+        with closing(_Pool(n_threads)) as pool:
+            for index, future in pool.map(ahead, indices[n_here:]):
+                yield index, partial(result_or_retry, index, future)
+
+    def _is_thread_safe(self) -> bool:
+        """Tell whether images can be read by several threads at once."""
+        if type(self.source) in _ARRAYS and self.source.dtype.kind != "O":
+            return True
+        known = {str, type(Path()), *_ARRAYS}
+        held = type(self.source) in (list, tuple, np.ndarray)
+        return held and {type(item) for item in self.source} <= known
+
+    def part(self, start: int, stop: int) -> Images:
+        """Return images start … stop − 1, which keep their indices.
+
+        It refers to no other image where the source can be cut.
+        """
+        other = copy.copy(self)
+        cut = isinstance(self.source, np.ndarray | list | tuple)
+        first = start - self.first
+        last = stop - self.first
+        other.source = (
+            self.source[first:last] if cut else _Chosen(self.source, range(first, last))
+        )
+        other.first, other.skipped = start, {}
+        return other
+
+    def some(self, indices: Sequence[int]) -> Images:
+        """Return a few of the images, still unopened, counted anew from 0."""
+        other = copy.copy(self)
+        other.source = _Chosen(self.source, [i - self.first for i in indices])
+        other.first, other.skipped = 0, {}
+        return other
+
+    def warn_of_skipped(self) -> None:
+        """Warn once, naming what was left out."""
+        if not self.skipped:
+            return
+        shown = "; ".join(list(self.skipped.values())[:5])
+        more = f"; and {len(self.skipped) - 5} more" if len(self.skipped) > 5 else ""
+        warnings.warn(
+            f"{len(self.skipped)} of {len(self)} images were skipped: {shown}{more}",
+            SkippedImageWarning,
+            stacklevel=3,
+        )
+
+
+_ARRAYS = (np.ndarray, np.memmap)
+
+
+def as_views(image: Any, where: str, channels: Channels) -> np.ndarray:
+    """Return one image as `Images` gives it.
+
+    Parameters
+    ----------
+    image : array of shape (H, W) or (H, W, C)
+    where : str
+        How messages call it.
+    channels
+        As of `Images`.
+
+    Returns
+    -------
+    ndarray of float32, shape (views, H, W, 3)
+
+    Raises
+    ------
+    ImageError
+    """
+    return _views(check_image(image, where), where, _channel_triples(channels))
+
+
+def _views(
+    image: np.ndarray, where: str, triples: list[tuple[int, ...]] | None
+) -> np.ndarray:
+    count = image.shape[2]
+    if triples is None:
+        if count == 1:
+            return np.repeat(image, 3, axis=2)[None]
+        if count == 3:
+            return image[None]
+        raise ImageError(f"{where} has {count} channels; {_remedy(count)}")
+    used = max(max(triple) for triple in triples)
+    if used >= count:
+        raise ImageError(
+            f"{where} has {count} channels, but `channels` asks for channel {used}"
+        )
+    return np.stack([image[:, :, list(triple)] for triple in triples])
+
+
+class _Pool:
+    """Threads that are never further ahead than one item each."""
+
+    def __init__(self, n_threads: int) -> None:
+        self.n_threads = n_threads
+        self.threads = ThreadPoolExecutor(n_threads, "mtsk-read")
+
+    def map(
+        self, work: Callable[[int], T], items: Sequence[int]
+    ) -> Iterator[tuple[int, Future[T]]]:
+        """Yield items, in order, with the futures of their results."""
+        waiting: deque[tuple[int, Future[T]]] = deque()
+        for item in items:
+            waiting.append((item, self.threads.submit(work, item)))
+            if len(waiting) > self.n_threads:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+
+    def close(self) -> None:
+        """Let what was begun end, and begin no more."""
+        self.threads.shutdown(cancel_futures=True)
+
+
+class _Chosen(Sequence):
+    """Items of a sequence that may know no slices, opened when they are asked for."""
+
+    def __init__(self, source: Any, indices: Sequence[int]) -> None:
+        self.source, self.indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.source[self.indices[index]]
+
+
+def image_weights(sample_weight: Any, n_images: int) -> np.ndarray:
+    """Return the weight of each image, checked; None is 1 for all.
+
+    Parameters
+    ----------
+    sample_weight : array-like of shape (n_images,), or None
+    n_images : int
+
+    Returns
+    -------
+    ndarray of float64, shape (n_images,)
+
+    Raises
+    ------
+    ValueError
+    """
+    if sample_weight is None:
+        return np.ones(n_images)
+    try:
+        weight = np.asarray(sample_weight, float)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"sample_weight must hold {n_images} numbers, got {sample_weight!r:.80}"
+        ) from None
+    if weight.shape != (n_images,):
+        raise ValueError(
+            f"sample_weight must hold {n_images} numbers, one an image, got shape "
+            f"{weight.shape}"
+        )
+    if not (weight >= 0).all() or not np.isfinite(weight).all() or not weight.any():
+        raise ValueError(
+            "sample_weight must be finite, >= 0 and not 0 everywhere, got values from "
+            f"{weight.min()} to {weight.max()}"
+        )
+    return weight
+
+
+def _remedy(count: int) -> str:
+    if count == 2:
+        return (
+            "if the second is alpha, drop it: image[..., 0] (or channels=(0, 0, 0)); "
+            "otherwise choose three with channels=, such as channels=(0, 1, 0)"
+        )
+    if count == 4:
+        return (
+            "if the fourth is alpha, drop it: image[..., :3] (or channels=(0, 1, 2)); "
+            "if it is CMYK, convert it (PIL's Image.convert('RGB')); "
+            "otherwise choose three with channels="
+        )
+    return "choose three with channels=, such as channels=(0, 1, 0)"
+
+
+def _as_sequence(X: Any) -> Any:
+    if isinstance(X, str | os.PathLike):
+        raise ImageError(
+            "X must be a sequence of images, got one path; for a folder use "
+            f"mtsk.ImageFolder({os.fspath(X)!r})"
+        )
+    if type(X) is ImageFolder:
+        X = X.paths
+    if hasattr(X, "columns"):
+        raise ImageError("X must be one column of images or paths, got a DataFrame")
+    if hasattr(X, "iloc"):  # a pandas Series of paths indexes by label, not place
+        X = X.tolist()
+    if not (hasattr(X, "__len__") and hasattr(X, "__getitem__")) or isinstance(X, dict):
+        raise ImageError(
+            "X must be an array (n, H, W[, C]), a list of images or paths, or a "
+            f"sequence with len() and integer indexing, got {type(X).__name__}"
+        )
+    if isinstance(X, np.ndarray) and X.dtype.kind not in "OUS" and X.ndim not in (3, 4):
+        raise ImageError(
+            "X must have shape (n, H, W) or (n, H, W, C), "
+            f"got dtype {X.dtype}, shape {X.shape}; one image alone is X[None]"
+        )
+    if len(X) == 0:
+        raise ImageError("X holds no image")
+    return X
+
+
+def _channel_triples(channels: Channels) -> list[tuple[int, ...]] | None:
+    if channels is None:
+        return None
+    try:
+        triples = np.array(channels)
+        triples = triples[None] if triples.ndim == 1 else triples
+        good = (
+            triples.ndim == 2 and triples.shape[1] == 3 and triples.dtype.kind in "iu"
+        )
+    except ValueError:  # ragged
+        good = False
+    if not good or triples.min() < 0:
+        allowed = "three channel indices >= 0, or a sequence of such triples, or None"
+        raise parameter_error("channels", "DeepFeatures", allowed, channels)
+    return [tuple(int(c) for c in triple) for triple in triples]

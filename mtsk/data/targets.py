@@ -1,0 +1,241 @@
+"""Targets: one row an image, one column a task, any entry may be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mtsk.exceptions import TargetError, UnknownTaskError
+
+__all__ = ["DEFAULT_TASK", "Targets", "as_targets"]
+
+DEFAULT_TASK = "target"
+"""The name of the only task where targets came without a name."""
+
+
+class Targets:
+    """What is known of each image, for each task.
+
+    scikit-learn indexes it as it indexes an array of shape (n,), so that
+    ``GridSearchCV``, ``cross_val_score``, ``train_test_split`` and
+    ``learning_curve`` take it as ``y``.
+
+    Parameters
+    ----------
+    columns : mapping of str to sequence, or pandas DataFrame, optional
+        Task name to one entry per image. ``None`` is a missing entry; what is masked
+        in a masked array is unlabelled.
+    **tasks : sequence
+        The same, as keywords.
+
+    Raises
+    ------
+    TargetError
+        Where there is no task, two have one name, or they differ in length.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mtsk import Targets
+    >>> masks = [np.zeros((4, 4), int), None, np.ones((4, 5), int)]
+    >>> Y = Targets(semantic=masks, weather=["sun", "rain", None])
+    >>> Y
+    Targets(3 images; semantic: 2 labelled, weather: 2 labelled)
+    >>> Y[[0, 2]].shape
+    (2,)
+    >>> Y["weather"]
+    ['sun', 'rain', None]
+    """
+
+    def __init__(self, columns: Any = None, /, **tasks: Any) -> None:
+        given = _columns_of(columns) if hasattr(columns, "columns") else columns or {}
+        merged = {**given, **tasks}
+        if not merged:
+            raise TargetError("Targets needs at least one task")
+        self._columns: dict[str, list[Any]] = {}
+        for name, entries in merged.items():
+            if not isinstance(name, str) or not name:
+                raise TargetError(f"task names must be str, not empty, got {name!r}")
+            self._columns[name] = _entries(name, entries)
+        lengths = {name: len(column) for name, column in self._columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise TargetError(f"tasks differ in number of images: {lengths}")
+
+    @property
+    def task_names(self) -> list[str]:
+        """Names of the tasks, in the order given."""
+        return list(self._columns)
+
+    @property
+    def shape(self) -> tuple[int]:
+        """``(n_images,)``."""
+        return (len(self),)
+
+    def __len__(self) -> int:
+        return len(next(iter(self._columns.values())))
+
+    def __iter__(self) -> Iterator[Targets]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return one task's entries (by name) or fewer rows as ``Targets``."""
+        if isinstance(key, str):
+            if key not in self._columns:
+                raise UnknownTaskError(
+                    f"no task {key!r}; the tasks are {self.task_names}"
+                )
+            return list(self._columns[key])
+        if isinstance(key, tuple):  # scikit-learn writes array[key, ...]
+            if len(key) != 2 or key[1] is not Ellipsis:
+                raise IndexError(f"Targets has one axis, cannot be indexed by {key!r}")
+            key = key[0]
+        rows = np.atleast_1d(np.arange(len(self))[key])
+        return Targets(
+            {name: [col[i] for i in rows] for name, col in self._columns.items()}
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Targets) or self.task_names != other.task_names:
+            return NotImplemented if not isinstance(other, Targets) else False
+        return all(
+            len(a) == len(b) and all(map(_same, a, b))
+            for a, b in zip(
+                self._columns.values(), other._columns.values(), strict=True
+            )
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        parts = ", ".join(
+            f"{name}: {sum(e is not None for e in column)} labelled"
+            for name, column in self._columns.items()
+        )
+        return f"Targets({len(self)} images; {parts})"
+
+    def labelled(self, name: str) -> np.ndarray:
+        """Return the indices of the images whose entry for a task is given.
+
+        Parameters
+        ----------
+        name : str
+            The task.
+
+        Returns
+        -------
+        ndarray of int
+        """
+        return np.flatnonzero([entry is not None for entry in self[name]])
+
+    def subset(self, names: Sequence[str]) -> Targets:
+        """Return the same rows for some of the tasks.
+
+        Parameters
+        ----------
+        names : sequence of str
+            The tasks wanted, in order.
+
+        Returns
+        -------
+        Targets
+        """
+        return Targets({name: self[name] for name in names})
+
+
+def as_targets(Y: Any, n_images: int) -> tuple[Targets, bool]:
+    """Return what ``fit`` was given as ``Targets``, and whether it was one bare task.
+
+    Parameters
+    ----------
+    Y : Targets, mapping, pandas DataFrame, or one target per image
+        A single bare task is called ``"target"``.
+    n_images : int
+        How many images there are.
+
+    Returns
+    -------
+    targets : Targets
+    bare : bool
+        True where predictions should come back without a task name.
+
+    Raises
+    ------
+    TargetError
+        Where the lengths differ or ``Y`` is none of these.
+    """
+    if Y is None:
+        raise TargetError("Y is None: learning needs targets")
+    bare = False
+    if isinstance(Y, Targets):
+        targets = Y
+    elif isinstance(Y, Mapping) or hasattr(Y, "columns"):
+        targets = Targets(Y)
+    else:
+        targets, bare = Targets({DEFAULT_TASK: Y}), True
+    if len(targets) != n_images:
+        raise TargetError(
+            f"X has {n_images} images but Y has targets for {len(targets)}"
+        )
+    return targets, bare
+
+
+def _columns_of(frame: Any) -> dict[str, Any]:
+    """Return the columns of a table of pandas, by name."""
+    names = list(frame.columns)
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise TargetError(f"several columns are called {twice[0]!r}; tasks need names")
+    return {name: frame[name] for name in names}
+
+
+def _entries(name: str, entries: Any) -> list[Any]:
+    if hasattr(entries, "iloc"):  # a pandas column indexes by label, not place
+        entries = entries.tolist()
+    if isinstance(entries, str | bytes | Mapping) or not hasattr(entries, "__len__"):
+        raise TargetError(
+            f"task {name!r} must be a sequence with one entry per image, "
+            f"got {type(entries).__name__}"
+        )
+    try:
+        return [_entry(entries[i]) for i in range(len(entries))]
+    except TargetError as error:
+        raise error.at(name) from None
+
+
+def _entry(entry: Any) -> Any:
+    """Let missing scalars (NaN, pandas' NA, what is masked) be None."""
+    if isinstance(entry, np.ma.MaskedArray):
+        return _filled(entry)
+    if type(entry).__name__ in ("NAType", "NaTType"):
+        return None
+    if isinstance(entry, float | np.floating) and np.isnan(entry):
+        return None
+    return entry
+
+
+def _filled(entry: np.ma.MaskedArray) -> Any:
+    """Return a masked array as one that is unlabelled where it was masked."""
+    mask = np.ma.getmaskarray(entry)
+    if not mask.any():
+        return entry.data
+    if entry.ndim == 0:
+        return None
+    if entry.dtype.kind in "iu":
+        return np.where(mask, -1, entry.data.astype(np.int64))
+    if entry.dtype.kind == "f":
+        return np.where(mask, np.nan, entry.data)
+    raise TargetError(
+        f"a masked array of dtype {entry.dtype} has no value that means unlabelled; "
+        "give integers (-1 is unlabelled) or floats (NaN is)"
+    )
+
+
+def _same(a: Any, b: Any) -> bool:
+    if a is None or b is None:
+        return a is b
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_same(a[k], b[k]) for k in a)
+    a, b = np.asarray(a), np.asarray(b)
+    return a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")

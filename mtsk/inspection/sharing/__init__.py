@@ -1,0 +1,6 @@
+"""Did sharing help? Every task trained with the others, and alone."""
+
+from mtsk.inspection.sharing.compare import compare_sharing
+from mtsk.inspection.sharing.report import SharingReport
+
+__all__ = ["SharingReport", "compare_sharing"]

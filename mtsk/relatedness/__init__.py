@@ -1,5 +1,0 @@
-"""Which tasks are related: a table in, a task × task matrix with intervals out."""
-
-from mtsk.relatedness.estimator import TaskRelatedness
-
-__all__ = ["TaskRelatedness"]
