@@ -44,7 +44,7 @@ def main() -> None:
             predict_tiled(
                 model,
                 image,
-                Path(folder) / "out",
+                Path(folder) / "out.zarr",
                 tile_size=chosen.tile,
                 halo=chosen.halo,
             )

@@ -17,7 +17,7 @@ __all__ = ["TileStore", "check_names", "put"]
 
 
 class TileStore:
-    """Maps of several tasks, in memory, in files, or in a zarr group.
+    """Maps of several tasks, in memory or in a zarr group.
 
     A tile counts as done once its line stands in the journal, which is written after
     its pixels are. So whatever stops a prediction, going on repeats at most one tile.
@@ -25,8 +25,7 @@ class TileStore:
     Parameters
     ----------
     out : path or None
-        None keeps everything in memory. A path that ends in ``.zarr`` is a zarr group,
-        any other a folder with one ``.npy`` a task.
+        Of a zarr group, which ends in ``.zarr``. None keeps everything in memory.
     fingerprint : mapping
         What the predictions depend on, as JSON: a store of another is refused.
     n_tiles : int
@@ -59,7 +58,7 @@ class TileStore:
         self.folder = None if out is None else _as_folder(out)
         if self.folder is None:
             return
-        self._zarr = _import_zarr() if self.folder.suffix.lower() == ".zarr" else None
+        self._zarr = _import_zarr()
         self.journal = self.folder / "mtsk_tiles.jsonl"
         self._fingerprint = json.loads(json.dumps(dict(fingerprint)))
         self._shapes: dict[str, list] = {}  # of arrays, as the journal has them
@@ -119,9 +118,6 @@ class TileStore:
         self._begun = True
 
     def _remove(self, name: str) -> None:
-        if self._zarr is None:
-            (self._folder / f"{name}.npy").unlink(missing_ok=True)
-            return
         group = self._group()
         if name in group:
             del group[name]
@@ -132,7 +128,6 @@ class TileStore:
         return self.folder
 
     def _group(self) -> Any:
-        assert self._zarr is not None
         return self._zarr.open_group(str(self._folder), mode="a")
 
     def _read_journal(self, n_tiles: int) -> dict[str, Any] | None:
@@ -184,10 +179,10 @@ class TileStore:
     def _open(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         if self.folder is None:
             return np.zeros(shape, dtype)
-        if self._zarr is not None and dtype.kind not in "biuf":
+        if dtype.kind not in "biuf":
             raise TilingError(
-                f"task {name!r} predicts {dtype}, which zarr does not hold; name a "
-                "folder without the suffix .zarr"
+                f"task {name!r} predicts {dtype}, and a zarr group holds numbers: "
+                "learn from codes in place of words, or predict with out=None"
             )
         self._begin()
         try:
@@ -204,10 +199,7 @@ class TileStore:
     def _existing(self, name: str) -> Any:
         """Return an array that the journal knows of, if it still is what it was."""
         try:
-            if self._zarr is None:
-                found = np.load(self._folder / f"{name}.npy", mmap_mode="r+")
-            else:
-                found = self._group()[name]
+            found = self._group()[name]
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise self._lost(name) from error
         if [list(found.shape), np.dtype(found.dtype).str] != self._shapes[name]:
@@ -221,17 +213,10 @@ class TileStore:
         )
 
     def _made(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-        if self._zarr is not None:
-            chunks = (*(min(n, self.chunk) for n in shape[:2]), *shape[2:])
-            return self._group().create_array(
-                name, shape=shape, dtype=dtype, chunks=chunks, overwrite=True
-            )
-        path = self._folder / f"{name}.npy"
-        part = path.with_suffix(".part")
-        np.lib.format.open_memmap(part, "w+", dtype, shape).flush()
-        _allocate(part)
-        os.replace(part, path)
-        return np.load(path, mmap_mode="r+")
+        chunks = (*(min(n, self.chunk) for n in shape[:2]), *shape[2:])
+        return self._group().create_array(
+            name, shape=shape, dtype=dtype, chunks=chunks, overwrite=True
+        )
 
     def write(
         self, name: str, slices: tuple[slice, slice], values: np.ndarray, full: Any
@@ -256,9 +241,6 @@ class TileStore:
         if self.folder is None:
             return
         self._begin()
-        for array in self.arrays.values():
-            if isinstance(array, np.memmap):
-                array.flush()
         self._write_line(entry)
 
 
@@ -279,6 +261,8 @@ def _as_folder(out: Any) -> Path:
     text = os.fspath(out)
     if not isinstance(text, str) or "://" in text or "\0" in text:
         raise parameter_error("out", "predict_tiled", "a path on this machine", out)
+    if not text.lower().endswith(".zarr"):
+        raise parameter_error("out", "predict_tiled", "a path that ends in .zarr", out)
     return Path(text).expanduser()
 
 
@@ -308,28 +292,12 @@ def check_names(names: Sequence[str]) -> None:
 _LONGEST_NAME = 200  # bytes; most file systems take 255, less what we put behind it
 
 
-def _allocate(path: Path) -> None:
-    """Take the disk space of a sparse file now: a full disk is then an OSError."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    with open(path, "r+b") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        except OSError as error:
-            os.unlink(path)
-            raise TilingError(
-                f"no room on disk for {str(path.with_suffix('.npy'))!r} "
-                f"({error.strerror})"
-            ) from error
-
-
 def _import_zarr() -> Any:
     try:
         import zarr
     except ImportError as error:
         raise TilingError(
-            "a .zarr output needs zarr: pip install 'mtsk[large]', or name a folder "
-            "without that suffix for .npy files"
+            "an output on disk needs zarr: pip install 'mtsk[large]'"
         ) from error
     return zarr
 

@@ -54,8 +54,8 @@ def predict_tiled(
         An array, a memory map, a zarr or dask array: anything with ``shape`` that gives
         an array when cut by slices. Only what a tile needs is read.
     out : path, default=None
-        Where predictions are written as they come: a path ending in ``.zarr`` becomes a
-        zarr group, any other a folder of ``<task>.npy``, both with a journal. Run again
+        Where predictions are written as they come: a zarr group, whose name ends in
+        ``.zarr``, with a journal (needs the extra ``[large]``). Run again
         after it was stopped, by whatever, the prediction goes on from there. None keeps
         it in memory.
     tasks : sequence of str, default=None
@@ -78,7 +78,7 @@ def predict_tiled(
     Returns
     -------
     dict of str to array, dict, or value; or one of these
-        As ``predict`` gives for one image: maps as ndarray, ``numpy.memmap`` or zarr
+        As ``predict`` gives for one image: maps as ndarray or zarr
         array; boxes as a mapping; labels of the whole image as they are. Without the
         dict where ``fit`` got bare targets. Ids of objects are numbered tile by tile.
 
