@@ -4,7 +4,7 @@
 PYTHON ?= python
 export MPLBACKEND = Agg
 
-.PHONY: check lint types test rounding examples docs clean setup
+.PHONY: check lint types test rounding examples docs dist clean setup
 
 check: lint types test rounding examples docs
 
@@ -27,6 +27,9 @@ examples:
 docs:
 	$(PYTHON) -m sphinx -W --keep-going -b html docs docs/_build/html
 	$(PYTHON) -m sphinx -W --keep-going -b doctest -d docs/_build/html/.doctrees docs docs/_build/doctest
+
+dist:
+	bash tools/dist.sh $(PYTHON)
 
 clean:
 	rm -rf docs/_build docs/api docs/auto_examples outputs build dist
