@@ -27,6 +27,7 @@ from sklearn.model_selection import RepeatedStratifiedKFold
 
 from mtsk import DeepFeatures, JointLogistic, MultiTaskSegmenter, SharedDecoder, Targets
 from mtsk.features import MemoryCache
+from mtsk.links import Links
 from mtsk.metrics import confusion, iou_per_class
 
 MASKED = 20
@@ -131,7 +132,7 @@ def models(chosen, features) -> dict[str, MultiTaskSegmenter]:  # type: ignore[n
         # Both kinds were best with this penalty, of 0.01, 0.1, 1, 10 and 100.
         classes = JointLogistic(alpha=10, class_weight="balanced")
         alone = MultiTaskSegmenter(features=features, head={"class": classes})
-        parts = {"pool_by": ("parts", [CYTOPLASM, NUCLEUS])}
+        parts = {"links": Links(region_pooling=("parts", [CYTOPLASM, NUCLEUS]))}
         return {
             "alone": alone,
             "joint": clone(alone).set_params(**parts, structure=chosen.structure),

@@ -27,6 +27,8 @@ from distributed import Client, LocalCluster
 from threadpoolctl import threadpool_limits
 
 from mtsk import DeepFeatures, JointRidge, MultiTaskSegmenter
+from mtsk.segmenter.fitting import fit, read_tables
+from mtsk.segmenter.head_factory import HeadFitter
 
 UNWATCHED = {  # 100 samples of a worker's stack a second, and 50 ticks of its clock
     "distributed.worker.profile.enabled": False,
@@ -48,16 +50,16 @@ def main() -> None:
     X, Y = load_masks(chosen.data, "camvid", "train")
     X, Y = X[: chosen.images], Y[: chosen.images]
     for kind, head in (("rows", None), ("sums", SUMS)):
-        ratios, most, models = [], [], {}
+        ratios, most, heads = [], [], {}
         for _ in range(chosen.repeats):
             seconds = {}
             for n in (1, 2):
-                seconds[n], models[n] = reading_time(X, Y, n, head)
+                seconds[n], heads[n] = reading_time(X, Y, n, head)
             ratios.append(seconds[1] / seconds[2])
             seconds["apart"] = time_apart(X, Y, head)
             most.append(seconds[1] / seconds["apart"])
             print(kind, {n: round(s, 1) for n, s in seconds.items()}, flush=True)
-        one, two = (m.pixel_head_.coef_ for m in models.values())
+        one, two = (head.coef_ for head in heads.values())
         row(f"{kind}: 1 worker ÷ 2 workers", f"{np.median(ratios):.2f}", ">= 1.8")
         row(f"{kind}: 1 worker ÷ 2 processes apart", f"{np.median(most):.2f}", "-")
         error = np.abs(one - two).max() / np.abs(one).max()
@@ -65,22 +67,21 @@ def main() -> None:
 
 
 def reading_time(X, Y, n_workers, head):  # type: ignore[no-untyped-def]
-    """Return the seconds until all statistics are there, and the fitted model."""
+    """Return the seconds until all statistics are there, and the fitted head."""
     model = MultiTaskSegmenter(
         semantic("camvid"), features=DeepFeatures(), head=head, random_state=0
     )
-    model._check()
-    images, targets = model._prepare(X, Y)
-    model._resolve_tasks(targets)
+    settings, images, targets = model.prepare_fit(X, Y)
     with workers(n_workers):
         start = time.perf_counter()
-        if model._learns_from_sums():
-            model._fit_from_sums(images, targets, np.ones(len(X)))
-            return time.perf_counter() - start, model
-        table, _, _ = model._read_tables(images, targets)
+        if settings.learns_from_sums:
+            result = fit(settings, images, targets, np.ones(len(X)))
+            return time.perf_counter() - start, result.predictor.heads["pixel"]
+        table = read_tables(settings, images, targets)["pixel"]
         seconds = time.perf_counter() - start
-    model.pixel_head_ = model._fit_head("pixel", table, np.ones(len(X)))
-    return seconds, model
+    weight = np.ones(len(X))
+    fit_head = HeadFitter(settings.heads, settings.tasks, settings.features, weight)
+    return seconds, fit_head("pixel", table)
 
 
 def time_apart(X, Y, head) -> float:  # type: ignore[no-untyped-def]

@@ -21,7 +21,6 @@ from common import (
 from mtsk import DeepFeatures, MultiTaskSegmenter, SharedDecoder
 from mtsk.decoders import Augmentation
 from mtsk.metrics import task_metric
-from mtsk.tables.table import encode_entry
 
 
 def main() -> None:
@@ -81,7 +80,7 @@ def main() -> None:
         meters = {name: task_metric(task, name) for name in task.metrics}
         with clock(times, "predict"):
             for index, (path, truth) in enumerate(zip(X_val, Y_val, strict=True)):
-                columns = encode_entry("target", task, truth, index, truth.shape)
+                columns = model.tasks_.encode("target", truth, index, truth.shape)
                 (scores,) = model.decision_function([path])
                 for meter in meters.values():
                     meter.update(columns, scores)

@@ -115,7 +115,7 @@ def same_pixels(model, images, masks, features) -> tuple[np.ndarray, np.ndarray]
         columns = task.encode(mask, mask.shape)[..., 0]
         labelled = ~np.isnan(columns).reshape(1, -1)
         digest = content_digest(views)
-        mine = choose_pixels(labelled, PIXELS, model._seed, digest)[0]
+        mine = choose_pixels(labelled, PIXELS, model.predictor_.seed, digest)[0]
         rows.append(features(imread(path)).reshape(mask.size, -1)[mine])
         labels.append(mask.ravel()[mine])
     return np.concatenate(rows), np.concatenate(labels)

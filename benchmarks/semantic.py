@@ -23,7 +23,6 @@ from common import (
 from mtsk import DeepFeatures, MultiTaskSegmenter
 from mtsk.backbones import BUNDLED
 from mtsk.metrics import class_table, task_metric
-from mtsk.tables.table import encode_entry
 
 ASKED = {
     ("camvid", "logistic"): (">= 0.66", ">= 0.91", "<= 240", "<= 0.40", "<= 4"),
@@ -61,7 +60,7 @@ def main() -> None:
         task = model.tasks_["target"]
         meters = {name: task_metric(task, name) for name in task.metrics}
         for index, (path, truth) in enumerate(zip(X_val, Y_val, strict=True)):
-            columns = encode_entry("target", task, truth, index, truth.shape)
+            columns = model.tasks_.encode("target", truth, index, truth.shape)
             (scores,) = model.decision_function([path])
             for meter in meters.values():
                 meter.update(columns, scores)

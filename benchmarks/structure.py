@@ -70,10 +70,14 @@ def main() -> None:
     row("mIoU, structure − none", f"{gain:+.4f}", asked)
     row("boundary F1, structure − none", f"{edges:+.4f}", ">= +0.02")
     row("prediction, structure ÷ none", f"{crf[2] / none[2]:.2f}", "<= 1.5")
-    row("oracle mIoU of these superpixels", f"{oracle(model, X_val, Y_val):.4f}", "-")
+    row(
+        "upper bound of mIoU by these superpixels",
+        f"{upper_bound(model, X_val, Y_val):.4f}",
+        "-",
+    )
 
 
-def oracle(model, X, Y) -> float:
+def upper_bound(model, X, Y) -> float:
     """Return the mIoU of the best labelling of the regions."""
     task = model.tasks_["target"]
     counts = np.zeros((task.group_.size + 1,) * 2, int)

@@ -1,7 +1,7 @@
 """MSRC-21: which masks to draw next. `mtsk.suggest_labels` against random choice.
 
 Every seed begins with the same random masks for both; then, round after round, a model
-is fitted, and either `suggest` or chance says which images are labelled next.
+is fitted, and either `suggest_labels` or chance says which images are labelled next.
 """
 
 from __future__ import annotations

@@ -53,10 +53,10 @@ for name, model in models.items():
     model.fit(train.images, ink)
     iou = model.score_tasks(test.images, {"target": ink_test}, {"target": "iou"})
     print(f"{name}: IoU {iou['target']:.3f}")
-oracle = superpixel_upper_bound(
+bound = superpixel_upper_bound(
     models["with structure"], test.images, {"target": ink_test}
 )
-print(f"best labels of the regions: IoU {oracle['target']:.3f}")
+print(f"best labels of the regions: IoU {bound['target']:.3f}")
 learnt = models["with structure"].structures_["target"]
 print(f"strength between regions {np.round(learnt.regions.strength_, 2)}")
 print(f"strength between pixels {np.round(learnt.pixels.strength_, 2)}")

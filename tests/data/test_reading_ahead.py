@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import warnings
 
 import numpy as np
@@ -112,19 +111,21 @@ def test_what_is_not_ours_is_asked_by_the_caller_alone(source):
 
 def test_as_far_ahead_as_there_are_threads_and_no_further():
     begun = []
+    changed = threading.Condition()
 
     def noted(index, views):
-        begun.append(index)
+        with changed:
+            begun.append(index)
+            changed.notify_all()
         return index
 
     for index in Images(PICTURES).each(noted, 3):
         if index:  # the first is made before threads begin
             wanted = min(index + 3, 8)
-            until = time.monotonic() + 20
-            while max(begun) < wanted and time.monotonic() < until:
-                time.sleep(0.001)
-            time.sleep(0.01)
-            assert max(begun) == wanted
+            with changed:
+                assert changed.wait_for(lambda n=wanted: max(begun) >= n, timeout=60)
+                # What comes after it has not been given to a thread yet.
+                assert max(begun) == wanted
 
 
 def test_filters_of_warnings_are_left_alone(tmp_path):
