@@ -1,10 +1,10 @@
 """
-Model selection: the estimator is scikit-learn's
-================================================
+Model selection with scikit-learn
+=================================
 
-``GridSearchCV``, ``learning_curve`` and their like take a
-:class:`~mtsk.MultiTaskSegmenter` as they take any estimator. With a cache each image
-passes through the network once, however many fits there are.
+``GridSearchCV``, ``learning_curve`` and similar tools accept a
+:class:`~mtsk.MultiTaskSegmenter` like any estimator. With a cache each image passes
+through the network once, whatever the number of fits.
 """
 
 # %%
@@ -29,10 +29,10 @@ model = MultiTaskSegmenter(
 # %%
 # A search
 # --------
-# Parameters of the head, of the features and of the task itself, by scikit-learn's
-# double underscore. ``make_task_scorer`` chooses the task (a bare target is called
-# ``"target"``) and the metric; ``max_pixels_per_image`` scores some pixels of every
-# image, which is enough to compare.
+# The search covers parameters of the head, the features and the task, with
+# scikit-learn's double underscore. ``make_task_scorer`` selects the task (a bare target
+# is called ``"target"``) and the metric. ``max_pixels_per_image`` scores a sample of
+# the pixels of every image, which is enough for a comparison.
 
 search = GridSearchCV(
     model,
@@ -51,10 +51,10 @@ for params, mean, std in zip(
     print(f"{params}: IoU {mean:.3f} ± {std:.3f}")
 
 # %%
-# How many labels?
-# ----------------
-# The curve that tells whether to label more images: scores on held-out folds against
-# the number of images to learn from. scikit-learn draws it.
+# Learning curve
+# --------------
+# The curve shows scores on held-out folds against the number of training images. It
+# indicates whether more labelled images would help. scikit-learn draws it.
 
 figure, axis = plt.subplots(layout="constrained")
 LearningCurveDisplay.from_estimator(
@@ -70,5 +70,5 @@ LearningCurveDisplay.from_estimator(
 plt.show()
 
 # %%
-# Where the curve of the held-out images still rises, more labels will help; where both
-# curves have met, they will not, and another head or backbone might.
+# If the held-out curve still rises, more labels will help. If both curves have met,
+# they will not, and another head or backbone might.

@@ -2,16 +2,15 @@
 Four heads on the same features
 ===============================
 
-The network is frozen; what is learnt is the head, which maps features to scores. Two
-heads of mtsk and two of scikit-learn learn here to tell the ink of digits from the
-photograph behind it, from the same pixels of the same scenes.
+The network is frozen. Only the head, which maps features to scores, is learnt. Here two
+heads of mtsk and two of scikit-learn are trained to segment the ink of digits on
+photographs, from the same pixels of the same scenes.
 """
 
 # %%
 # Scenes, and features in a cache
 # -------------------------------
-# The features are made once, before the clock runs, so that the times below are those
-# of the heads.
+# Features are computed before timing starts, so the times below are those of the heads.
 
 import time
 
@@ -37,9 +36,9 @@ for scenes in (train, test):
 # %%
 # Four fits
 # ---------
-# ``head=`` takes any scikit-learn classifier. Linear heads of mtsk are applied to whole
-# maps of features; for any other head, scores are made at every fourth pixel, down and
-# across (``prediction_stride=4``), and interpolated between.
+# ``head=`` accepts any scikit-learn classifier. mtsk's linear heads are applied to
+# whole feature maps. Any other head is evaluated at every fourth pixel, down and across
+# (``prediction_stride=4``), and its scores are interpolated.
 
 heads = {
     "JointLogistic": JointLogistic(),
@@ -86,8 +85,9 @@ axes[1].legend(frameon=False)
 # %%
 # Score maps
 # ----------
-# Scores above 0 (dark) mean ink. Their scales differ from head to head: an SVM's are
-# distances to its plane, not log-odds. So each column has its own range of grey.
+# Scores above 0 (dark) mean ink. Their scales differ between heads: an SVM's scores are
+# distances to its hyperplane, not log-odds. Each column therefore has its own grey
+# range.
 
 figure, axes = plt.subplots(3, 5, figsize=(9, 4.6), layout="constrained")
 for i, row in enumerate(axes):
@@ -101,15 +101,15 @@ for axis, title in zip(axes[0], ["scene", *names], strict=True):
     axis.set_title(title)
 
 # %%
-# The three linear heads agree nearly everywhere, which says that the features already
-# separate ink from background by a plane; what is weak, such as the purple digit in the
-# second scene, is weak for all three. The forest scores lower: each split of its trees
-# looks at one of the 784 features, while the answer is spread over many. Where no tree
-# says ink, its score falls off a cliff (the white blots in the last two rows).
+# The three linear heads agree nearly everywhere. The features are thus close to
+# linearly separable for this task. Weak regions, such as the purple digit in the second
+# scene, are weak for all three. The forest scores lower: each split uses one of the 784
+# features, while the information is spread over many. Where no tree predicts ink, its
+# score drops abruptly (the white areas in the last two rows).
 #
 # ``LinearSVC`` does as well as ``JointLogistic`` here, but its ``C`` had to be chosen
-# for the range of these features, and it learns one task at a time; the joint heads
-# standardise for themselves, and one pass over the table serves all tasks. Part of
-# ``JointRidge``'s time goes into choosing ``alpha`` by cross-validation.
+# for the range of these features, and it learns one task at a time. The joint heads
+# standardise the features themselves, and one pass over the table serves all tasks.
+# Part of ``JointRidge``'s time is the cross-validation of ``alpha``.
 
 # sphinx_gallery_thumbnail_number = 2

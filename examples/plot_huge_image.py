@@ -1,17 +1,17 @@
 """
-An image that does not fit
-==========================
+Tiled prediction of a large image
+=================================
 
-A slide of 50,000 × 50,000 pixels has no place in memory, and neither have its scores.
-:func:`~mtsk.predict_tiled` predicts it tile by tile, from a file into a file, and the
-answer is that of the whole image. The image here is small enough to check that.
+A slide of 50,000 × 50,000 pixels does not fit in memory, and neither do its scores.
+:func:`~mtsk.predict_tiled` predicts it tile by tile, from a file to a file. The result
+is that of the whole image. The image here is small enough to verify this.
 """
 
 # %%
 # A model from a corner
 # ---------------------
-# A retina; the vessels are marked on one corner only, by a filter that finds thin dark
-# lines. In earnest a person would draw them.
+# The image is a retina. The vessels are labelled in one corner only, by a filter for
+# thin dark lines. In practice a person would draw them.
 
 import tempfile
 from pathlib import Path
@@ -39,20 +39,19 @@ model.fit([picture[corner]], [vessels[corner]])
 # %%
 # From file to file
 # -----------------
-# The input may be a memory map, a zarr or a dask array; the output a folder of ``.npy``
-# files, which are memory-mapped, or a zarr group. Stopped half way, the same call goes
-# on where it ended.
+# The input may be a memory map, a zarr array or a dask array. The output is a zarr
+# group. An interrupted prediction resumes when the same call is repeated.
 
 folder = Path(tempfile.mkdtemp())
 np.save(folder / "slide.npy", picture)
 slide = np.load(folder / "slide.npy", mmap_mode="r")
-found = predict_tiled(model, slide, folder / "out", tile_size=512)
+found = predict_tiled(model, slide, folder / "out.zarr", tile_size=512)
 mask = found["target"] if isinstance(found, dict) else found
 print(type(mask).__name__, mask.shape, mask.dtype)
 
 # %%
-# The same as in one piece
-# ------------------------
+# Comparison with whole-image prediction
+# --------------------------------------
 
 whole = model.predict([picture])[0]
 print(f"pixels that differ: {(np.asarray(mask) != whole).sum()} of {whole.size}")
@@ -68,6 +67,6 @@ for axis in axes:
 plt.show()
 
 # %%
-# Tiles are read with as much around them as the network looks at, and cut so that its
-# cells lie where they lie in the whole image. So no seams are to be seen, and none are
-# there: what differs, if anything, is a pixel whose score is 0 up to rounding.
+# Each tile is read with the network's receptive field around it. Tiles are aligned so
+# that feature cells have the same positions as in the whole image. There are therefore
+# no seams. Any differing pixel has a score of 0 up to rounding.

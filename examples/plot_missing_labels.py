@@ -1,18 +1,18 @@
 """
-Several tasks, each labelled on scenes of its own
-=================================================
+Several tasks with partly missing labels
+========================================
 
-Masks take long to draw; how many things a picture shows is seen at a glance. So a real
-set of labels has holes: some pictures have a mask, others a number, a few have both.
-``fit`` takes such a set as it is. Here three tasks are learnt together, and no scene
-has a label of all three.
+Masks take long to draw; the number of objects in an image is quick to label. Real label
+sets are therefore incomplete: some images have a mask, others a number, a few have
+both. ``fit`` accepts such sets directly. Here three tasks are learnt jointly, and no
+scene has labels of all three.
 """
 
 # %%
 # The scenes
 # ----------
-# Handwritten digits on photographs, with every kind of label. For training, most of
-# the labels are taken away below.
+# Handwritten digits on photographs, with every kind of label. Most training labels are
+# removed below.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -38,8 +38,8 @@ def every_label(targets):
 # %%
 # What may be missing
 # -------------------
-# A label that is missing altogether is ``None``. Inside a map, −1 in an integer map and
-# NaN in a map of floats are pixels that nobody labelled. The tasks need not overlap:
+# A missing label is ``None``. Inside a map, −1 (integer maps) or NaN (float maps) marks
+# unlabelled pixels. The labelled scenes of the tasks need not overlap:
 #
 # - ``ink`` is an integer map, known on ten scenes, and there only on scribbles: one row
 #   of pixels in six;
@@ -70,7 +70,7 @@ Y = Targets(columns)
 print(Y)
 
 # %%
-# A row of the picture is a task, a column a scene. No column is full.
+# Each row of the figure is a task, each column a scene. No column is complete.
 
 figure, axis = plt.subplots(figsize=(8, 1.6), layout="constrained")
 axis.imshow(np.array(list(known.values())), cmap="Greens", vmax=1.6, aspect="auto")
@@ -83,9 +83,9 @@ axis.tick_params(which="minor", length=0)
 # %%
 # One fit
 # -------
-# The integer map of 0, 1 and −1 would be read as two classes; a
-# :class:`~mtsk.tasks.BinaryMask` says that it means yes, no and unknown. The other
-# tasks are read from the dtype and the number of axes of their labels.
+# The integer map of 0, 1 and −1 would be inferred as two classes. A
+# :class:`~mtsk.tasks.BinaryMask` declares it as positive, negative and unlabelled. The
+# other tasks are inferred from the dtype and the number of axes of their labels.
 
 features = DeepFeatures(scales=(1,), cache="memory")
 shared = {
@@ -99,8 +99,8 @@ truth = Targets(every_label(test.targets))
 joint = model.score_tasks(test.images, truth)
 
 # %%
-# Each task once more by itself, on its own labelled scenes only. The features come from
-# the cache.
+# Each task is also fitted alone, on its own labelled scenes. The features come from the
+# cache.
 
 print("task    metric             together  alone")
 for task, codec in model.tasks_.items():
@@ -112,8 +112,8 @@ for task, codec in model.tasks_.items():
     print(f"{task:7} {codec.metrics[0]:18} {joint[task]:8.3f} {alone:6.3f}")
 
 # %%
-# What it predicts
-# ----------------
+# Predictions
+# -----------
 
 shown = test.images[:3]
 guess = model.predict(shown)
@@ -134,15 +134,14 @@ for axis, title in zip(axes[0], titles, strict=True):
     axis.set_title(title)
 
 # %%
-# The ink is found although no mask was ever complete: one row of pixels in six on ten
-# scenes is enough to tell paint from photograph. The map of depth shows where digits
-# lie, but hardly which of them lies on top (compare it with the last column): the
-# network's features say "a digit", not "the third digit", and ten half maps do not
-# change that. Its r2 is low for that reason. The count is furthest off where digits
-# hide one another, in the third scene.
+# The ink is segmented although no mask was complete: one row of pixels in six on ten
+# scenes is sufficient. The depth map shows where digits lie, but rarely which of them
+# is on top (compare the last column). The network's features indicate a digit, not its
+# depth order, and ten half maps do not change that. Its r2 is low for that reason. The
+# count error is largest where digits occlude one another, in the third scene.
 #
-# In the table both columns agree. The head shares work between tasks, not parameters,
-# so a scene without a mask neither helps nor harms the mask, and a task with few labels
-# may be added to a fit without fear for the others.
+# Both columns of the table agree. The head shares computation between tasks, not
+# parameters. A scene without a mask therefore does not affect the mask task, and a task
+# with few labels can be added without affecting the others.
 
 # sphinx_gallery_thumbnail_number = 2

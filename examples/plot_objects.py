@@ -1,17 +1,17 @@
 """
-Boxes, outlines and a number, from one fit
-==========================================
+Detection, instance segmentation and counting in one fit
+========================================================
 
-Object detection, instance segmentation and counting are usually three programs. Here
-they are three tasks: a decoder reads the features that the pretrained network gives,
-and learns all of them at once, from scenes of handwritten digits.
+Object detection, instance segmentation and counting usually need three models. Here
+they are three tasks of one decoder. It reads the features of the pretrained network and
+learns all tasks jointly, from scenes of handwritten digits.
 """
 
 # %%
-# The scenes, and what is known of them
-# -------------------------------------
-# Boxes are drawn on every second scene, outlines on the others: no scene has both. How
-# many digits there are is known of all.
+# The scenes and their labels
+# ---------------------------
+# Every second scene has boxes, the others have outlines: no scene has both. The number
+# of digits is known for all.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -36,8 +36,8 @@ print(Y)
 # %%
 # One fit
 # -------
-# `~mtsk.SharedDecoder` sees what lies around a pixel, which objects need. It is small
-# here, so that this page builds in seconds.
+# `~mtsk.SharedDecoder` uses spatial context, which object tasks need. It is small here,
+# so that this page builds in seconds.
 
 model = MultiTaskSegmenter(
     {
@@ -59,10 +59,10 @@ for name, score in model.score_tasks(test.images, truth).items():
     print(f"{name}: {model.tasks_[name].metrics[0]} {score:.2f}")
 
 # %%
-# What it finds in scenes that it has not seen
-# --------------------------------------------
-# Outlines of what was found, each object with its number; boxes with the digit they are
-# taken for and its score.
+# Predictions on test scenes
+# --------------------------
+# Outlines of the detected objects, each with its number; boxes with the predicted digit
+# and its score.
 
 guess = model.predict(test.images[:4])
 figure, axes = plt.subplots(2, 4, figsize=(11, 4.6), layout="constrained")
@@ -84,5 +84,5 @@ for i, (upper, lower) in enumerate(axes.T):
     upper.axis("off"), lower.axis("off")
 
 # %%
-# Where an object is, is learnt from few scenes; which digit it is, needs more than
+# Localisation is learnt from few scenes; classification of the digits needs more than
 # sixty. ``benchmarks/scenes.py`` has the figures for four hundred.

@@ -1,18 +1,17 @@
 """
-A backbone of your own
-======================
+A custom backbone
+=================
 
-Anything that makes maps of features from images will do: here a bank of oriented
-filters, as texture was told apart before networks learnt it, beside the network that
-comes with mtsk.
+Any module that computes feature maps can be a backbone. Here a bank of oriented
+filters, a classical texture descriptor, is compared with the bundled network.
 """
 
 # %%
 # Filters as a network
 # --------------------
-# A ``torch.nn.Module`` that takes (n, 3, H, W). The filters are the real and imaginary
-# parts of Gabor functions, at two wavelengths and eight orientations; their energy is
-# averaged over some pixels.
+# The input of the ``torch.nn.Module`` has shape (n, 3, H, W). The filters are the real
+# and imaginary parts of Gabor functions, at two wavelengths and eight orientations.
+# Their energy is averaged over some pixels.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -57,7 +56,8 @@ class GaborEnergy(nn.Module):
 # %%
 # A collage of three textures
 # ---------------------------
-# The left halves teach; a collage of pieces from the right halves is to be cut apart.
+# The left halves are the training images. The test image is a collage of pieces from
+# the right halves.
 
 textures = [brick(), grass(), gravel()]
 train = [texture[:256, :256] for texture in textures]
@@ -71,8 +71,8 @@ collage = np.take_along_axis(pieces, truth[None], axis=0)[0]
 # %%
 # Two backbones
 # -------------
-# ``taps=`` names the modules whose outputs are taken; the mean and the deviation of
-# ImageNet, which most networks want, are taken off before.
+# ``taps=`` names the modules whose outputs are taken. Inputs are normalised by the
+# ImageNet mean and deviation, which most networks expect.
 
 own = DeepFeatures(GaborEnergy(), taps=["energy"], scales=(1,))
 bundled = DeepFeatures(scales=(1,))
@@ -87,5 +87,5 @@ for name, features in {"Gabor energy": own, "EfficientNet-Lite0": bundled}.items
 plt.show()
 
 # %%
-# The rest of the library does not know the difference: heads, structure, tiles, model
-# files (`mtsk.load` wants the module back, as ``backbone=``) work with either.
+# The rest of the library is independent of the backbone: heads, structure, tiles and
+# model files (`mtsk.load` needs the module as ``backbone=``) work with either.

@@ -1,16 +1,16 @@
 """
-A photograph and five strokes
-=============================
+Segmentation of a photograph from scribbles
+===========================================
 
-One picture, no mask, a minute of patience: a few strokes say what is cat and what is
-not. What nobody labelled is −1. The model learns from the strokes, and the rest of this
-page asks it how sure it is, and why.
+One image and five scribbles for cat and background. Unlabelled pixels are −1. The model
+is fitted to the scribbles. The rest of this page shows its uncertainty and the
+contribution of each layer.
 """
 
 # %%
-# The strokes
-# -----------
-# A label map of −1, with lines drawn into it: 1 on the cat, 0 beside it.
+# The scribbles
+# -------------
+# A label map of −1 with lines drawn into it: 1 on the cat, 0 beside it.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,28 +31,28 @@ for lines, label in ((CAT, 1), (BESIDE, 0)):
 print(f"{(strokes >= 0).mean():.2%} of the pixels are labelled")
 
 # %%
-# Fit and look
-# ------------
-# Targets are one map an image, here one map of one image. The picture shows strokes as
-# drawn, and counts differences where there are labels.
+# Fit and display
+# ---------------
+# Targets are one map per image, here one map of one image. The figure shows the
+# scribbles as drawn, and counts differences where there are labels.
 
 names = {0: "not the cat", 1: "cat"}
 model = MultiTaskSegmenter(random_state=0).fit([photo], [strokes])
 SegmentationDisplay.from_estimator(model, photo, strokes, class_names=names)
 
 # %%
-# Where it is in doubt
-# --------------------
-# Entropy of the two classes, 1 where both are as likely. A sixth stroke should go
-# where it is light.
+# Uncertainty
+# -----------
+# Entropy of the two classes, 1 where both are equally likely. A sixth scribble should
+# go where the map is light.
 
 UncertaintyDisplay.from_estimator(model, photo)
 
 # %%
-# Why it says so
-# --------------
-# A linear head's score is a sum over layers of the network, so what each of them says
-# can be drawn: purple speaks for the cat.
+# Layer attribution
+# -----------------
+# A linear head's score is a sum over layers of the network, so the contribution of each
+# layer can be drawn. Purple is evidence for the cat.
 
 AttributionDisplay.from_predictions(
     photo, layer_attribution(model, photo, label=1), label="cat"
@@ -60,5 +60,5 @@ AttributionDisplay.from_predictions(
 plt.show()
 
 # %%
-# Most of what varies comes from layers that see large parts of the picture: they know
-# a cat from a cushion, but not where exactly it ends. The finer layers draw its border.
+# Most of the variation comes from layers with large receptive fields. These separate
+# the cat from the cushion, but localise its border poorly. Finer layers localise it.

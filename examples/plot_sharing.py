@@ -1,18 +1,17 @@
 """
-When sharing helps, and when it hurts
-=====================================
+Joint training compared with single-task training
+=================================================
 
-Tasks that share a network's hidden layers may teach one another, or get in one
-another's way. :func:`~mtsk.compare_sharing` trains every task with the others and
-alone, on the same labels, and says which gained.
+Tasks that share hidden layers of a network may improve or degrade one another.
+:func:`~mtsk.compare_sharing` trains every task with the others and alone, on the same
+labels, and reports which gained.
 """
 
 # %%
 # Three tasks, few labels
 # -----------------------
-# ``ink`` and ``edges`` look at the same strokes of digits. ``noise`` is a mask of
-# random patches, which nothing in the image explains: a task that can only be in the
-# way.
+# ``ink`` and ``edges`` depend on the same strokes of digits. ``noise`` is a mask of
+# random patches, which nothing in the image predicts. It can only degrade the others.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -65,16 +64,16 @@ report = compare_sharing(
 print(report)
 
 # %%
-# Dots are gains of training together, with their intervals; hollow ones were not shown
-# to differ from 0.
+# Dots are gains of joint training, with their intervals. Hollow dots were not shown to
+# differ from 0.
 
 SharingDisplay.from_report(report)
 
 # %%
-# Are they related?
-# -----------------
-# ``TaskRelatedness`` looks at the table that the tasks are learnt from: do they read
-# the same things out of the features?
+# Task relatedness
+# ----------------
+# ``TaskRelatedness`` analyses the table that the tasks are learnt from. It measures
+# whether they use the same directions of the features.
 
 table = task_table(model, train.images, tasks_of(train, 0))
 relatedness = TaskRelatedness(
@@ -87,10 +86,10 @@ TaskRelatednessDisplay.from_estimator(relatedness)
 plt.show()
 
 # %%
-# None of these tasks was shown to gain. With two images a task, ink does worse beside
-# the others, but three repeats cannot tell that from chance: the interval is wide, and
-# "no difference shown" is not "no difference". If the recommendation leaves out a task,
-# it is the noise.
+# No task was shown to gain. With two images per task, ink scores lower in joint
+# training, but three repeats cannot distinguish this from chance. The interval is wide,
+# and "no difference shown" is not "no difference". If the recommendation leaves out a
+# task, it is the noise.
 #
-# On an electron microscope's slices ``benchmarks/sharing.py`` finds gains of 2 to 4 %,
-# and two to three times the score for the rarest task.
+# On electron-microscope slices ``benchmarks/sharing.py`` finds gains of 2 to 4 %, and
+# two to three times the score for the rarest task.

@@ -2,16 +2,16 @@
 Superpixels and a CRF, step by step
 ===================================
 
-``structure="crf"`` is one word; this page takes it apart. A picture is cut into regions
-that keep to its edges, the head's scores are averaged over them, and neighbours that
-look alike are asked to agree.
+This page shows the steps behind ``structure="crf"``. An image is segmented into
+superpixels that follow its edges. The head's scores are averaged over them. A pairwise
+potential favours equal labels for similar neighbours.
 """
 
 # %%
-# Regions
-# -------
-# `~mtsk.structure.over_segment` cuts a picture into about so many pieces. The best that
-# any labelling of them could reach is an upper bound: it should be near 1.
+# Superpixels
+# -----------
+# `~mtsk.structure.over_segment` cuts an image into about the given number of regions.
+# The best score of any labelling of these is an upper bound. It should be near 1.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -38,10 +38,10 @@ for axis, n_segments in zip(axes, (20, 70, 300), strict=True):
     axis.axis("off")
 
 # %%
-# Scores without structure, and with it
-# -------------------------------------
-# How strongly neighbours agree is learnt from scores of images that the head did not
-# see. 0 would mean that agreement does not help there.
+# Predictions without and with structure
+# --------------------------------------
+# The strength of the pairwise term is learnt from scores of held-out images. 0 means
+# that it does not help on these.
 
 features = DeepFeatures(scales=(1,), cache="memory")
 shared = {"features": features, "head": "ridge", "random_state": 0}
@@ -76,5 +76,5 @@ for row, index in zip(axes, (0, 3), strict=True):
 plt.show()
 
 # %%
-# Specks go, borders settle on edges of the picture. A CRF cannot know more than the
-# scores and the colours tell it: a digit that the head missed stays missed.
+# Small spurious regions are removed, and boundaries follow image edges. A CRF uses only
+# the scores and the colours: a digit that the head missed stays missed.

@@ -1,17 +1,16 @@
 """
-Tags teach pixels
-=================
+Pseudo-labels from image tags
+=============================
 
-Which things a picture shows takes a second to say; where they are takes a minute to
-draw. Here three pictures have masks, and forty have tags: the set of textures in them.
-A task of tags that says what it is ``of`` teaches the pixels of tagged pictures, too,
-even of a class that no mask has.
+Tags take a second per image, masks a minute. Here three images have masks, and forty
+have tags: the set of textures in them. A tag task with ``of`` provides pseudo-labels
+for the pixels of tagged images, even of a class that no mask has.
 """
 
 # %%
-# Pictures of textures
-# --------------------
-# Each is cut into five pieces, and shows three of six textures.
+# Images of textures
+# ------------------
+# Each is divided into five pieces, and contains three of six textures.
 
 import numpy as np
 from skimage.data import brick, camera, coins, grass, gravel, page
@@ -33,7 +32,7 @@ names = list(textures)
 
 
 def collages(n, half, seed):
-    """Pictures from the left halves of the textures (0) or from the right (1)."""
+    """Yield images from the left halves of the textures (0) or from the right (1)."""
     rng = np.random.default_rng(seed)
     grid = np.moveaxis(np.indices((SIDE, SIDE)), 0, -1)
     for _ in range(n):
@@ -70,8 +69,8 @@ print("in the masks:", np.unique(masks[:3]).tolist())
 # %%
 # With and without tags
 # ---------------------
-# Pixels of a tagged picture take the likeliest class among its tags, and the head is
-# fitted anew; twice (``n_pseudo_label_rounds``).
+# Pixels of a tagged image take the likeliest class among its tags, and the head is
+# refitted. This is done twice (``n_pseudo_label_rounds``).
 
 tasks = {
     "texture": SemanticSegmentation(classes=names),
@@ -96,9 +95,9 @@ for model in (alone, together):
     )
 
 # %%
-# Which textures are taken for which
-# ----------------------------------
-# Shares of each true class, before and after.
+# Confusion of textures
+# ---------------------
+# Row-normalised confusion matrices, without and with tags.
 
 for model in (alone, together):
     ConfusionDisplay.from_estimator(
@@ -112,5 +111,5 @@ for model in (alone, together):
     )
 
 # %%
-# Tags are a hint, not a mask: where two textures always came together, nothing would
-# say which is which. ``benchmarks/tags.py`` has the gain on photographs.
+# Tags are weaker supervision than masks: if two textures always occurred together, they
+# could not be distinguished. ``benchmarks/tags.py`` has the gain on photographs.

@@ -2,13 +2,13 @@
 What to label next
 ==================
 
-Labels cost more than fits. :func:`~mtsk.suggest_labels` says which images would teach a
-model most, for which of its tasks, and where in them to begin.
+Labels cost more than fits. :func:`~mtsk.suggest_labels` suggests which images to label
+next, for which task, and in which region to begin.
 """
 
 # %%
-# A few labels to begin with
-# --------------------------
+# Initial labels
+# --------------
 # Forty scenes; five have masks of ink, ten are counted.
 
 import matplotlib.pyplot as plt
@@ -30,19 +30,18 @@ features = DeepFeatures(scales=(1,), cache="memory")
 model = MultiTaskSegmenter(features=features, random_state=0).fit(scenes.images, Y)
 
 # %%
-# What is asked for
-# -----------------
-# ``Y`` tells what is labelled already. Suggestions are made one after another: each
-# takes into account what those before it would teach.
+# Suggestions
+# -----------
+# ``Y`` gives the existing labels. Suggestions are selected greedily: each takes into
+# account the gain of those before it.
 
 asked = suggest_labels(model, scenes.images, 8, Y)
 for image, task, gain, box in asked:
     print(f"scene {image:2d}, {task:4s}, gain {gain:.4f}", "" if box is None else box)
 
 # %%
-# It asks for both kinds: where the model does not know the answer about a whole scene,
-# one label speaks for all scenes that are like it. Where in the scenes masks should
-# begin, with strokes perhaps:
+# Both tasks are suggested. If the model is uncertain about a whole scene, one label
+# covers all similar scenes. Regions in which masks should begin, perhaps as scribbles:
 
 pixels = suggest_labels(model, scenes.images, 4, Y, tasks=["ink"])
 figure, axes = plt.subplots(1, 4, figsize=(11, 2.4), layout="constrained")
@@ -55,9 +54,10 @@ for axis, (image, _, _, (x0, y0, x1, y1)) in zip(axes, pixels, strict=True):
     axis.axis("off")
 
 # %%
-# Does it pay?
-# ------------
-# Ink after ten more masks: the ten suggested, and ten taken by chance, five times.
+# Comparison with random selection
+# --------------------------------
+# Score of ink after ten more masks: the ten suggested, and ten chosen at random, five
+# times.
 
 truth = {"ink": [labels != 10 for labels in test.targets["semantic"]]}
 
@@ -80,5 +80,5 @@ print(f"with 10 more, by chance {np.mean(by_chance):.3f} ± {np.std(by_chance):.
 plt.show()
 
 # %%
-# These scenes are all alike, so that chance does well. ``benchmarks/suggest.py`` asks
-# the same of photographs of 21 kinds of things.
+# These scenes are all similar, so random selection does well. ``benchmarks/suggest.py``
+# makes the same comparison on photographs of 21 classes.

@@ -2,15 +2,15 @@
 Four tasks from one pass through a network
 ==========================================
 
-Handwritten digits lie on photographs. One fit learns which digit every pixel belongs
-to, where the edges of the digits are, which digits a scene has (its tags) and how many
-there are. The network reads every image once, whatever the number of tasks.
+Handwritten digits lie on photographs. One fit learns the digit of every pixel, the
+edges of the digits, the digits in a scene (its tags) and their number. The network
+processes every image once, whatever the number of tasks.
 
 Run as a script it also takes a folder of your own images and label maps::
 
     python examples/quickstart.py --images photos/ --labels masks/ --void 255
 
-where a label map has its image's name (any suffix) and holds one integer class a pixel.
+A label map has its image's name (any suffix) and holds one integer class per pixel.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def read_options(arguments: list[str]) -> argparse.Namespace:
 # %%
 # The data
 # --------
-# Targets are columns, one entry an image. The edges come from the map of instances:
-# ``Boundary`` finds the borders of its regions.
+# Targets are columns with one entry per image. ``Boundary`` finds the borders of the
+# regions in the map of instances.
 
 
 def digit_scenes(n_scenes: int):
@@ -99,12 +99,12 @@ def own_folder(images: Path, labels: Path, void: list[int]):
 
 
 # %%
-# Learn together
+# Joint training
 # --------------
 
 
 def learn(tasks, images, targets, only=None):
-    """Fit all tasks, or one; with the cache, fits share the network's pass."""
+    """Fit all tasks, or one; with the cache, fits share the forward pass."""
     if only is not None:
         tasks = {only: tasks[only]} if only in tasks else None
         targets = targets.subset([only])
@@ -116,8 +116,8 @@ def learn(tasks, images, targets, only=None):
 
 
 # %%
-# See what was learnt
-# -------------------
+# Predictions
+# -----------
 
 
 def draw(joint, images, targets, path: Path) -> None:
@@ -158,8 +158,8 @@ def draw(joint, images, targets, path: Path) -> None:
 
 
 # %%
-# Was it worth learning them together?
-# ------------------------------------
+# Comparison with single-task fits
+# --------------------------------
 
 
 def compare(joint, tasks, images, targets, images_test, targets_test) -> None:
@@ -180,7 +180,7 @@ def compare(joint, tasks, images, targets, images_test, targets_test) -> None:
 
 
 # %%
-# The main job
+# Main program
 # ------------
 
 
@@ -215,6 +215,6 @@ if __name__ == "__main__":
         sys.exit(f"error: {error}")
 
 # %%
-# The joint fit costs hardly more than one task, since the network's pass and the passes
-# over the table are shared. Its scores equal those of the single fits: these heads
-# share work, not parameters, so no task can harm another (Law 5 of the design).
+# The joint fit takes little longer than one task, because the forward pass and the
+# passes over the table are shared. Its scores equal those of the single fits. Linear
+# heads share computation, not parameters, so no task can degrade another.
