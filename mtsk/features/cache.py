@@ -6,6 +6,7 @@ that GridSearchCV finds the same image again in every fold and for every candida
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import os
@@ -49,6 +50,7 @@ class MemoryCache:
     It takes whatever tells its size as ``nbytes``: features of images, and what heads
     derive from a table of them.
 
+    Features come out read-only: writing into them would change what others get.
     Clones share it: ``clone`` and ``deepcopy`` hand back the same cache. A process
     of its own (joblib's) starts with an empty one.
 
@@ -88,10 +90,13 @@ class MemoryCache:
         with self._lock:
             if key in self._entries:
                 self._entries.move_to_end(key)
-            return self._entries.get(key)
+            entry = self._entries.get(key)
+        return copy.copy(entry) if isinstance(entry, FeatureMaps) else entry
 
     def put(self, key: str, entry: Any) -> None:
         """Keep an entry; the least recently used make room for it."""
+        if isinstance(entry, FeatureMaps):
+            entry = entry.read_only()
         with self._lock:
             if key in self._entries or entry.nbytes > self.max_bytes:
                 return

@@ -12,6 +12,8 @@ hypercolumn is thousands of numbers, its scores a few.
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -62,6 +64,21 @@ def position_columns(
     x = (np.asarray(x, np.float32) + 0.5) * (2 / shape[1]) - 1
     waves = [f(np.pi * c) for c in (y, x) for f in (np.sin, np.cos)]
     return np.stack([y, x, y * y, x * x, x * y, *waves], axis=-1).astype(np.float32)
+
+
+def _take_warning_of_read_only_arrays() -> None:
+    """Take torch's warning, given once a process, of arrays that may not be written to.
+
+    The tensors that are made of such arrays here are never written to.
+    """
+    array = np.zeros(1, np.float32)
+    array.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        torch.from_numpy(array)
+
+
+_take_warning_of_read_only_arrays()
 
 
 @dataclass(eq=False)
@@ -141,11 +158,33 @@ class FeatureMaps:
         return isinstance(self.taps[0], torch.Tensor)
 
     def tap(self, i: int) -> torch.Tensor:
-        """Return a tap as a tensor (h, w, C), where it is."""
+        """Return a tap as a tensor (h, w, C), where it is.
+
+        It shares the memory of a tap that may be written to, and is a copy of one that
+        may not, such as one in a cache.
+        """
+        tap = self.taps[i]
+        is_shared = isinstance(tap, torch.Tensor) or tap.flags.writeable
+        return self._tensor(i) if is_shared else self._tensor(i).clone()
+
+    def _tensor(self, i: int) -> torch.Tensor:
+        """Return a tap as a tensor that nobody writes to."""
         tap = self.taps[i]
         if isinstance(tap, torch.Tensor):
             return tap.detach()
-        return torch.from_numpy(np.require(tap, requirements=["C", "W"]))
+        return torch.from_numpy(np.require(tap, requirements="C"))
+
+    def read_only(self) -> FeatureMaps:
+        """Return the same maps; from now on their arrays cannot be written to.
+
+        For caches: what one caller gets of them, others get too.
+        """
+        for tap in self.taps:
+            if isinstance(tap, np.ndarray):
+                tap.setflags(write=False)
+        twin = copy.copy(self)
+        twin.taps = tuple(self.taps)
+        return twin
 
     def to_host(self) -> FeatureMaps:
         """Return the same maps with taps in arrays; themselves where they are so.
@@ -154,7 +193,7 @@ class FeatureMaps:
         """
         if not self._in_tensors:
             return self
-        here = [self.tap(i).cpu() for i in range(len(self.taps))]
+        here = [self._tensor(i).cpu() for i in range(len(self.taps))]
         known = [t.float() if t.dtype == torch.bfloat16 else t for t in here]
         return replace(self, taps=[tap.numpy() for tap in known])
 
@@ -224,7 +263,7 @@ class FeatureMaps:
 
     def _flat(self, i: int) -> torch.Tensor:
         """Return a tap's cells, one after another, single precision."""
-        return self.tap(i).flatten(0, 1).float()
+        return self._tensor(i).flatten(0, 1).float()
 
     def _position(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         top, left, height, width = self._frame
@@ -372,7 +411,7 @@ class FeatureMaps:
     def _vector(self) -> np.ndarray:  # kept, so that a cached image is averaged once
         # Row by row: one sum in float32 over a million cells loses digits.
         if self._in_tensors:
-            taps = (self.tap(i) for i in range(len(self.taps)))
+            taps = (self._tensor(i) for i in range(len(self.taps)))
             rows = [tap.mean(dim=1, dtype=torch.float32) for tap in taps]
             return torch.cat([row.mean(dim=0) for row in rows]).cpu().numpy()
         arrays = map(np.asarray, self.taps)

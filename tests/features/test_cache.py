@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
+from mtsk import DeepFeatures
 from mtsk.features.cache import DiskCache, MemoryCache, content_digest, open_cache
 from mtsk.features.feature_maps import FeatureMaps
+from mtsk.testing import toy_images
 
 
 def make(seed=0, dtype=np.float16, digest="ab12"):
@@ -195,7 +197,8 @@ def test_memory_gives_back_the_same():
     cache, maps = MemoryCache(), make()
     assert cache.get("key") is None
     cache.put("key", maps)
-    assert cache.get("key") is maps
+    for one, other in zip(cache.get("key").taps, maps.taps, strict=True):
+        assert one is other
     assert len(cache) == 1
     assert cache.n_bytes == maps.nbytes
 
@@ -229,7 +232,7 @@ def test_what_is_too_large_throws_nothing_out():
     cache.put("small", small)
     cache.put("large", large)
     assert cache.get("large") is None
-    assert cache.get("small") is small
+    assert cache.get("small").taps[0] is small.taps[0]
 
 
 def test_putting_twice_counts_once():
@@ -307,3 +310,25 @@ def test_digest_depends_on_content_and_nothing_else():
 def test_sizes_of_a_memory_cache_that_are_none(size):
     with pytest.raises(ValueError, match="`max_bytes` of MemoryCache must be an int"):
         MemoryCache(size)
+
+
+def test_nobody_can_change_what_the_memory_holds():
+    """Law 6: neither who computed an entry, nor who found it."""
+    X, _ = toy_images(2)
+    features = DeepFeatures(scales=(1,), cache=MemoryCache()).fit()
+    first = features.transform(X)
+    expected = [np.array(tap) for tap in first[0].taps]
+    found = features.transform(X)[0]
+    for maps in (first[0], found):
+        for tap in maps.taps:
+            with pytest.raises(ValueError, match="read-only"):
+                tap[:] = 0
+        maps.tap(0).zero_()
+    with pytest.raises(TypeError):
+        found.taps[0] = np.zeros_like(expected[0])
+    first[0].taps[0] = np.zeros_like(expected[0])
+    found.taps = []
+    again = features.transform(X)[0]
+    for tap, before in zip(again.taps, expected, strict=True):
+        np.testing.assert_array_equal(tap, before)
+    assert again.at([[0, 0]]).shape == (1, features.n_features_out_)
