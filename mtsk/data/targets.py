@@ -129,6 +129,36 @@ class Targets:
         """
         return np.flatnonzero([entry is not None for entry in self[name]])
 
+    def any_labelled(self) -> np.ndarray:
+        """Return the indices of the images that have an entry of any task.
+
+        Returns
+        -------
+        ndarray of int
+        """
+        return np.flatnonzero(
+            np.any([[e is not None for e in c] for c in self._columns.values()], axis=0)
+        )
+
+    def only(self, keep: np.ndarray) -> Targets:
+        """Return as many rows, in which the entries of some images are missing.
+
+        Parameters
+        ----------
+        keep : ndarray of bool, shape (n_images,)
+            The images whose entries are kept.
+
+        Returns
+        -------
+        Targets
+        """
+        return Targets(
+            {
+                name: [e if own else None for e, own in zip(column, keep, strict=True)]
+                for name, column in self._columns.items()
+            }
+        )
+
     def subset(self, names: Sequence[str]) -> Targets:
         """Return the same rows for some of the tasks.
 

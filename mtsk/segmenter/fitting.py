@@ -132,7 +132,7 @@ class FitSettings:
         if most is None:
             most = self.heads.capabilities.rows_per_image
             if not self.learns_from_sums:
-                most = pixels_per_image(most, len(images))
+                most = pixels_per_image(most, max(1, len(targets.any_labelled())))
         structure = self.structure
         extractor = RowExtractor(
             self.features,

@@ -281,8 +281,8 @@ class MultiTaskSegmenter(BaseEstimator):
         Y : Targets, mapping of task to targets, DataFrame, or one target per image
             None is a missing entry; −1 and NaN inside an entry are unlabelled.
         sample_weight : array-like of shape (n,), default=None
-            Weight of each image, >= 0; 0 leaves it out. A head that takes no weights
-            takes those of 0 and 1.
+            Weight of each image, >= 0; 0 leaves it out, as if it had no target. A head
+            that takes no weights takes those of 0 and 1.
 
         Returns
         -------
@@ -292,21 +292,18 @@ class MultiTaskSegmenter(BaseEstimator):
         ------
         InvalidParameterError, ImageError, TargetError, UnknownTaskError
         """
-        settings, images, targets = self.prepare_fit(X, Y)
+        settings, images, targets = self.prepare_fit(X, Y, sample_weight)
         weight = image_weights(sample_weight, len(images))
-        for name in settings.tasks:
-            if not weight[targets.labelled(name)].any():
-                raise TargetError(
-                    "sample_weight is 0 for every image that it is labelled on", name
-                )
         return self._keep(fit(settings, images, targets, weight), images)
 
-    def prepare_fit(self, X: Any, Y: Any) -> tuple[FitSettings, Images, Targets]:
+    def prepare_fit(
+        self, X: Any, Y: Any, sample_weight: Any = None
+    ) -> tuple[FitSettings, Images, Targets]:
         """Check the parameters and what ``fit`` is given; change nothing.
 
         Parameters
         ----------
-        X, Y
+        X, Y, sample_weight
             As for ``fit``.
 
         Returns
@@ -315,6 +312,7 @@ class MultiTaskSegmenter(BaseEstimator):
             With features and tasks that are fitted.
         images : Images
         targets : Targets
+            Images of weight 0 have no entry any more.
 
         Raises
         ------
@@ -322,14 +320,23 @@ class MultiTaskSegmenter(BaseEstimator):
         """
         check_segmenter_parameters(self)
         parts = default_parts(self)
-        features = clone(parts.get("features", self.features)).fit(X)
+        features = clone(parts.get("features", self.features))
+        images = Images(X, features.channels, features.on_error)
+        targets, bare = as_targets(Y, len(images))
+        weight = image_weights(sample_weight, len(images))
+        for name in targets.task_names if sample_weight is not None else ():
+            labelled = targets.labelled(name)
+            if len(labelled) and not weight[labelled].any():
+                raise TargetError(
+                    "sample_weight is 0 for every image that it is labelled on", name
+                )
+        targets = targets.only(weight > 0)
+        features.fit(images.some(np.flatnonzero(weight > 0).tolist()))
         if self.verbose and not features.verbose:
             features.set_params(verbose=self.verbose)
         seed = int(
             check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         )
-        images = Images(X, features.channels, features.on_error)
-        targets, bare = as_targets(Y, len(images))
         tasks = TaskSet.fit(given_tasks(self), targets, is_named=not bare)
         return self._settings(features, tasks, seed), images, targets
 
@@ -406,7 +413,7 @@ class MultiTaskSegmenter(BaseEstimator):
                 raise AttributeError(f"partial_fit cannot do `{name}`; set None")
         if "predictor_" not in vars(self):
             before = None
-            settings, images, targets = self.prepare_fit(X, Y)
+            settings, images, targets = self.prepare_fit(X, Y, sample_weight)
         else:
             if not self._can_continue:
                 raise AttributeError(_CANNOT_CONTINUE)
@@ -422,6 +429,7 @@ class MultiTaskSegmenter(BaseEstimator):
                     f"{list(tasks)}"
                 )
         weight = image_weights(sample_weight, len(images))
+        targets = targets.only(weight > 0)
         result = fit_more(settings, before, images, targets, weight)
         return self._keep(result, images)
 
@@ -548,15 +556,15 @@ class MultiTaskSegmenter(BaseEstimator):
         dict of str to float
             NaN for a task without a label in ``Y``.
 
+        Raises
+        ------
+        UnknownTaskError, TargetError, ImageError
+
         Warns
         -----
         UserWarning
             Where ``Y`` has classes or tags that ``fit`` did not see: classes count as
             wrong, of tags only those that the model knows are scored.
-
-        Raises
-        ------
-        UnknownTaskError, TargetError, ImageError
         """
         predictor = self._current_predictor()
         images = self._images(X)

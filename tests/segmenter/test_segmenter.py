@@ -20,7 +20,14 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from toy_segmenters import FAST, SUMS, TASKS, many_targets, segmenter
 
-from mtsk import DeepFeatures, JointLogistic, MultiTaskSegmenter, Targets
+from mtsk import (
+    DeepFeatures,
+    JointLogistic,
+    MultiTaskSegmenter,
+    SharedDecoder,
+    SharedLayerNetwork,
+    Targets,
+)
 from mtsk.crf import PixelCRF, SuperpixelCRF
 from mtsk.datasets import make_digit_scenes
 from mtsk.exceptions import (
@@ -426,3 +433,43 @@ def test_the_html_repr_shows_the_flow_with_its_sizes(fitted, toys):
         assert f"{name}: {task.n_scores_} score" in shown
         assert type(task).__name__ in shown
     assert "pixel table" not in clone(fitted)._repr_html_()
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"head": "ridge"},
+        {"head": SUMS},
+        {"head": SharedLayerNetwork((8,), n_epochs=1, early_stopping=True)},
+        {"head": SharedDecoder(width=8, n_blocks=1, n_epochs=1, augment="flip")},
+        {"features": DeepFeatures(scales=[1], n_components=4)},
+        {"structure": SuperpixelCRF()},
+    ],
+    ids=["logistic", "ridge", "sums", "network", "decoder", "components", "structure"],
+)
+def test_law_7_images_of_weight_0_change_nothing(parameters):
+    """Whatever they show and whatever their labels are; new classes, too."""
+    X, Y = toy_images(8)
+    weight = np.ones(8)
+    weight[[2, 5]] = 0
+    others, wrong = X.copy(), Y.copy()
+    others[[2, 5]] = 255 - X[[2, 5]]
+    wrong[[2, 5]] = 99
+    one, other = (
+        segmenter(**parameters).fit(images, {"a": masks, "b": list(kinds)}, weight)
+        for images, masks, kinds in (
+            (X, Y, "xyxyxyxy"),
+            (others, wrong, "xyzyxzxy"),
+        )
+    )
+    assert list(other.tasks_["a"].classes_) == [3, 7]
+    for name, scores in one.decision_function(X).items():
+        np.testing.assert_array_equal(scores, other.decision_function(X)[name])
+
+
+def test_images_without_labels_leave_the_number_of_rows_as_it_is(toys):
+    X, Y = toys
+    images, masks = [*X] * 60, [*Y, *[None] * (59 * 8)]
+    model = segmenter(max_pixels_per_image=None, features=FAST).fit(images, masks)
+    assert model.n_rows_ == 8 * 500
