@@ -14,6 +14,7 @@ from PIL import Image
 
 from mtsk import tasks as task_types
 from mtsk.data.files import ImageFolder, read_image
+from mtsk.data.pairing import pair_by_name
 from mtsk.data.targets import Targets
 from mtsk.exceptions import ImageError, TargetError
 from mtsk.tasks import MultiLabel, Task
@@ -162,9 +163,8 @@ def _folder(path: Path, stems: Sequence[str]) -> list[Any]:
     if not path.is_dir():
         raise TargetError(f"labels {str(path)!r} are neither a folder nor a .csv file")
     paths = ImageFolder(path).paths
-    check_stems(paths)
-    of = {p.stem: p for p in paths}
-    return [_map(of[stem]) if stem in of else None for stem in stems]
+    pairs = pair_by_name(stems, [p.stem for p in paths], path.name)
+    return [None if i is None else _map(paths[i]) for i in pairs]
 
 
 def _map(path: Path) -> np.ndarray:

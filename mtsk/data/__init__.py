@@ -1,4 +1,4 @@
-"""What people bring: images, files, targets. Random views are in `augmentation`."""
+"""Input data: images, files, targets. Random views are in `augmentation`."""
 
 from mtsk.data.files import ImageFolder
 from mtsk.data.images import Images

@@ -1,4 +1,4 @@
-"""Augmentation: an image and its targets, moved together and lit anew."""
+"""Augmentation: joint random transforms of an image and its targets."""
 
 from __future__ import annotations
 
@@ -18,29 +18,28 @@ __all__ = ["Augmentation"]
 class Augmentation(BaseEstimator):
     """Random views of an image, with its targets at the same places.
 
-    One map from places of the view to places of the image holds flip, crop, zoom and
-    rotation together, so that nothing is interpolated twice. Images are interpolated
-    bilinearly, and repeat their border beyond it. Targets are those of the nearest
-    pixel, and missing (NaN) beyond the border; so classes stay classes, and a number
-    such as a depth stays as it was, however near the zoom brings it. Targets of the
-    whole image are left as they are.
+    Flip, crop, zoom and rotation are combined into one coordinate map, so that nothing
+    is interpolated twice. Images are interpolated bilinearly, and repeat their border
+    beyond it. Targets are those of the nearest pixel, and missing (NaN) beyond the
+    border; so classes stay valid, and a number such as a depth does not change with the
+    zoom. Targets of the whole image are unchanged.
 
     Parameters
     ----------
     flip : float in [0, 1], default=0.5
-        How often left and right change places.
+        Probability of a left-right flip.
     vertical_flip : float in [0, 1], default=0.0
-        How often top and bottom do. Right for microscopes, wrong for streets.
+        Probability of an up-down flip. Suits microscopy, not street scenes.
     zoom : (float, float), default=(0.75, 1.5)
-        Least and most magnification; all between are equally likely by their logarithm.
+        Least and greatest magnification; sampled log-uniformly.
     rotate : float in [0, 180], default=0.0
-        Most degrees, either way.
+        Maximum angle in degrees, in either direction.
     crop : (int, int), default=None
         Height and width of a view. None is those of the image.
     brightness, contrast, saturation : float in [0, 1), default=0.2
-        Each is multiplied by a factor from 1 − that to 1 + that.
+        Each is multiplied by a factor in [1 − value, 1 + value].
     hue : float in [0, 0.5], default=0.0
-        Most of the turn of the circle of hues.
+        Maximum rotation of the hue circle.
 
     Examples
     --------
@@ -78,7 +77,7 @@ class Augmentation(BaseEstimator):
         self.hue = hue
 
     def check_parameters(self) -> None:
-        """Raise ``InvalidParameterError`` on a parameter that is none."""
+        """Raise ``InvalidParameterError`` on an invalid parameter."""
         check_parameters(self, _CONSTRAINTS)
         if len(self.zoom) != 2 or self.zoom[0] > self.zoom[1]:
             allowed = "two floats > 0, the least and the most"
@@ -103,8 +102,8 @@ class Augmentation(BaseEstimator):
             Coded targets, NaN missing.
         rng : numpy.random.Generator
         move : callable, optional
-            Takes columns and the (2, 2) matrix that says where steps down and across
-            go; returns the columns with what has a direction turned, as
+            Takes columns and the (2, 2) matrix of where steps down and across go;
+            returns columns with directions and lengths transformed, as
             `mtsk.tasks.PixelTask.transform_columns` does.
 
         Returns
@@ -139,7 +138,7 @@ class Augmentation(BaseEstimator):
     def _places(
         self, shape: Sequence[int], rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return where in the image pixels of the view lie, (2, h, w), and its steps.
+        """Return the image coordinates of a view's pixels, (2, h, w), and its steps.
 
         The steps, (2, 2): where a step down and a step across the view go in the image.
         """
@@ -147,7 +146,7 @@ class Augmentation(BaseEstimator):
         zoom = float(np.exp(rng.uniform(*np.log(np.asarray(self.zoom, float)))))
         angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate))
         mirror = 1 - 2 * (rng.random(2) < (self.vertical_flip, self.flip))
-        room = np.array(shape) - size / zoom  # to move the view about in
+        room = np.array(shape) - size / zoom  # range of the view's position
         middle = (np.array(shape) - 1) / 2
         centre = middle + rng.uniform(-0.5, 0.5, 2) * room.clip(min=0)
         if zoom == 1 and angle == 0:  # pixels of the view are pixels of the image

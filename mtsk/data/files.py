@@ -29,9 +29,9 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     Returns
     -------
     ndarray
-        The pixels as stored: dtype and number of channels are the file's own. They are
-        not turned as EXIF data may ask; where these ask for it, a warning says so (but
-        for TIFF).
+        The pixels as stored: dtype and number of channels are the file's own. EXIF
+        orientation is not applied; a warning is issued where it is set (except for
+        TIFF).
 
     Raises
     ------
@@ -42,7 +42,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # decoders warn of harmless metadata
             pixels, turned = _decoded(path)
-    except Exception as error:  # decoders raise what they like
+    except Exception as error:  # decoders raise arbitrary exceptions
         reason = "no such file"
         if os.path.exists(path):
             reason = "it is not an image of a known kind, or damaged"
@@ -62,18 +62,18 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 def read_image_ahead(path: str | os.PathLike) -> np.ndarray:
     """Read one plain image file in a thread.
 
-    What silences warnings, as scikit-image does while it reads, changes the filters of
-    the whole process and may not run in two threads at once. So this asks the library
-    beneath, and raises whatever it likes where the file cannot be read, is turned or of
-    another kind: then the caller's thread reads it, with `read_image`. What decoders
-    warn of (damaged EXIF data, very large images) is told.
+    scikit-image silences warnings while it reads, which changes the filters of the
+    whole process and is not thread-safe. This calls the underlying library, and raises
+    any exception where the file cannot be read, is not upright or of another kind: then
+    the caller's thread reads it, with `read_image`. Decoders' warnings (damaged EXIF
+    data, very large images) are shown.
     """
     from imageio.v3 import imread
 
     if not os.fspath(path).lower().endswith(_PLAIN):
         raise ImageError("for the caller's thread")
     with Image.open(path) as image:
-        # Palettes with transparency are warned of.
+        # Palettes with transparency cause warnings.
         if image.mode == "P" or _says_turned(image):
             raise ImageError("for the caller's thread")
     with open(path, "rb") as file:
@@ -87,7 +87,7 @@ _PLAIN = (".png", ".jpg", ".jpeg", ".bmp")
 
 
 def _decoded(path: str | os.PathLike) -> tuple[np.ndarray, bool]:
-    """Return pixels as stored, and whether the file says that they are not upright."""
+    """Return pixels as stored, and whether the file marks them as not upright."""
     from skimage.io import imread
 
     if os.fspath(path).lower().endswith((".tif", ".tiff")):
@@ -98,11 +98,11 @@ def _decoded(path: str | os.PathLike) -> tuple[np.ndarray, bool]:
 
 
 def _is_to_be_turned(path: str | os.PathLike) -> bool:
-    """Tell whether an image file that can be read says that it is not upright."""
+    """Return whether a readable image file is marked as not upright."""
     try:
         with Image.open(path) as image:
             return _says_turned(image)
-    except (OSError, ValueError, SyntaxError):  # a kind that only imread knows
+    except (OSError, ValueError, SyntaxError):  # a kind that only imread reads
         return False
 
 
@@ -116,6 +116,8 @@ _ORIENTATION = 0x0112  # EXIF's tag; 1 is upright, 0 is not in the standard
 class ImageFolder(Sequence):
     """The image files of a folder, in order of name, read when indexed.
 
+    Hidden files, such as ``._x.png`` of macOS, are none of them. Targets that are a
+    folder belong to the images of another folder by their names.
     Indexing by an integer reads one image; by a slice, an index array or a boolean
     array it gives a smaller ``ImageFolder``, so that ``train_test_split`` and
     ``GridSearchCV`` never read a file they do not use.
@@ -162,12 +164,19 @@ class ImageFolder(Sequence):
             what = "it is a file" if Path(folder).exists() else "no such folder"
             raise ImageError(f"{what}: {str(folder)!r}")
         self.paths = sorted(
-            p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES
+            p
+            for p in Path(folder).iterdir()
+            if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
         )
         if not self.paths:
             raise ImageError(
                 f"folder {str(folder)!r} holds no image ({', '.join(SUFFIXES)})"
             )
+
+    @property
+    def stems(self) -> list[str]:
+        """The files' names without their suffixes."""
+        return [path.stem for path in self.paths]
 
     @property
     def shape(self) -> tuple[int]:

@@ -1,8 +1,8 @@
-"""Any image source becomes float32 pictures of three channels, one at a time.
+"""Conversion of image sources to float32 images of three channels, one at a time.
 
 A source is an array, a list of arrays of differing sizes, a list of paths, or any
-lazy sequence with ``len`` and integer indexing. Nothing is opened before it is
-asked for, so a source may be larger than memory.
+lazy sequence with ``len`` and integer indexing. Images are opened only when requested,
+so a source may be larger than memory.
 """
 
 from __future__ import annotations
@@ -39,15 +39,17 @@ class Images:
         Arrays of shape (H, W) or (H, W, C), paths, or anything that gives such
         arrays when indexed by an integer.
     channels : sequence of three int, sequence of such triples, or None
-        Which channels make the network's three. Needed where C is not 1 or 3. With
-        several triples, one view is made for each.
+        Channels used as the network's three. Needed where C is not 1 or 3. With several
+        triples, one view is made for each.
     on_error : {"raise", "skip"}, default="raise"
         What to do with an image that cannot be used.
 
     Attributes
     ----------
     first : int
-        Index of the first image: 0 but for a `part`.
+        Index of the first image: 0 except for a `part`.
+    stems : list of str or None
+        Names of the files of an `ImageFolder`.
     skipped : dict of int to str
         Index and reason of each image left out so far.
     """
@@ -59,6 +61,7 @@ class Images:
         on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
         self.source = _as_sequence(X)
+        self.stems = X.stems if isinstance(X, ImageFolder) else None
         self.first = 0
         self.channels = _channel_triples(channels)
         self.on_error = on_error
@@ -89,17 +92,16 @@ class Images:
     def each(
         self, prepare: Callable[[int, np.ndarray], T], n_threads: int = 0
     ) -> Iterator[T]:
-        """Yield what is made of every usable image, in order.
+        """Yield the result for every usable image, in order.
 
         Parameters
         ----------
         prepare : callable
             Takes an index and views.
         n_threads : int, default=0
-            Threads that read and prepare images before they are asked for, one image
-            each. 0 reads when asked, in the caller's thread; so are sequences and types
-            of the user's own, which need not bear threads, and files that are not plain
-            PNG, JPEG or BMP.
+            Threads that read and prepare images ahead, one image each. 0 reads on
+            demand, in the caller's thread; so are custom sequences and types, which may
+            not be thread-safe, and files other than plain PNG, JPEG or BMP.
 
         Yields
         ------
@@ -118,10 +120,10 @@ class Images:
     def _results(
         self, prepare: Callable[[int, np.ndarray], T], n_threads: int
     ) -> Iterator[tuple[int, Callable[[], T]]]:
-        """Yield every index, and what returns or raises what is made of it.
+        """Yield every index, and a function that returns or raises its result.
 
-        The first image is made in the caller's thread: what is set up but once, as by
-        libraries that read files, is then set up.
+        The first image is read in the caller's thread, so that one-time initialisation
+        of libraries that read files happens there.
         """
 
         def here(index: int) -> T:
@@ -148,7 +150,7 @@ class Images:
                 yield index, partial(result_or_retry, index, future)
 
     def _is_thread_safe(self) -> bool:
-        """Tell whether images can be read by several threads at once."""
+        """Return whether images can be read by several threads at once."""
         if type(self.source) in _ARRAYS and self.source.dtype.kind != "O":
             return True
         known = {str, type(Path()), *_ARRAYS}
@@ -158,7 +160,7 @@ class Images:
     def part(self, start: int, stop: int) -> Images:
         """Return images start … stop − 1, which keep their indices.
 
-        It refers to no other image where the source can be cut.
+        It holds no other image where the source can be sliced.
         """
         other = copy.copy(self)
         cut = isinstance(self.source, np.ndarray | list | tuple)
@@ -171,14 +173,14 @@ class Images:
         return other
 
     def some(self, indices: Sequence[int]) -> Images:
-        """Return a few of the images, still unopened, counted anew from 0."""
+        """Return a lazy subset of the images, indexed from 0."""
         other = copy.copy(self)
         other.source = _Chosen(self.source, [i - self.first for i in indices])
         other.first, other.skipped = 0, {}
         return other
 
     def warn_of_skipped(self) -> None:
-        """Warn once, naming what was left out."""
+        """Warn once, listing the images left out."""
         if not self.skipped:
             return
         shown = "; ".join(list(self.skipped.values())[:5])
@@ -200,9 +202,9 @@ def as_views(image: Any, where: str, channels: Channels) -> np.ndarray:
     ----------
     image : array of shape (H, W) or (H, W, C)
     where : str
-        How messages call it.
+        Name of the image in messages.
     channels
-        As of `Images`.
+        As for `Images`.
 
     Returns
     -------
@@ -234,7 +236,7 @@ def _views(
 
 
 class _Pool:
-    """Threads that are never further ahead than one item each."""
+    """Threads that read ahead by at most one item each."""
 
     def __init__(self, n_threads: int) -> None:
         self.n_threads = n_threads
@@ -253,12 +255,12 @@ class _Pool:
             yield waiting.popleft()
 
     def close(self) -> None:
-        """Let what was begun end, and begin no more."""
+        """Finish running items and start no more."""
         self.threads.shutdown(cancel_futures=True)
 
 
 class _Chosen(Sequence):
-    """Items of a sequence that may know no slices, opened when they are asked for."""
+    """Lazy subset of a sequence that may not support slices."""
 
     def __init__(self, source: Any, indices: Sequence[int]) -> None:
         self.source, self.indices = source, indices

@@ -1,4 +1,4 @@
-"""Targets: one row an image, one column a task, any entry may be missing."""
+"""Targets: one row per image, one column per task, any entry may be missing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mtsk.data.files import ImageFolder
+from mtsk.data.pairing import pair_by_name
 from mtsk.exceptions import TargetError, UnknownTaskError
 
 __all__ = ["DEFAULT_TASK", "Targets", "as_targets"]
@@ -16,7 +18,7 @@ DEFAULT_TASK = "target"
 
 
 class Targets:
-    """What is known of each image, for each task.
+    """Targets of each image, for each task.
 
     scikit-learn indexes it as it indexes an array of shape (n,), so that
     ``GridSearchCV``, ``cross_val_score``, ``train_test_split`` and
@@ -25,8 +27,8 @@ class Targets:
     Parameters
     ----------
     columns : mapping of str to sequence, or pandas DataFrame, optional
-        Task name to one entry per image. ``None`` is a missing entry; what is masked
-        in a masked array is unlabelled.
+        Task name to one entry per image. ``None`` is a missing entry; masked entries of
+        a masked array are unlabelled.
     **tasks : sequence
         The same, as keywords.
 
@@ -55,10 +57,13 @@ class Targets:
         if not merged:
             raise TargetError("Targets needs at least one task")
         self._columns: dict[str, list[Any]] = {}
+        self._stems: dict[str, list[str]] = {}
         for name, entries in merged.items():
             if not isinstance(name, str) or not name:
                 raise TargetError(f"task names must be str, not empty, got {name!r}")
             self._columns[name] = _entries(name, entries)
+            if isinstance(entries, ImageFolder):
+                self._stems[name] = entries.stems
         lengths = {name: len(column) for name, column in self._columns.items()}
         if len(set(lengths.values())) > 1:
             raise TargetError(f"tasks differ in number of images: {lengths}")
@@ -92,9 +97,43 @@ class Targets:
                 raise IndexError(f"Targets has one axis, cannot be indexed by {key!r}")
             key = key[0]
         rows = np.atleast_1d(np.arange(len(self))[key])
-        return Targets(
-            {name: [col[i] for i in rows] for name, col in self._columns.items()}
+        return self._with_stems(
+            Targets(
+                {name: [col[i] for i in rows] for name, col in self._columns.items()}
+            ),
+            rows,
         )
+
+    def _with_stems(self, other: Targets, rows: Any = None) -> Targets:
+        """Let targets that were made of these know the names of their files."""
+        for name in set(self._stems) & set(other._columns):
+            stems = self._stems[name]
+            other._stems[name] = stems if rows is None else [stems[i] for i in rows]
+        return other
+
+    def paired(self, stems: Sequence[str]) -> Targets:
+        """Return targets in the order of images; entries of folders go by name.
+
+        Parameters
+        ----------
+        stems : sequence of str
+            Names of the images' files, without suffixes.
+
+        Returns
+        -------
+        Targets
+
+        Raises
+        ------
+        TargetError
+            Where the names of label files do not belong to the images'.
+        """
+        columns = dict(self._columns)
+        for name, own in self._stems.items():
+            pairs = pair_by_name(stems, own, name)
+            column = self._columns[name]
+            columns[name] = [None if i is None else column[i] for i in pairs]
+        return Targets(columns)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Targets) or self.task_names != other.task_names:
@@ -171,18 +210,23 @@ class Targets:
         -------
         Targets
         """
-        return Targets({name: self[name] for name in names})
+        return self._with_stems(Targets({name: self[name] for name in names}))
 
 
-def as_targets(Y: Any, n_images: int) -> tuple[Targets, bool]:
-    """Return what ``fit`` was given as ``Targets``, and whether it was one bare task.
+def as_targets(
+    Y: Any, n_images: int, stems: Sequence[str] | None = None
+) -> tuple[Targets, bool]:
+    """Return the targets of ``fit`` as ``Targets``, and whether they are one bare task.
 
     Parameters
     ----------
     Y : Targets, mapping, pandas DataFrame, or one target per image
         A single bare task is called ``"target"``.
     n_images : int
-        How many images there are.
+        Number of images.
+    stems : sequence of str, default=None
+        Names of the images' files, where they are an `ImageFolder`: targets that are a
+        folder, too, are then paired by name.
 
     Returns
     -------
@@ -199,16 +243,26 @@ def as_targets(Y: Any, n_images: int) -> tuple[Targets, bool]:
         raise TargetError("Y is None: learning needs targets")
     bare = False
     if isinstance(Y, Targets):
-        targets = Y
-    elif isinstance(Y, Mapping) or hasattr(Y, "columns"):
-        targets = Targets(Y)
+        targets = Y if stems is None else Y.paired(stems)
     else:
-        targets, bare = Targets({DEFAULT_TASK: Y}), True
+        if not isinstance(Y, Mapping) and not hasattr(Y, "columns"):
+            Y, bare = {DEFAULT_TASK: Y}, True
+        if stems is not None and isinstance(Y, Mapping):
+            Y = {name: _aligned(name, entries, stems) for name, entries in Y.items()}
+        targets = Targets(Y)
     if len(targets) != n_images:
         raise TargetError(
             f"X has {n_images} images but Y has targets for {len(targets)}"
         )
     return targets, bare
+
+
+def _aligned(name: str, entries: Any, stems: Sequence[str]) -> Any:
+    """Return the entries of a folder in the order of the images; others as they are."""
+    if not isinstance(entries, ImageFolder):
+        return entries
+    pairs = pair_by_name(stems, entries.stems, name)
+    return [None if i is None else entries[i] for i in pairs]
 
 
 def _columns_of(frame: Any) -> dict[str, Any]:
@@ -235,7 +289,7 @@ def _entries(name: str, entries: Any) -> list[Any]:
 
 
 def _entry(entry: Any) -> Any:
-    """Let missing scalars (NaN, pandas' NA, what is masked) be None."""
+    """Replace missing scalars (NaN, pandas' NA, masked) by None."""
     if isinstance(entry, np.ma.MaskedArray):
         return _filled(entry)
     if type(entry).__name__ in ("NAType", "NaTType"):

@@ -322,7 +322,7 @@ class MultiTaskSegmenter(BaseEstimator):
         parts = default_parts(self)
         features = clone(parts.get("features", self.features))
         images = Images(X, features.channels, features.on_error)
-        targets, bare = as_targets(Y, len(images))
+        targets, bare = as_targets(Y, len(images), images.stems)
         weight = image_weights(sample_weight, len(images))
         for name in targets.task_names if sample_weight is not None else ():
             labelled = targets.labelled(name)
@@ -422,7 +422,7 @@ class MultiTaskSegmenter(BaseEstimator):
             features, tasks = predictor.features, predictor.tasks
             settings = self._settings(features, tasks, predictor.seed)
             images = Images(X, features.channels, features.on_error)
-            targets, _ = as_targets(Y, len(images))
+            targets, _ = as_targets(Y, len(images), images.stems)
             if targets.task_names != list(tasks):
                 raise UnknownTaskError(
                     f"Y has the tasks {targets.task_names}, the first call had "
@@ -568,7 +568,7 @@ class MultiTaskSegmenter(BaseEstimator):
         """
         predictor = self._current_predictor()
         images = self._images(X)
-        targets, _ = as_targets(Y, len(images))
+        targets, _ = as_targets(Y, len(images), images.stems)
         if metrics is not None and not isinstance(metrics, Mapping):
             allowed = "a mapping of task to metric, or None"
             raise parameter_error("metrics", self, allowed, metrics)

@@ -141,7 +141,7 @@ def test_text_classes_are_written_as_codes_with_their_names(tmp_path):
         ),
         (
             ["train", "{new}", "{parts}", "-o", "{out}"],
-            "no label has the name of",
+            "no names in common",
         ),
         (["train", "{photos}", "{parts}", "-o", "{out}", "--holdout", "2"], "below 1"),
     ],
