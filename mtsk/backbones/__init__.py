@@ -1,4 +1,4 @@
-"""Backbones: names to frozen networks with taps."""
+"""Backbones: frozen networks with taps, by name."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def load_backbone(
 ) -> Backbone:
     """Return a backbone by name, or make one of a module.
 
-    A named backbone is loaded once a process and shared from then on.
+    A named backbone is loaded once per process and then shared.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def load_backbone(
     weights_sha256 : str, optional
         Hash that the file must have.
     taps : sequence of str, optional
-        Names of the modules to tap. None takes one or more a stride.
+        Names of the modules to tap. None takes one or more per stride.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def module_backbone(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> Backbone:
-    """Make a backbone of your own module, which is used as it is, uncopied.
+    """Make a backbone of a custom module, which is not copied.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     Raises
     ------
     BackboneError
-        Where the device is unknown or not there.
+        Where the device is unknown or unavailable.
     """
     if device == "auto":
         if torch.cuda.is_available():

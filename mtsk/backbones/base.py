@@ -1,4 +1,4 @@
-"""A backbone: a frozen network, its taps, and how it wants its input."""
+"""A backbone: a frozen network, its taps and its input format."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Tap:
     Attributes
     ----------
     name : str
-        Where it is in the network.
+        Name of its module in the network.
     channels : int
         Number of channels.
     stride : int
@@ -47,17 +47,16 @@ class Tap:
 class Backbone:
     """A network that gives feature maps at its taps.
 
-    ``clone`` hands back the same object, so that model selection never copies a
-    network.
+    ``clone`` returns the same object, so that model selection never copies a network.
 
     Parameters
     ----------
     name : str
-        How it was asked for.
+        Name by which it was requested.
     network : torch.nn.Module
         In evaluation mode.
     forward : callable
-        Takes the network and a batch (n, 3, H, W) to the taps' outputs, each
+        Maps the network and a batch (n, 3, H, W) to the taps' outputs, each
         (n, C, h, w) or (n, h, w, C).
     tap_names : sequence of str
         One name for each output of ``forward``.
@@ -68,9 +67,9 @@ class Backbone:
     probe : int, default=128
         Side of the image by which channels and strides are found.
     takes_batches : bool, default=False
-        Whether, on a CPU, what the network gives for an image is known not to depend on
-        the other images of a batch, not even by rounding. Believed where a trial on
-        this machine agrees; see `batch_invariant`.
+        Whether, on a CPU, the output for an image is known not to depend on the other
+        images of a batch, not even by rounding. Used only where a trial on this machine
+        agrees; see `batch_invariant`.
 
     Attributes
     ----------
@@ -113,7 +112,7 @@ class Backbone:
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(vars(self))
-        state.pop("batch_invariant", None)  # another processor may say otherwise
+        state.pop("batch_invariant", None)  # depends on the processor
         return state
 
     def __sklearn_clone__(self) -> Backbone:
@@ -165,30 +164,29 @@ class Backbone:
 
     @property
     def keeps_maps(self) -> bool:
-        """Whether maps stay on its device, and all that follows is computed there.
+        """Whether maps stay on its device and later steps are computed there.
 
-        The processor is free meanwhile, and reads ahead; where it is the processor that
-        computes, reading ahead gained nothing (a fit took 248 ms an image so, 246 else,
-        on two cores).
+        The CPU is then free to read ahead; where the CPU itself computes, reading ahead
+        gained nothing (a fit took 248 ms per image with it, 246 without, on two cores).
         """
         return self.device.type == "cuda"
 
     @property
     def device(self) -> torch.device:
-        """Where the network is: the CPU, where it has no numbers of its own."""
+        """Device of the network; the CPU where it has no parameters."""
         own = chain(self.network.parameters(), self.network.buffers())
         return next(own, torch.zeros(0)).device
 
     @cached_property
     def batch_invariant(self) -> bool:
-        """Whether, on a CPU, images may go through together.
+        """Whether images may be batched on a CPU.
 
-        Sums of floats are rounded in the order in which a library adds them up, and
-        libraries choose that order by the shape of a batch, too. Networks of
-        convolutions by one library alone (`mtsk.backbones.onednn`) are free of it on
-        the processors that they were tried on; elsewhere two small batches, compared
-        with their images alone, tell. Others (matrix products, means over an image)
-        agree at some shapes and differ at others: they are given one image at a time.
+        Rounding of float sums depends on the order of summation, which libraries choose
+        by the shape of a batch, too. Networks of convolutions by one library alone
+        (`mtsk.backbones.onednn`) are not affected on the processors tested; two small
+        batches are compared with their single images to verify this. Others (matrix
+        products, means over an image) agree at some shapes and differ at others: they
+        are given one image at a time.
         """
         if not self._takes_batches or self.device.type != "cpu":
             return False
@@ -203,7 +201,7 @@ class Backbone:
 
     @property
     def stages(self) -> Stages | None:
-        """How its fine stages can see parts of an image; None where they cannot."""
+        """How its fine stages process parts of an image; None where they cannot."""
         return self.run if isinstance(self.run, Stages) else None
 
     def trace_fine(self, images: Tensor) -> list[Tensor]:
@@ -216,7 +214,7 @@ class Backbone:
         Returns
         -------
         list of Tensor of shape (n, h, w, channels)
-            The last is what `trace_coarse` goes on from.
+            The last is the input of `trace_coarse`.
         """
         assert self.stages is not None
         outputs = self.stages.fine(self.network, self._normalised(images))
@@ -243,7 +241,7 @@ class Backbone:
         return self
 
     def copy(self) -> Backbone:
-        """Return a backbone with a network of its own, to be trained further.
+        """Return a backbone with a copied network, to be trained further.
 
         Its ``digest`` is that of this one until ``renew_digest``.
         """
@@ -252,7 +250,7 @@ class Backbone:
         return twin
 
     def renew_digest(self) -> None:
-        """Hash the weights anew, after they were trained."""
+        """Recompute the hash of the weights, after training."""
         self.digest = state_digest(self.network)
 
     def _normalised(self, images: Tensor) -> Tensor:
@@ -294,7 +292,7 @@ class Backbone:
                         f"tap {name!r} of {self.name} must give a 4-D tensor, got "
                         f"{getattr(out, 'shape', type(out).__name__)}"
                     )
-            # The axis that two sizes of image leave alone is that of the channels.
+            # The axis unchanged between two image sizes is that of the channels.
             axis = 1 if first.shape[1] == second.shape[1] else 3
             height, width = (first.shape[i] for i in ((2, 3) if axis == 1 else (1, 2)))
             stride = round(probe / max(height, 1))

@@ -40,7 +40,7 @@ def bundled_backbone(weights: str | None, sha256: str | None) -> Backbone:
         state = read_weights(weights or _packaged_file(), sha256 or _expected(weights))
         own = list(network.state_dict())
         if weights is None:
-            # The package names its tensors otherwise, but holds them in timm's order.
+            # The package's tensors have other names, but timm's order.
             state = dict(zip(own, state.values(), strict=True))
         load_state(network, state, weights or "of the package")
     network = fold_batch_norm(network).to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""How far around a cell a network looks."""
+"""Receptive field of a network."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from mtsk.backbones.base import Backbone
 
 __all__ = ["receptive_radius"]
 
-_LONGEST = 8192  # pixels; what still sees the end of such a strip sees all
+_LONGEST = 8192  # pixels; a longer field counts as unlimited
 
 
 def receptive_radius(backbone: Backbone) -> int | None:
-    """Return how many pixels from a cell the network's furthest input lies.
+    """Return the distance in pixels from a cell to the furthest input it uses.
 
-    Found by experiment: one column of a long strip is changed, and how far from it the
-    taps change at all is looked up. This is the field that matters, to rounding, for
-    what it is asked for (that tiles give what the whole gives); Luo et al. (NeurIPS
-    2016) show that it can be smaller than the one counted from kernels and strides.
+    Measured: one column of a long strip is changed, and the furthest change of the taps
+    is found. This is, up to rounding, the field for which tiles give the same result as
+    the whole; Luo et al. (NeurIPS 2016) show that it can be smaller than the one
+    computed from kernels and strides.
 
     Parameters
     ----------
@@ -27,7 +27,8 @@ def receptive_radius(backbone: Backbone) -> int | None:
     -------
     int or None
         Pixels of the network's input, to the left or to the right, whichever is more.
-        None where all depends on all, as with attention or pooling of the whole image.
+        None where every output depends on every input, as with attention or pooling of
+        the whole image.
     """
     length = 1024
     while length <= _LONGEST:
@@ -40,7 +41,7 @@ def receptive_radius(backbone: Backbone) -> int | None:
 
 @torch.inference_mode()
 def _radius_in(backbone: Backbone, length: int) -> int | None:
-    """Return the radius that a strip shows, None where it is too short for it."""
+    """Return the radius measured on a strip, None where the strip is too short."""
     device = backbone.device
     side = max(64, 2 * backbone.multiple)
     generator = torch.Generator().manual_seed(0)

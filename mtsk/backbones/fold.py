@@ -18,19 +18,18 @@ def fold_batch_norm(
 ) -> nn.Module:
     """Return a copy in which each normalisation is part of its convolution.
 
-    Which convolution feeds which normalisation is found by watching one forward
-    pass, not by names. A pair is folded only where both run once and the
-    convolution's output goes to no other module. timm's normalisations with an
-    activation inside keep their activation. What hooks cannot see (a function that
-    reads the convolution's output) is found by comparing outputs: where they differ,
-    nothing is folded.
+    Which convolution feeds which normalisation is found by tracing one forward pass,
+    not by names. A pair is folded only where both run once and the convolution's output
+    goes to no other module. timm's normalisations with an activation inside keep their
+    activation. Uses that hooks miss (a function that reads the convolution's output)
+    are detected by comparing outputs: where they differ, nothing is folded.
 
     Parameters
     ----------
     network : torch.nn.Module
         In evaluation mode.
     keep : sequence of str, default=()
-        Modules whose own outputs are wanted, and which are therefore left alone.
+        Modules whose own outputs are needed, and which are therefore not folded.
     probe : int, default=64
         Side, in pixels, of the image sent through.
 

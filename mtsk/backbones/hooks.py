@@ -1,4 +1,4 @@
-"""Taps by name in any module, by forward hooks; and taps found by themselves."""
+"""Taps of any module by forward hooks, by name or found automatically."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["HookedTaps", "find_tap_names"]
 
 @dataclass(frozen=True)
 class HookedTaps:
-    """Runs a network, and gives the outputs of some of its modules.
+    """Runs a network and returns the outputs of some of its modules.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class HookedTaps:
         Parameters
         ----------
         network : torch.nn.Module
-            Run in evaluation mode, and left in the mode that it was in.
+            Run in evaluation mode; its mode is then restored.
         x : Tensor of shape (n, 3, H, W)
 
         Returns
@@ -80,7 +80,7 @@ class HookedTaps:
         return {name: modules[name] for name in self.names}
 
 
-# Hooks stand on the network itself: another thread's pass would set them off too.
+# Hooks are set on the network itself: another thread's pass would trigger them too.
 _ONE_AT_A_TIME = threading.Lock()
 
 

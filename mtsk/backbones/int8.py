@@ -2,8 +2,8 @@
 
 After training, by Jacob et al. (CVPR 2018): weights are integers times one scale an
 output channel, activations integers times one scale a tensor. After a ReLU6 that scale
-is 6 / 255, and saturation does what the ReLU6 did. Between blocks, where activations
-have no bounds of their own, the range is that found on photographs.
+is 6 / 255, and saturation replaces the ReLU6. Between blocks, where activations are
+unbounded, the range is measured on photographs.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from mtsk.exceptions import BackboneError
 __all__ = ["INT8", "int8_backbone"]
 
 INT8 = "efficientnet_lite0_int8"
-_ENGINE = "onednn"  # of those that torch has: the one that uses VNNI
-_MARGIN = 1.1  # of ranges, over what photographs show
+_ENGINE = "onednn"  # the engine of torch that uses VNNI
+_MARGIN = 1.1  # of ranges, over those of photographs
 _PICTURES = ("astronaut", "chelsea", "coffee", "immunohistochemistry", "moon", "page")
 _SIDES = 256, 320
 _STRIP_CELLS = 60_000  # of a byte each; more shapes of strips would cost more
-_packing = Lock()  # torch's engine is one for all threads
+_packing = Lock()  # torch's engine is global to all threads
 _SHAPES = 36  # that weights are kept for: four sizes of images, each at three scales,
 # whose first, middle and last strips may all differ
 
@@ -93,20 +93,20 @@ def int8_backbone(plain: Backbone) -> Backbone:
 
 @dataclass(frozen=True)
 class _Grid:
-    """The numbers that 8 bits stand for: (0 … 255, minus ``zero``) times ``step``."""
+    """The values of 8-bit codes: (0 … 255, minus ``zero``) times ``step``."""
 
     step: float
     zero: int
 
     @classmethod
     def over(cls, low: float, high: float) -> Self:
-        """Return the grid that covers a range, and 0, of which padding is made."""
+        """Return the grid that covers a range, and 0, the padding value."""
         low, high = min(low, 0.0), max(high, 0.0)
         step = max(high - low, 1e-6) / 255
         return cls(step, round(-low / step))
 
     def of(self, x: Tensor) -> Tensor:
-        """Return a tensor of integers, of those that are none yet."""
+        """Quantise a tensor, unless it is quantised already."""
         if x.is_quantized:
             return x
         _silence_deprecation()
@@ -117,7 +117,7 @@ _SIX = _Grid(6 / 255, 0)
 
 
 class _Conv(nn.Module):
-    """A convolution of integers; what leaves its grid saturates."""
+    """A convolution of integers; values outside its grid saturate."""
 
     def __init__(self, conv: nn.Conv2d, grid: _Grid) -> None:
         super().__init__()
@@ -129,11 +129,11 @@ class _Conv(nn.Module):
         self._packed_for = lru_cache(_SHAPES)(self._pack)
 
     def _pack(self, shape: torch.Size) -> Any:
-        """Return the weights as torch wants them, for inputs of one shape.
+        """Return the weights packed by torch, for inputs of one shape.
 
-        What oneDNN prepares for the first input that weights meet, it keeps; for one of
-        another shape it prepares all anew, at every call, which takes longer than the
-        convolution does. So weights never meet a second shape.
+        oneDNN caches its preparation for the first input of packed weights; for another
+        shape it repeats this at every call, which takes longer than the convolution. So
+        weights are packed for each shape.
         """
         _silence_deprecation()
         scales = self.weight.abs().amax(dim=(1, 2, 3)).clamp(min=1e-8) / 127
@@ -194,7 +194,7 @@ class _Block(nn.Module):
 
 
 class _Stage(nn.Module):
-    """Blocks of integers; what leaves them is float32, as taps are."""
+    """Blocks of integers; outputs are float32, as taps are."""
 
     def __init__(self, blocks: Sequence[_Block], before: _Grid) -> None:
         super().__init__()
@@ -209,7 +209,7 @@ def _evenly_padded(conv: nn.Conv2d) -> tuple[Tensor, tuple[Any, ...]]:
     """Return weights, and a padding that is the same at both ends.
 
     TensorFlow pads a layer of stride 2, of even sides, with one more at the end than at
-    the start. A row and a column of zeros before the weights are worth as much.
+    the start. A row and a column of zeros before the weights are equivalent.
     """
     weight = conv.weight.detach()
     if conv.stride[0] == 1:
@@ -220,7 +220,7 @@ def _evenly_padded(conv: nn.Conv2d) -> tuple[Tensor, tuple[Any, ...]]:
 
 @cache
 def _silence_deprecation() -> None:
-    """Take torch's warning, given once a process, that it may drop such tensors."""
+    """Suppress torch's once-per-process deprecation warning of such tensors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8)
@@ -228,7 +228,7 @@ def _silence_deprecation() -> None:
 
 @contextmanager
 def _engine() -> Iterator[None]:
-    """Let what is packed meanwhile be packed for ``_ENGINE``."""
+    """Pack weights for ``_ENGINE`` within this context."""
     before = torch.backends.quantized.engine
     torch.backends.quantized.engine = _ENGINE
     try:

@@ -23,7 +23,7 @@ _VIT_TAPS = 4
 
 
 def import_timm() -> ModuleType:
-    """Import timm, or say why it cannot be."""
+    """Import timm, or raise with the reason."""
     import_torchvision()
     import timm
 
@@ -31,7 +31,7 @@ def import_timm() -> ModuleType:
 
 
 def import_torchvision() -> ModuleType:
-    """Import torchvision, or say why it cannot be."""
+    """Import torchvision, or raise with the reason."""
     try:
         import torchvision
     except (ImportError, RuntimeError) as error:
@@ -93,7 +93,7 @@ def timm_backbone(
 def torchvision_backbone(
     name: str, weights: str | None, sha256: str | None, taps: tuple[str, ...] | None
 ) -> Backbone:
-    """Return a torchvision classification model, tapped once a stride."""
+    """Return a torchvision classification model, with one tap per stride."""
     models = import_torchvision().models
     if name not in models.list_models(module=models):
         raise BackboneError(
@@ -135,7 +135,7 @@ def _create(build: Any, name: str, weights: str | None, sha256: str | None) -> A
 
 
 def _any_size_arguments(timm: ModuleType, name: str) -> dict[str, Any]:
-    """Return what makes a model take images of any size, where it must be asked."""
+    """Return the arguments by which a model takes images of any size, if any."""
     for arguments in ({"dynamic_img_size": True}, {"strict_img_size": False}):
         try:
             timm.create_model(name, **arguments)
@@ -147,7 +147,7 @@ def _any_size_arguments(timm: ModuleType, name: str) -> dict[str, Any]:
 
 @torch.inference_mode()
 def _least_multiple(network: nn.Module) -> int:
-    """Return 1, or 32 for networks whose branches only meet at round sizes."""
+    """Return 1, or 32 for networks whose branches need multiples of it."""
     try:
         network(torch.zeros(1, 3, 98, 131))
     except (RuntimeError, AssertionError):
@@ -182,7 +182,7 @@ def _timm_taps(network: Any, taps: tuple[str, ...] | None) -> tuple[list[str], A
 
 @dataclass(frozen=True)
 class _Intermediates:
-    """Asks a timm model for the outputs of some of its stages, or of all."""
+    """Returns the outputs of some or all stages of a timm model."""
 
     indices: tuple[int, ...] | None
 

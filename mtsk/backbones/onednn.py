@@ -1,8 +1,8 @@
-"""Convolutions that one library computes, whatever the batch and the threads.
+"""Convolutions by one library, for any batch size and number of threads.
 
-torch chooses who computes a convolution on a CPU by the number of images, the size of
-the image and the number of threads (``use_mkldnn`` in torch's ``Convolution.cpp``): a
-layer of one small image goes to a matrix product, the same layer of two images to
+torch chooses the library for a convolution on a CPU by the number of images, the size
+of the image and the number of threads (``use_mkldnn`` in torch's ``Convolution.cpp``):
+a layer of one small image goes to a matrix product, the same layer of two images to
 oneDNN, and the two round differently. Here oneDNN computes them all.
 """
 

@@ -1,10 +1,10 @@
-"""A network of stages, each of which sees an image strip by strip.
+"""A network of stages, each of which processes an image in strips.
 
-Inside, a stage has six times its input's channels, and the first ones have them at half
-and a quarter of the image's sides: whole, these hold nearly all the memory of a pass.
-But a stage looks only a few cells around, so it can work in strips of rows, each with
-what surrounds it. The fine stages together look so little around that a large image may
-also be brought to them part by part; the coarse ones see all of it.
+Inside, a stage has six times its input's channels, the first ones at half and a quarter
+of the image's sides: unsplit, these take nearly all the memory of a pass. But the
+receptive field of a stage is a few cells, so it can run on strips of rows, each with a
+margin. That of the fine stages together is so small that they can also process a large
+image in parts; the coarse ones process all of it.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ class Stages:
     Attributes
     ----------
     n_fine : int
-        Stages that may see parts of an image.
+        Number of stages that may process parts of an image.
     halo : int
-        Pixels around a part that they need, a multiple of ``stride``.
+        Margin of a part that they need, in pixels, a multiple of ``stride``.
     stride : int
-        Of the last of them. The image's sides, and those of parts, must be multiples
-        of twice this.
+        Stride of the last of them. The image's sides, and those of parts, must be
+        multiples of twice this.
     radii : tuple of int
-        Of each stage, the first with the stem: cells of its input (pixels, the first)
-        that it looks beyond its own; even.
+        Receptive radius of each stage, the first with the stem, in cells of its input
+        (pixels for the first); even.
     cells : int, default=30000
-        That a stage sees at once, on a CPU: 12 MB within the second.
+        Cells that a stage processes at once, on a CPU: 12 MB within the second.
     min_radii : int, default=8
-        Radii that a strip of rows has at least: a quarter more is computed than kept.
+        Minimum rows of a strip, in radii: a quarter more is computed than kept.
     """
 
     n_fine: int
@@ -64,7 +64,7 @@ class Stages:
         return outputs + self.coarse(network, outputs[-1])
 
     def fine(self, network: Any, x: Tensor) -> list[Tensor]:
-        """Return the outputs of the stages that may see parts.
+        """Return the outputs of the fine stages.
 
         Parameters
         ----------
@@ -110,13 +110,13 @@ _MORE_ON_GPU = 64
 def _by_rows(
     stage: nn.Module, x: Tensor, radius: int, cells: int, min_radii: int
 ) -> Tensor:
-    """Run a stage in strips of rows, where it would see more cells than it should."""
+    """Run a stage in strips of rows, where it would exceed ``cells``."""
     n, _, height, width = x.shape
     cells *= 1 if x.device.type == "cpu" else _MORE_ON_GPU
     n_strips = -(-height // max(cells // (n * width), radius * min_radii))
     if torch.is_grad_enabled() or n_strips == 1:
         return stage(x)
-    rows = -(-height // (2 * n_strips)) * 2  # strides of two begin at even rows
+    rows = -(-height // (2 * n_strips)) * 2  # strides of two start at even rows
     whole: Tensor | None = None
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
@@ -132,7 +132,7 @@ def _by_rows(
 
 
 def _room_for(part: Tensor, height: int) -> Tensor:
-    """Return room for what a strip is of the whole, in its order in memory."""
+    """Return an empty tensor for the whole, in the memory order of a strip."""
     n, channels, _, width = part.shape
     return torch.empty(
         (n, channels, height, width),

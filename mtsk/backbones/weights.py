@@ -1,4 +1,4 @@
-"""Weights from local files, read without running anything, checked by hash."""
+"""Weights from local files, read without running code, checked by hash."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def read_weights(
     Raises
     ------
     WeightsError
-        Where the file is missing, damaged, has another hash, or holds something
-        else than tensors.
+        Where the file is missing, damaged, has another hash, or holds objects other
+        than tensors.
     """
     shown = os.fspath(path)
     if not Path(path).is_file():
@@ -91,7 +91,7 @@ def load_state(network: nn.Module, state: dict[str, Tensor], source: str) -> Non
     Raises
     ------
     WeightsError
-        Where they do not; the message tells which.
+        Where they do not; the message names them.
     """
     own = network.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own)

@@ -1,4 +1,4 @@
-"""Couplings: what one task's label of a region says of another task's."""
+"""Couplings between the labels of two tasks at one region."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mtsk.crf.search import iou_gain, node_confusions
 __all__ = ["Coupling", "coupled_messages", "fit_coupling"]
 
 _STRENGTHS = (0.5, 1.0)
-_MOST = 2.0  # of the log-ratios that costs are made of
+_MOST = 2.0  # bound of the log-ratios that define costs
 _FOLDS = 3
 
 
@@ -30,10 +30,9 @@ class Coupling:
     a, b : str
         The tasks.
     cost : ndarray of shape (K_a, K_b)
-        At least 0; small where the labels go together more often than the scores
-        expect.
+        At least 0; small where the labels co-occur more often than the scores predict.
     strength : float
-        Factor on the cost, of each region. 0 is none.
+        Factor on the cost of each region. 0: no coupling.
     """
 
     a: str
@@ -49,11 +48,11 @@ def fit_coupling(
     graphs: Mapping[str, Sequence[RegionGraph]],
     labels: Mapping[str, Sequence[np.ndarray]],
 ) -> Coupling:
-    """Learn which labels of two tasks go together, and how much that is worth.
+    """Learn the costs and the strength of the coupling of two tasks.
 
-    Regions with both labels are counted, and those that the scores lead one to expect;
-    the cost is minus the logarithm of their ratio (one step of iterative scaling, as
-    for `SuperpixelCRF` with learnt costs). The strength is the better of ½ and 1 on
+    The cost is minus the logarithm of the number of regions with both labels over the
+    number expected from the scores (one step of iterative scaling, as for
+    `SuperpixelCRF` with learnt costs). The strength is the better of ½ and 1 on
     held-out graphs, where the mean of both tasks' intersection over union gains more
     than its standard error; else 0.
 
@@ -63,7 +62,7 @@ def fit_coupling(
     crfs : mapping of str to SuperpixelCRF
         Fitted.
     graphs : mapping of str to sequence of RegionGraph
-        Of the same pictures, with the same regions, for both tasks.
+        Graphs of the same images, with the same regions, for both tasks.
     labels : mapping of str to sequence of ndarray of int
         −1 is unlabelled.
 
@@ -102,15 +101,15 @@ def coupled_messages(
     crfs: Mapping[str, SuperpixelCRF],
     couplings: Sequence[Coupling],
 ) -> dict[str, np.ndarray]:
-    """Return what neighbours, other tasks and the picture tell each task's nodes.
+    """Return the messages of neighbours, other tasks and the prior to each task.
 
     Parameters
     ----------
     graphs : mapping of str to RegionGraph
-        Of each task, with the same regions.
+        Graph of each task, with the same regions.
     crfs : mapping of str to SuperpixelCRF
     couplings : sequence of Coupling
-        Those of other tasks, and those of strength 0, do not count.
+        Couplings of other tasks and those of strength 0 are ignored.
 
     Returns
     -------

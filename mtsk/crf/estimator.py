@@ -1,4 +1,4 @@
-"""SuperpixelCRF: learns how neighbours speak to one another, on any graph."""
+"""SuperpixelCRF: pairwise potentials of neighbours, learnt on any graph."""
 
 from __future__ import annotations
 
@@ -40,32 +40,32 @@ class SuperpixelCRF(BaseEstimator):
         prior[k] = context · graph.context[k] + palette · log(ε + top(k))
 
     where top(k) is the mean probability of label k, by scores and prior (found in two
-    rounds), at the twentieth of the nodes that are surest of it: what a picture seems
-    to hold somewhere is likelier everywhere in it. The weights are learnt from which
-    neighbours have equal labels, the costs from which unlike ones meet, and temperature
-    and strengths by cross-validation over graphs, with strength 0 among the candidates:
-    then the scores' own answer stands, whatever the other weights.
-    Scores of the graphs that it is fitted to should be out-of-fold ones: a model's
-    scores on what it was fitted to are too sure.
+    rounds), at the twentieth of the nodes where it is most probable: a label that is
+    likely at some nodes of an image becomes likelier at all. The weights are learnt
+    from which neighbours have equal labels, the costs from which unequal labels are
+    adjacent, and temperature and strengths by cross-validation over graphs, with
+    strength 0 among the candidates: the scores alone then decide, whatever the other
+    weights. Graphs given to ``fit`` should have out-of-fold scores: a model is
+    overconfident on its training set.
 
     Parameters
     ----------
     costs : {"potts", "learnt"}, default="potts"
-        Whether all unlike pairs of labels cost the same.
+        Whether all pairs of unequal labels cost the same.
     strength : float >= 0 or "cv", default="cv"
         Factor on all pairwise terms. ``"cv"`` takes the best of 0, ¼, ½, 1, 2.
     temperature : float > 0 or "cv", default="cv"
         Divisor of the scores. ``"cv"`` takes the best of ½, 1, 2.
     palette : float >= 0 or "cv", default="cv"
-        Weight of what the picture seems to hold. ``"cv"`` is 1, or 0 where held-out
-        graphs are worse with it by more than a standard error.
+        Weight of the image's palette of labels, log(ε + top). ``"cv"`` is 1, or 0 where
+        held-out graphs are worse with it by more than a standard error.
     context : float >= 0 or "cv", default="cv"
         Weight of the graphs' own ``context``. ``"cv"`` takes the best of ¼, ½ and 1
         where held-out graphs are better with it by more than a standard error, else 0.
     n_folds : int, default=3
-        Of the cross-validation; a graph is never on both sides.
+        Number of cross-validation folds of whole graphs.
     n_sweeps : int, default=10
-        Most sweeps of mean field.
+        Maximum number of mean-field sweeps.
 
     Attributes
     ----------
@@ -152,7 +152,7 @@ class SuperpixelCRF(BaseEstimator):
         Returns
         -------
         FactorGraph
-            Of one field and one link (none where ``strength_`` is 0).
+            With one field and one link (none where ``strength_`` is 0).
         """
         check_is_fitted(self)
         self._check_graph(graph)
@@ -199,11 +199,11 @@ class SuperpixelCRF(BaseEstimator):
         return [q.argmax(axis=1) for q in self.predict_proba(X)]
 
     def messages(self, graph: RegionGraph) -> np.ndarray:
-        """Return what its neighbours tell each node, in units of the given scores.
+        """Return the messages of neighbours to each node, in units of the scores.
 
         Added to a node's scores, they give its marginal's logits; added to the scores
-        of a region's pixels, they move these without levelling them, so that what is
-        thinner than a region survives.
+        of a region's pixels, they shift these without averaging them, so that
+        structures thinner than a region are kept.
 
         Parameters
         ----------
@@ -222,7 +222,7 @@ class SuperpixelCRF(BaseEstimator):
         return out
 
     def prior(self, graph: RegionGraph) -> np.ndarray:
-        """Return what the picture as a whole tells all its nodes.
+        """Return the prior that the image as a whole adds to all its nodes.
 
         Parameters
         ----------
@@ -305,7 +305,7 @@ class SuperpixelCRF(BaseEstimator):
         best = settings[0]
         if len(graphs) > 1:
             held = HeldOut(self, graphs, labels)
-            # Of equals the first, which is the weakest.
+            # Ties go to the first, which is the weakest.
             best = held.best(settings) if len(settings) > 1 else best
             if best.strength and self.context == "cv":
                 some = any(g.context.any() for g in graphs)
@@ -314,8 +314,8 @@ class SuperpixelCRF(BaseEstimator):
                 gain, error = held.gain(trial, best)
                 best = trial if gain > error else best
             if best.strength and self.palette == "cv":
-                # Few graphs cannot show that it helps, only that it hurts: it is the
-                # default, and goes where held-out graphs speak against it.
+                # Few graphs can only show that it hurts: it is on by default, and off
+                # where held-out graphs are worse with it.
                 trial = best._replace(palette=1.0)
                 gain, error = held.gain(trial, best)
                 best = trial if gain >= -error else best

@@ -24,9 +24,9 @@ class Link:
     weights : ndarray of float, shape (m,)
         At least 0.
     cost : ndarray of float, shape (K_a, K_b)
-        Of every pair of labels.
+        Cost of every pair of labels.
     a, b : int, default=0
-        The fields, by their place in the graph.
+        Indices of the fields in the graph.
     """
 
     edges: np.ndarray
@@ -117,7 +117,7 @@ def energy(graph: FactorGraph, labels: Sequence[np.ndarray]) -> float:
     ----------
     graph : FactorGraph
     labels : sequence of ndarray of int, shape (n_nodes,)
-        Of each field.
+        Labels of each field.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""PixelCRF: pixels that look alike speak to one another, for what is thin or small."""
+"""PixelCRF: couples pixels of similar appearance, for thin or small structures."""
 
 from __future__ import annotations
 
@@ -24,29 +24,27 @@ __all__ = ["PixelCRF"]
 class PixelCRF(BaseEstimator):
     """A conditional random field over the pixels of an image.
 
-    Each pixel speaks to eight others at each of ``distances``, the more the more alike
-    they look::
+    Each pixel is coupled with eight others at each of ``distances``, by likeness::
 
         E(y) = − Σ_i scores[i, y_i] + strength · Σ_(i,j) likeness_ij [y_i ≠ y_j]
         likeness_ij = exp(−‖guide_i − guide_j‖² / (2 contrast²))
 
     for a guide such as the image in L*a*b*. A fully connected field (Krähenbühl &
-    Koltun, NIPS 2011) cut to a sparse neighbourhood, as convolutional CRFs are
+    Koltun, NIPS 2011) restricted to a sparse neighbourhood, as convolutional CRFs are
     (Teichmann & Cipolla, BMVC 2019), and solved by the same parallel mean field, on a
-    coarser grid. Regions level out what is thinner than they are; pixels do not.
+    coarser grid. Unlike regions, pixels preserve thin structures.
 
     Parameters
     ----------
     strength : float >= 0 or "cv", default="cv"
         ``"cv"`` takes, of 0, ½ and 1½, the strongest that is within a standard error
-        of the best on the images of ``fit``, whose scores should come from models that
-        did not see them.
+        of the best on the images of ``fit``, whose scores should be out-of-fold.
     contrast : float, default=4.0
         Difference in the guide, in its own units, at which pixels count as unlike.
     distances : sequence of int, default=(4, 8, 16)
         Distances, in pixels.
     stride : int, default=2
-        Pixels to a cell of the grid that messages are found on.
+        Pixels per cell of the grid on which messages are computed.
     n_sweeps : int, default=3
         Rounds of messages.
 
@@ -96,7 +94,7 @@ class PixelCRF(BaseEstimator):
         Parameters
         ----------
         X : iterable of (scores, guide)
-            Of shapes (H, W, K) and (H, W, C), for each image; read once.
+            Arrays (H, W, K) and (H, W, C) for each image; read once.
         y : iterable of ndarray of float, shape (H, W)
             Labels 0 … K − 1; NaN is unlabelled.
 
@@ -117,7 +115,7 @@ class PixelCRF(BaseEstimator):
         counts: dict[float, list[np.ndarray]] = {s: [] for s in _STRENGTHS}
         for (scores, guide), truth in zip(X, y, strict=True):
             k = scores.shape[2]
-            known = np.where(truth < k, truth, np.nan)  # a class that no label is
+            known = np.where(truth < k, truth, np.nan)  # classes without a score
             for strength in _STRENGTHS:
                 moved = scores + self._messages(scores, guide, strength)
                 counts[strength].append(confusion(known, moved.argmax(axis=2), k))
@@ -126,8 +124,8 @@ class PixelCRF(BaseEstimator):
         stacks = {s: np.stack(c).astype(float) for s, c in counts.items()}
         self.search_ = {s: mean_node_iou(c.sum(axis=0)) for s, c in stacks.items()}
         best = max(self.search_, key=self.search_.get)  # type: ignore[arg-type]
-        # Few images cannot tell strengths apart: the strongest that is not clearly
-        # worse than the best.
+        # Few images cannot distinguish strengths: take the strongest that is not
+        # clearly worse than the best.
         for strength in sorted(_STRENGTHS):
             gain, error = iou_gain([stacks[strength]], [stacks[best]])
             if gain >= -error:
@@ -147,7 +145,7 @@ class PixelCRF(BaseEstimator):
             )
 
     def messages(self, scores: np.ndarray, guide: np.ndarray) -> np.ndarray:
-        """Return what other pixels tell each one, to be added to its scores.
+        """Return the messages to each pixel, to be added to its scores.
 
         Parameters
         ----------
@@ -181,7 +179,7 @@ class PixelCRF(BaseEstimator):
         height, width, _ = scores.shape
         logits, values = (_pooled(m, self.stride) for m in (scores, guide))
         steps = sorted({max(1, round(r / self.stride)) for r in self.distances})
-        # What a pixel hears comes from no further than this, so bands give the same.
+        # Messages come from no further than this, so bands give the same result.
         halo = steps[-1] * self.n_sweeps
         rows = max(1, self.pixels_at_once // logits.shape[1])
         bands = []

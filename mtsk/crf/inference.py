@@ -1,4 +1,4 @@
-"""From scores and costs to marginals: mean field, and its messages."""
+"""Mean-field marginals of factor graphs, and their messages."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ def mean_field(
     """Return approximate marginals: the product distribution nearest to the graph's.
 
     Coordinate descent on KL(q ‖ p) (Koller & Friedman, *Probabilistic Graphical
-    Models*, algorithm 11.7). Nodes of one colour, no two of them neighbours, move
-    together, so the divergence never rises.
+    Models*, algorithm 11.7). Nodes of one colour, no two of them neighbours, are
+    updated together, so the divergence never increases.
 
     Parameters
     ----------
     graph : FactorGraph
     n_sweeps : int, default=10
-        Most passes over all nodes.
+        Maximum number of passes over all nodes.
     tol : float, default=1e-4
         Stops when no marginal changed by more in a sweep.
 
     Returns
     -------
     list of ndarray of shape (n_nodes, K)
-        Of each field; rows sum to 1.
+        Marginals of each field; rows sum to 1.
     """
     q = [softmax(scores, axis=1) for scores in graph.fields]
     moves = _moves(graph)
@@ -51,7 +51,7 @@ def mean_field(
 
 
 def messages(graph: FactorGraph, q: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return what the others tell each node: minus the mean cost of each label.
+    """Return the messages to each node: minus the expected cost of each label.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def messages(graph: FactorGraph, q: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 class _Move:
-    """Nodes of a field that may change together, and what they see of the others."""
+    """Nodes of a field that are updated together, and their neighbours."""
 
     def __init__(self, place: int, nodes: np.ndarray, scores: np.ndarray) -> None:
         self.field = place

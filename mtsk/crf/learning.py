@@ -1,4 +1,4 @@
-"""How edges come to their weights and pairs of labels to their costs."""
+"""Learning of edge weights and of costs of label pairs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _LEAST = 1e-6
 
 @dataclass
 class Affinity:
-    """How strongly two neighbours want one label: linear in what lies between them.
+    """Edge weights that favour equal labels, linear in the features of edges.
 
     Attributes
     ----------
     mean, scale : ndarray of shape (F,)
-        Of the features.
+        Mean and 1/std of the features.
     coef : ndarray of shape (F,)
-        On standardised features.
+        Weights on standardised features.
     intercept : float
     """
 
@@ -52,12 +52,12 @@ class Affinity:
 def fit_affinity(
     graphs: Sequence[RegionGraph], labels: Sequence[np.ndarray], alpha: float = 1e-3
 ) -> Affinity:
-    """Learn which edges join equal labels, given what the scores say already.
+    """Learn which edges join equal labels, given the scores.
 
-    Piecewise training (Sutton & McCallum, UAI 2005): each edge is a CRF of its own.
-    Where both ends' scores alone say "equal" with probability s = Σ_k p_ik p_jk, a
-    weight a makes the odds s/(1 − s) · exp(a); so a = θᵀφ + b is a logistic regression
-    of "equal" on the features φ with offset logit(s).
+    Piecewise training (Sutton & McCallum, UAI 2005): each edge is a separate CRF. Where
+    both ends' scores alone give "equal" the probability s = Σ_k p_ik p_jk, a weight a
+    makes the odds s/(1 − s) · exp(a); so a = θᵀφ + b is a logistic regression of
+    "equal" on the features φ with offset logit(s).
 
     Parameters
     ----------
@@ -110,18 +110,18 @@ def fit_costs(
     weights: Sequence[np.ndarray],
     n_labels: int,
 ) -> np.ndarray:
-    """Learn which unlike labels stand beside one another more than scores tell.
+    """Learn which unequal labels are adjacent more often than scores predict.
 
-    Among edges whose ends differ, the pairs (k, l) that occur are counted, and those
-    that the ends' scores lead one to expect. One step of iterative scaling makes their
-    ratio r a change of cost: 1 − log r / mean weight, kept in [0, 2].
+    Among edges whose ends differ, the number of pairs (k, l) is divided by that
+    expected from the ends' scores. One step of iterative scaling turns this ratio r
+    into the cost 1 − log r / mean weight, kept in [0, 2].
 
     Parameters
     ----------
     graphs : sequence of RegionGraph
     labels : sequence of ndarray of int
     weights : sequence of ndarray of float
-        Of the edges.
+        Weights of the edges.
     n_labels : int
 
     Returns

@@ -1,4 +1,4 @@
-"""What a CRF learns from: regions with scores, and what lies between them."""
+"""Region graphs, from which a CRF learns: regions, scores and edge features."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["RegionGraph"]
 
 
 class RegionGraph:
-    """One picture's regions (or any graph's nodes) before anything is learnt.
+    """Regions of one image (or nodes of any graph), with scores and edges.
 
     Parameters
     ----------
@@ -19,13 +19,11 @@ class RegionGraph:
     edges : ndarray of int, shape (m, 2)
         Pairs of neighbours, each once.
     features : ndarray of float, shape (m, F), default=None
-        What is known of each edge, such as contrast. None is no feature: edges are
-        alike.
+        Features of each edge, such as contrast. None: no features, edges are alike.
     sizes : ndarray of float, shape (n,), default=None
-        What a node counts in scores, such as its pixels. None is 1.
+        Weight of each node in metrics, such as its pixels. None: 1.
     context : ndarray of float, shape (K,), default=None
-        Logits that speak of all nodes, such as what the picture's tags favour. None
-        is 0.
+        Logits added to all nodes, such as those of the image's tags. None: 0.
 
     Raises
     ------

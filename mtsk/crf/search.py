@@ -1,4 +1,4 @@
-"""How strengths are chosen: on graphs that what is learnt has not seen."""
+"""Choice of strengths on held-out graphs."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ __all__ = [
     "prior",
 ]
 
-_TOP, _EPSILON = 20, 3e-3  # of the palette: one node in so many, and ε
-_ROUNDS = 2  # the second sees probabilities that the first has moved
+_TOP, _EPSILON = 20, 3e-3  # palette: one node in so many, and ε
+_ROUNDS = 2  # the second uses the probabilities updated by the first
 
 
 class Setting(NamedTuple):
-    """How much each part of the energy counts."""
+    """Weights of the parts of the energy."""
 
     strength: float
     temperature: float
@@ -36,7 +36,7 @@ class Setting(NamedTuple):
 
 
 def prior(graph: RegionGraph, setting: Setting) -> np.ndarray:
-    """Return what the picture as a whole tells all its nodes, (K,).
+    """Return the prior that the image as a whole adds to all its nodes, (K,).
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def prior(graph: RegionGraph, setting: Setting) -> np.ndarray:
 
 
 class Model(Protocol):
-    """What is searched over: `SuperpixelCRF`."""
+    """Interface of the model searched over, `SuperpixelCRF`."""
 
     n_folds: int
     n_sweeps: int
@@ -78,7 +78,7 @@ class Model(Protocol):
 
 
 class HeldOut:
-    """Scores of settings on graphs that what is learnt has not seen."""
+    """Scores of settings on held-out graphs."""
 
     def __init__(
         self, crf: Model, graphs: list[RegionGraph], labels: list[np.ndarray]
@@ -120,7 +120,7 @@ class HeldOut:
         return {**columns, "score": np.array(list(self.found.values()))}
 
     def best(self, settings: list[Setting]) -> Setting:
-        """Return the setting of highest score, of equals the first."""
+        """Return the setting of highest score, the first of ties."""
         for setting in settings:
             self.counts(setting)
         return max(settings, key=lambda s: self.found[s])

@@ -1,4 +1,4 @@
-"""What a decoder is trained on, batch by batch: images, their taps, their targets."""
+"""Training batches of a decoder: images, taps and targets."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ class BatchLoader:
     ----------
     taps : list of TapInfo
     tuned : list of Parameter
-        Of the backbone, to be trained as well.
+        Parameters of the backbone to be trained too.
     group_losses : list of GroupLoss
     n_steps : int
         Batches of an epoch.
     """
 
-    max_kept_bytes: ClassVar[int] = 4 * 2**30  # of taps; others are made each time
+    max_kept_bytes: ClassVar[int] = 4 * 2**30  # of taps; others are recomputed
 
     def __init__(
         self,
@@ -106,16 +106,16 @@ class BatchLoader:
         with torch.no_grad():
             self._count_and_standardise()
 
-    # -- one look at everything -----------------------------------------------
+    # -- first pass -----------------------------------------------------------
 
     def _count_and_standardise(self) -> None:
-        """See every image once: its shape, its targets, the spread of its taps."""
+        """Read every image once, for its shape, targets and tap statistics."""
         live = self.settings.augment is not None or self.settings.finetune is not None
         spread = _Spread()
         for index, pyramid in self._each_image() if live else self._each_kept_image():
             pixels, whole = self.training_set.encode(index, self.shapes[index])
             flat = pixels.reshape(pixels.shape[0] * pixels.shape[1], pixels.shape[2])
-            if np.isnan(flat).all() and np.isnan(whole).all():  # it teaches nothing
+            if np.isnan(flat).all() and np.isnan(whole).all():  # no labels
                 del self.shapes[index]
                 self._kept.pop(index, None)
                 continue
@@ -127,7 +127,7 @@ class BatchLoader:
         self.training_set.images.warn_of_skipped()
         if not self.shapes:
             raise TargetError("no image with a label was read: nothing to learn from")
-        if not spread.taps:  # those that were passed through had no label
+        if not spread.taps:  # no image passed through has a label
             views = self.training_set.images[next(iter(self.shapes))]
             spread.add(self._through(views[None]))
         total = sum(float(self.training_set.weights[i]) for i in self.shapes)
@@ -141,7 +141,7 @@ class BatchLoader:
         self.n_steps = sum(-(-n // self.settings.batch_size) for n in alike.values())
 
     def _each_kept_image(self) -> Iterator[tuple[int, Pyramid]]:
-        """Pass every image through the backbone; keep what there is room for."""
+        """Pass every image through the backbone; keep taps up to a memory limit."""
         n_bytes = 0
         for index, maps in self.features.iter_maps(
             self.training_set.images, to_host=True
@@ -154,14 +154,14 @@ class BatchLoader:
             yield index, pyramid
 
     def _each_image(self) -> Iterator[tuple[int, Pyramid | None]]:
-        """Look at every image; pass some of them through the backbone."""
+        """Read every image; pass some of them through the backbone."""
         step = max(1, len(self.training_set.images) // _N_STANDARDISED)
         for index, views in self.training_set.images:
             self.shapes[index] = views.shape[1], views.shape[2]
             yield index, self._through(views[None]) if index % step == 0 else None
 
     def standardise(self, network: Decoder) -> None:
-        """Tell a decoder how its taps are spread."""
+        """Set the mean and scale of a decoder's taps."""
         network.mean.copy_(self.mean)
         network.scale.copy_(self.scale)
 
@@ -229,7 +229,7 @@ class BatchLoader:
     # -- losses -----------------------------------------------------------------
 
     def losses(self, network: Decoder, batch: list[_Example]) -> tuple[Tensor, Tensor]:
-        """Return the losses of the groups labelled in a batch, and which these are."""
+        """Return the losses of the groups labelled in a batch, and their indices."""
         batch = sorted(batch, key=lambda e: e.pyramid is None)  # as `_pyramid` stacks
         pyramid = self._pyramid(batch)
         device = self.settings.device
@@ -256,7 +256,7 @@ class BatchLoader:
         return losses, torch.tensor(tasks, dtype=torch.long)
 
     def tuned_features(self) -> DeepFeatures:
-        """Return the features with the backbone as it was trained."""
+        """Return the features with the trained backbone."""
         if not self.tuned:
             return self.features
         for weight in self.backbone.network.parameters():
@@ -266,7 +266,7 @@ class BatchLoader:
 
 
 class _Spread:
-    """Mean and spread of every channel, over images."""
+    """Mean and standard deviation of every channel, over images."""
 
     def __init__(self) -> None:
         self.taps: list[TapInfo] = []

@@ -35,10 +35,10 @@ __all__ = ["SharedDecoder"]
 class SharedDecoder(BaseEstimator):
     """A convolutional decoder that all tasks share, with a small output for each.
 
-    A head of `MultiTaskSegmenter` that sees places beside one another, which a table
-    cannot show. It reads the taps of the backbone and is trained by stochastic
-    gradient descent on the tasks' losses, each divided by that of the null model, with
-    AdamW and one cycle of the learning rate, as `SharedLayerNetwork` is.
+    A head of `MultiTaskSegmenter` that uses spatial context, which heads on tables
+    cannot. It reads the taps of the backbone and is trained by stochastic gradient
+    descent on the tasks' losses, each divided by that of the null model, with AdamW and
+    one cycle of the learning rate, as `SharedLayerNetwork` is.
 
     Parameters
     ----------
@@ -55,27 +55,27 @@ class SharedDecoder(BaseEstimator):
     dropout : float in [0, 1), default=0.2
         Share of channels left out in training.
     learning_rate : float, default=2e-3
-        The highest of the cycle.
+        Maximum of the cycle.
     weight_decay : float, default=1e-2
     n_epochs : int, default=12
         Passes over the images. At least 300 steps are made, however few the images.
     batch_size : int, default=4
-        Images of one size that make a step.
+        Images of one size per step.
     n_points : int, default=8192
-        Labelled pixels of an image that a task's loss is taken over in each step, drawn
+        Labelled pixels per image and step over which a task's loss is computed, drawn
         with replacement; at most as many as there are.
     augment : Augmentation, bool or "flip", default=False
-        Random views of the images; True is ``Augmentation()``. The images then go
-        through the backbone anew each time, not once. ``"flip"`` mirrors what came out
-        of the backbone instead, half the time, which costs nothing and is nearly the
-        same: networks are trained on images and their mirror images.
+        Random views of the images; True is ``Augmentation()``. Images then pass through
+        the backbone in every epoch, not once. ``"flip"`` mirrors the taps instead, with
+        probability ½, at no cost and nearly equivalently: backbones are trained on
+        images and their mirror images.
     finetune : {None, "last", "all"}, default=None
-        What of the backbone is trained too: nothing; what only its coarsest taps come
-        from; or everything. Normalisation keeps its statistics. The images go through
-        the backbone anew each time; one scale (``features__scales=(1,)``) is then
+        Which backbone parameters are trained too: none; those that only its coarsest
+        taps depend on; or all. Normalisation keeps its statistics. Images pass through
+        the backbone in every epoch; one scale (``features__scales=(1,)``) is then
         advisable.
     backbone_learning_rate : float, default=2e-4
-        The highest of the cycle, for what is fine-tuned.
+        Maximum of the cycle, for fine-tuned parameters.
     task_weights : str, TaskWeighting, sequence or mapping of float, default="equal"
         As for `SharedLayerNetwork`: pixel tasks come before tasks of whole images.
     class_weight : {"sqrt", "balanced"}, float in [0, 1] or None, default="sqrt"
@@ -84,8 +84,8 @@ class SharedDecoder(BaseEstimator):
     device : str, default="auto"
         ``"auto"`` takes cuda, then mps, then cpu.
     random_state : int, RandomState or None, default=None
-        First weights, order of images, views, pixels, dropout. On one CPU, an integer
-        gives the same bits every time.
+        Initial weights, order of images, views, pixels, dropout. On one CPU, an integer
+        gives bitwise identical results.
     verbose : int, default=0
         Above 0 shows a progress bar.
 
@@ -171,7 +171,7 @@ class SharedDecoder(BaseEstimator):
         return Capabilities(is_joint=True, is_convolutional=True, weighs_tasks=True)
 
     def check_parameters(self) -> None:
-        """Raise ``InvalidParameterError`` on a parameter that is none."""
+        """Raise ``InvalidParameterError`` on an invalid parameter."""
         check_parameters(self, _CONSTRAINTS)
         choose_device(self.device)
         if isinstance(self.augment, Augmentation):
@@ -223,9 +223,9 @@ class SharedDecoder(BaseEstimator):
         Parameters
         ----------
         maps : FeatureMaps
-            Of ``features_``.
+            Feature maps of ``features_``.
         points : ndarray of int, shape (n, 2), optional
-            The only pixels wanted.
+            Pixels to evaluate. None: all.
 
         Returns
         -------
@@ -254,7 +254,7 @@ class SharedDecoder(BaseEstimator):
         return grid.scores(np.eye(coarse.shape[2], dtype=np.float32)), whole
 
     def receptive_radius(self) -> int:
-        """Return how many pixels from a score lies the furthest cell it looks at."""
+        """Return the distance in pixels from a score to the furthest cell it uses."""
         check_is_fitted(self)
         return self._network().receptive_radius()
 

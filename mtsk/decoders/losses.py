@@ -1,4 +1,4 @@
-"""The loss of a column group over places of images, its scale found beforehand."""
+"""Loss of a column group over pixels of images, normalised beforehand."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class GroupLoss:
         self.labelled = 0.0  # images, by weight
 
     def count(self, targets: np.ndarray, weight: float) -> None:
-        """Take in the targets of an image, (n, all columns)."""
+        """Count the targets of an image, (n, all columns)."""
         own = targets[:, self.columns]
         known = ~np.isnan(own)
         if not known.any() or not weight:
@@ -54,7 +54,7 @@ class GroupLoss:
             self.counts[j] += share * np.bincount(codes, minlength=self.counts.shape[1])
 
     def settle(self, total: float) -> None:
-        """Find the weights of classes and the null model's loss.
+        """Compute the class weights and the null model's loss.
 
         Parameters
         ----------

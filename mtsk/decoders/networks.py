@@ -1,4 +1,4 @@
-"""Decoder networks: taps in, scores of every task at one coarse grid out."""
+"""Decoder networks: from taps to scores of every task on one coarse grid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["FCN", "Decoder", "TapInfo", "UNet"]
 
 @dataclass(frozen=True)
 class TapInfo:
-    """What a decoder must know of a tap before it sees one.
+    """Properties of a tap by which a decoder is built.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Residual(nn.Module):
 
 
 class Decoder(nn.Module):
-    """What the architectures share: standardised taps in, a small output per task.
+    """Base of the architectures: standardised taps in, a small output per task.
 
     Parameters
     ----------
@@ -56,11 +56,11 @@ class Decoder(nn.Module):
     width : int
         Channels that all tasks share.
     dropout : float
-        Of whole channels (Tompson et al., CVPR 2015).
+        Dropout rate of whole channels (Tompson et al., CVPR 2015).
     pixel, image : sequence of ColumnGroup
         Each gets an output layer: a 1 × 1 convolution, or a layer over the means of
-        the taps, of the shared channels, and of these over what each class of the
-        pixel tasks covers, and how sure each class is where it is surest.
+        the taps, of the shared channels, and of these over the area of each class of
+        the pixel tasks, and the maximum logit of each class.
     """
 
     mean: Tensor
@@ -128,7 +128,7 @@ class Decoder(nn.Module):
         strides : sequence of (float, float)
             Pixels per cell, down and across, of each tap.
         shape : (int, int)
-            Of the images, in pixels.
+            Shape of the images, in pixels.
 
         Returns
         -------
@@ -160,12 +160,12 @@ class Decoder(nn.Module):
     def _over_classes(
         self, shared: Tensor, maps: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Return what classes cover, (n, numbers), and how sure each is somewhere.
+        """Return features of the classes' areas, (n, numbers), and maximum logits.
 
-        Of every class the root of its area (of what is small, a little more says much)
-        and the mean of the shared channels over it; and the logit of its probability
-        where that is greatest, which says whether the class is there at all. The maps
-        are taken as given: labels of whole images do not move them.
+        For every class the root of its area (more sensitive to small areas) and the
+        mean of the shared channels over it; and the logit of its maximum probability,
+        which indicates whether the class is present. The maps are detached: labels of
+        whole images do not train them.
         """
         squash = {"nominal": lambda m: m.softmax(dim=1), "binary": torch.sigmoid}
         cover = torch.cat(
@@ -184,7 +184,7 @@ class Decoder(nn.Module):
         return torch.cat([area.sqrt(), means.flatten(1)], dim=1), peaks
 
     def receptive_radius(self) -> int:
-        """Return how many pixels from a score its furthest tap's cell lies."""
+        """Return the distance in pixels from a score to its furthest tap cell."""
         raise NotImplementedError
 
     def shared_parameters(self) -> list[nn.Parameter]:
@@ -197,10 +197,10 @@ class Decoder(nn.Module):
 class FCN(Decoder):
     """A fully convolutional decoder (Long, Shelhamer & Darrell, CVPR 2015).
 
-    A 1 × 1 convolution of each tap, their sum at one grid a hidden layer over
+    A 1 × 1 convolution of each tap, summed on one grid into a hidden layer over
     hypercolumns (Hariharan et al., CVPR 2015), then residual blocks with dilations 1,
-    2, 4, … (Yu & Koltun, ICLR 2016), all at twice the stride. To the scores found
-    there, the taps that are finer add theirs, as the skips of Long et al. do.
+    2, 4, … (Yu & Koltun, ICLR 2016), all at twice the stride. Finer taps add their
+    scores to these, as the skips of Long et al. do.
     """
 
     def __init__(
@@ -342,8 +342,8 @@ class UNet(Decoder):
 
 Strides = Sequence[tuple[float, float]]
 Size = tuple[int, int]
-_SURE = 1e-3  # no probability is taken to be nearer to 0 or 1
-_FAR = 10.0  # standard deviations; what is further away counts as that far
+_SURE = 1e-3  # probabilities are clipped to this distance from 0 and 1
+_FAR = 10.0  # standard deviations; larger values are clipped
 
 
 def octave(ratio: float) -> int:
@@ -368,7 +368,7 @@ def resample(x: Tensor, stride: Sequence[float], target: float, size: Size) -> T
     """Interpolate (n, C, h, w) from cells of one stride to those of another.
 
     Cell i of stride s is centred on pixel s·i + (s − 1)/2, as in FeatureMaps, which
-    `torch.nn.functional.interpolate` cannot be told where a last cell reaches beyond
+    `torch.nn.functional.interpolate` does not support where a last cell reaches beyond
     the image.
     """
     down, across = (s / target for s in stride)

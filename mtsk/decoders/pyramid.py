@@ -1,4 +1,4 @@
-"""Taps as a decoder reads them: no finer than its own stride, in tensors."""
+"""Taps as input of a decoder: tensors no finer than its stride."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Pyramid:
     strides : list of (float, float)
         Pixels per cell, down and across.
     shape : (int, int)
-        Of the images, in pixels.
+        Shape of the images, in pixels.
     """
 
     taps: list[Tensor]
@@ -38,7 +38,7 @@ class Pyramid:
         shape: tuple[int, int],
         finest: int,
     ) -> Pyramid:
-        """Take outputs (strides, (n, h, w, C)); average what is finer than wanted."""
+        """Take outputs (strides, (n, h, w, C)); average taps finer than ``finest``."""
         taps, strides = [], []
         for down, across, out in outputs:
             tap = out.permute(0, 3, 1, 2)
@@ -61,7 +61,7 @@ class Pyramid:
         return out
 
     def mirrored(self) -> Pyramid:
-        """Return the taps with left and right changed."""
+        """Return the taps with left and right swapped."""
         taps = [
             _mirrored(tap, across, self.shape[1])
             for tap, (_, across) in zip(self.taps, self.strides, strict=True)
@@ -84,7 +84,7 @@ def stack_pyramids(parts: Sequence[Pyramid], device: torch.device) -> Pyramid:
 
 
 def _mirrored(tap: Tensor, stride: float, width: int) -> Tensor:
-    """Return what lies at the mirrored centres: a last cell may be partly outside."""
+    """Return values at the mirrored centres: a last cell may be partly outside."""
     n = tap.shape[3]
     place = (width / stride - 1 - torch.arange(n, dtype=torch.float64)).clamp(0, n - 1)
     low = place.floor().long()

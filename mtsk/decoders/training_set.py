@@ -1,4 +1,4 @@
-"""What a decoder learns from: images, and their coded targets side by side."""
+"""Training set of a decoder: images and their coded targets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TrainingSet:
     targets : Targets
     tasks : TaskSet
     weights : ndarray of shape (n_images,)
-        Of the images, >= 0.
+        Weights of the images, >= 0.
     """
 
     images: Images
@@ -36,12 +36,12 @@ class TrainingSet:
 
     @property
     def pixel_groups(self) -> list[ColumnGroup]:
-        """What the columns of pixels are."""
+        """Column groups of pixel tasks."""
         return list(self.tasks.layout("pixel").groups)
 
     @property
     def image_groups(self) -> list[ColumnGroup]:
-        """What the columns of whole images are."""
+        """Column groups of image tasks."""
         return list(self.tasks.layout("image").groups)
 
     @property
@@ -88,7 +88,7 @@ class TrainingSet:
         return {name: self.targets[name] for name in self.tasks}
 
     def transform_columns(self, pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        """Return what columns become when their image is turned, mirrored or enlarged.
+        """Transform columns with an image that is rotated, mirrored or enlarged.
 
         Parameters
         ----------

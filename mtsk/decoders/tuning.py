@@ -14,14 +14,14 @@ _PROBE = 64  # pixels
 
 
 def trainable(backbone: Backbone, which: str) -> list[nn.Parameter]:
-    """Let some parameters take gradients, and return them.
+    """Enable gradients of some parameters, and return them.
 
     Parameters
     ----------
     backbone : Backbone
         Its parameters that do not shape a tap are left out.
     which : {"last", "all"}
-        ``"last"``: those that only the taps of the largest stride come from.
+        ``"last"``: those that only the taps of the largest stride depend on.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def trainable(backbone: Backbone, which: str) -> list[nn.Parameter]:
 
 
 def _reached(backbone: Backbone, which: list[bool]) -> set[int]:
-    """Return the ids of the parameters that some taps come from."""
+    """Return the ids of the parameters that some taps depend on."""
     weights = list(backbone.network.parameters())
     side = max(_PROBE, *(tap.stride for tap in backbone.taps), backbone.multiple)
     images = torch.rand(1, 3, side, side, device=weights[0].device)

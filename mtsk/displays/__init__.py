@@ -1,4 +1,4 @@
-"""Pictures of what was learnt and found (matplotlib, the optional extra ``[plot]``)."""
+"""Displays of fitted models and results (matplotlib, the optional extra ``[plot]``)."""
 
 from mtsk.displays.attribution import AttributionDisplay
 from mtsk.displays.confusion import ConfusionDisplay

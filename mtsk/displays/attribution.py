@@ -1,4 +1,4 @@
-"""Which layers spoke for a label, and where, as pictures."""
+"""Display of the attribution of a label to layers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["AttributionDisplay"]
 class AttributionDisplay:
     """An image, the evidence for a label, and the layers that it came from.
 
-    Purple speaks for the label, orange against it, as compared with the mean over the
-    image. All maps have one scale.
+    Purple favours the label, orange opposes it, relative to the mean over the image.
+    All maps have one scale.
 
     Parameters
     ----------
     image : ndarray of shape (H, W) or (H, W, C)
-    evidence : Evidence
+    evidence : LayerAttribution
         As `mtsk.inspection.layer_attribution` gives it.
     label : object, default=None
         For the title.
@@ -32,12 +32,12 @@ class AttributionDisplay:
     ----------
     figure_ : matplotlib Figure
     axes_ : dict of str to matplotlib Axes
-        ``"image"``, ``"evidence"`` and the layers drawn, the most telling first.
+        ``"image"``, ``"evidence"`` and the layers drawn, the most important first.
     images_ : dict of str to matplotlib AxesImage
 
     See Also
     --------
-    evidence : Finds it.
+    layer_attribution : Computes the evidence.
     """
 
     def __init__(self, image: Any, evidence: Any, *, label: Any = None) -> None:
@@ -49,12 +49,12 @@ class AttributionDisplay:
     def from_predictions(
         cls, image: Any, evidence: Any, *, label: Any = None, **style: Any
     ) -> Self:
-        """Draw evidence that was found.
+        """Draw given evidence.
 
         Parameters
         ----------
         image, evidence, label
-            As of the class.
+            See the class.
         **style
             As for ``plot``.
 
@@ -72,7 +72,7 @@ class AttributionDisplay:
         axes : sequence of matplotlib Axes, default=None
             For image, evidence, and each layer drawn. None makes a figure.
         n_layers : int, default=3
-            How many layers, those first that explain most of what varies.
+            Number of layers, those of the largest share of variance first.
         cmap : str or matplotlib Colormap, default="PuOr"
             Diverging; 0 is at its middle.
 

@@ -72,7 +72,7 @@ def new_row(
 
 
 def check_segmenter(estimator: Any, owner: str) -> None:
-    """Refuse what is no fitted segmenter.
+    """Raise on anything but a fitted segmenter.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Which labels of a task are taken for which, as scikit-learn draws it."""
+"""Confusion matrix of a task, drawn as by scikit-learn."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mtsk.exceptions import TargetError, UnknownTaskError
 
 __all__ = ["ConfusionDisplay"]
 
-_AT_ONCE = 8  # images whose predictions are held
+_AT_ONCE = 8  # images predicted at once
 
 
 class ConfusionDisplay(ConfusionMatrixDisplay):
-    """Which labels of one task are taken for which.
+    """Confusion matrix of one task.
 
     scikit-learn's ``ConfusionMatrixDisplay``, filled from a segmenter image by image.
-    Tasks of pixels count pixels; unlabelled ones do not count.
+    Pixel tasks count pixels; unlabelled ones are ignored.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class ConfusionDisplay(ConfusionMatrixDisplay):
     Attributes
     ----------
     im_, text_, ax_, figure_
-        As of scikit-learn's.
+        As in scikit-learn.
 
     Examples
     --------
@@ -58,7 +58,7 @@ class ConfusionDisplay(ConfusionMatrixDisplay):
         normalize: Literal["true", "pred", "all"] | None = None,
         **style: Any,
     ) -> Self:
-        """Predict images and draw what was taken for what.
+        """Predict images and draw their confusion matrix.
 
         Parameters
         ----------
@@ -67,7 +67,7 @@ class ConfusionDisplay(ConfusionMatrixDisplay):
         X : images
         Y : targets, as for ``fit``
         task : str, default=None
-            One of classes or of yes and no. None takes the only one.
+            A task of classes or a mask. None takes the only one.
         normalize : {"true", "pred", "all"} or None, default=None
             Shares of rows, of columns, of all; None is counts.
         **style
@@ -125,7 +125,7 @@ class ConfusionDisplay(ConfusionMatrixDisplay):
 
 
 def _classes(task: Any) -> list[Any]:
-    """Return the classes of a task that has one label a pixel or image; else none."""
+    """Return the classes of a task that has one label per pixel or image; else none."""
     (group, *more) = task.groups_
     if more or group.kind == "real":
         return []
@@ -138,7 +138,7 @@ def _classes(task: Any) -> list[Any]:
 
 
 def _codes(task: Any, entry: Any, index: int, guess: Any) -> np.ndarray:
-    """Return an entry as places among the classes, NaN unlabelled."""
+    """Return an entry as class indices, NaN unlabelled."""
     shape = np.shape(guess)[:2] if task.is_of_pixels else (0, 0)
     try:
         columns = task.encode(entry, shape)

@@ -1,4 +1,4 @@
-"""Drawing what is known of an image over it: plain arrays, no figure."""
+"""Drawing of labels over an image: plain arrays, no figure."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ __all__ = [
 Kind = Literal["classes", "mask", "ids", "values", "picture", "boxes"]
 KINDS = ("classes", "mask", "ids", "values", "picture", "boxes")
 
-# Okabe & Ito (2008): told apart with any kind of colour vision; in an order in which
-# neighbours differ in lightness too.
+# Okabe & Ito (2008): distinguishable with any kind of colour vision; in an order in
+# which neighbours differ in lightness too.
 COLOURS = (
     "#E69F00",
     "#0072B2",
@@ -58,7 +58,7 @@ _OF_TASK: dict[str, Kind] = {
 
 
 def kind_of_task(task: Any) -> Kind | None:
-    """Return how a task is drawn; one of your own as its nearest known kind.
+    """Return how a task is drawn; a custom task as its nearest known kind.
 
     None for a task of whole images.
     """
@@ -106,7 +106,7 @@ def paint_classes(image: Any, codes: np.ndarray, colours: np.ndarray) -> np.ndar
     ----------
     image : ndarray of shape (H, W) or (H, W, C)
     codes : ndarray of int, shape (H, W)
-        Places of the classes in ``colours``; −1 leaves the image as it is.
+        Indices of the classes in ``colours``; −1 leaves the image unchanged.
     colours : ndarray of shape (n, 3)
 
     Returns

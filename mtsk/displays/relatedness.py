@@ -1,4 +1,4 @@
-"""Which tasks are related, as a picture."""
+"""Display of task relatedness."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _GREY = "0.45"
 
 
 class TaskRelatednessDisplay:
-    """A matrix of related tasks, as a heat map under a tree of the tasks.
+    """A matrix of task relatedness, as a heat map under a dendrogram.
 
     Hatched cells with grey numbers are those whose interval covers 0: no relation was
-    shown. Orange is below 0 and purple above, which colour-blind readers tell apart;
-    in grey the shade is the size and the number has the sign.
+    shown. Orange is below 0 and purple above, which are colour-blind safe; in grey the
+    shade shows the size, the number the sign.
 
     Parameters
     ----------
     relatedness : ndarray of shape (T, T)
         Row i, column j: from task i to task j.
     lower, upper : ndarray of shape (T, T), default=None
-        Intervals. None marks nothing.
+        Intervals. None: no marks.
     task_names : sequence of str, default=None
         None is ``"task 0"`` and so on.
     directed : bool, default=False
@@ -44,10 +44,10 @@ class TaskRelatednessDisplay:
     text_ : ndarray of matplotlib Text, shape (T, T)
         In the order drawn.
     marks_ : list of matplotlib Rectangle
-        Of the cells whose interval covers 0.
+        Marks of the cells whose interval covers 0.
     dendrogram_ax_ : matplotlib Axes or None
     order_ : ndarray of int, shape (T,)
-        Which task stands at each place.
+        Index of the task at each position.
 
     Examples
     --------
@@ -76,7 +76,7 @@ class TaskRelatednessDisplay:
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Any = None, **style: Any) -> Self:
-        """Draw what a `TaskRelatedness` found.
+        """Draw the result of a `TaskRelatedness`.
 
         Parameters
         ----------
@@ -132,9 +132,9 @@ class TaskRelatednessDisplay:
         values_format : str, default="z.2f"
             ``z`` writes 0.00 for −0.00.
         tree : bool, default=True
-            Whether tasks are put in the order of a tree, drawn above: average linkage
-            of ``1 − |r|``, of directed gains 1 − the mean of both ways, those below 0
-            and NaN taken as 0.
+            Whether tasks are ordered by a dendrogram, drawn above: average linkage of
+            ``1 − |r|``, of directed gains 1 − the mean of both ways, those below 0 and
+            NaN taken as 0.
         colorbar : bool, default=True
         im_kw, text_kw : dict, default=None
             For ``imshow`` and the numbers' ``text``.
@@ -190,7 +190,7 @@ class TaskRelatednessDisplay:
         shown = self._ordered(matrix)
         largest = np.nanmax(np.abs(shown), initial=1e-12) if self.directed else 1.0
         style = {"cmap": cmap, "vmin": -largest, "vmax": largest, **im_kw}
-        self.ax_.set_facecolor("0.92")  # what NaN leaves to be seen
+        self.ax_.set_facecolor("0.92")  # background of NaN cells
         self.im_ = self.ax_.imshow(shown, **style)
         self.text_ = np.empty(shown.shape, object)
         for (i, j), value in np.ndenumerate(shown):
@@ -207,7 +207,7 @@ class TaskRelatednessDisplay:
             )
 
     def _ink(self, value: float) -> str:
-        """Return black or white, whichever is read better on a value's colour."""
+        """Return black or white, whichever is more legible on a value's colour."""
         if np.isnan(value):
             return _GREY
         red, green, blue, _ = self.im_.cmap(self.im_.norm(value))
@@ -222,7 +222,7 @@ class TaskRelatednessDisplay:
         if self.lower is None or self.upper is None:
             return
         covers = (self._ordered(self.lower) <= 0) & (self._ordered(self.upper) >= 0)
-        if self.directed:  # a task tells itself nothing, which needs no mark
+        if self.directed:  # the diagonal is 0 by definition
             np.fill_diagonal(covers, False)
         for i, j in np.argwhere(covers):
             mark = Rectangle(
@@ -272,7 +272,7 @@ class TaskRelatednessDisplay:
 
 
 def _links(matrix: np.ndarray, directed: bool) -> np.ndarray:
-    """Return the average linkage of tasks, by how far they are from related."""
+    """Return the average linkage of tasks, by their dissimilarity."""
     near = np.nan_to_num(matrix)
     near = near.clip(0, 1) if directed else np.abs(near).clip(max=1)
     far = 1 - (near + near.T) / 2

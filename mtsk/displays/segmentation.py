@@ -1,4 +1,4 @@
-"""An image, what is true of its pixels, and what was predicted, side by side."""
+"""Display of an image, its labels and its prediction, side by side."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ __all__ = ["SegmentationDisplay"]
 class SegmentationDisplay:
     """An image, its labels, the prediction, and where the two differ.
 
-    Up to eight classes have colours that any kind of colour vision tells apart; more
-    are steps of one map from dark to light. Labels of few pixels, such as scribbles,
-    are drawn on the image; objects as outlines; boxes as frames; numbers by a map from
-    dark to light with its scale.
+    Up to eight classes have colours distinguishable with any kind of colour vision;
+    more are steps of one map from dark to light. Labels of few pixels, such as
+    scribbles, are drawn on the image; objects as outlines; boxes as frames; numbers by
+    a map from dark to light with its scale.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ class SegmentationDisplay:
         task : str, default=None
             None takes the only task of pixels.
         class_names, axes
-            As elsewhere.
+            As for the class and ``plot``.
 
         Returns
         -------
@@ -122,7 +122,7 @@ class SegmentationDisplay:
         Raises
         ------
         ValueError
-            Where the task is none of pixels, or there are several and none is named.
+            Where the task is not a pixel task, or there are several and none is named.
         """
         check_segmenter(estimator, cls.__name__)
         image = as_image(image)
@@ -163,14 +163,14 @@ class SegmentationDisplay:
         class_names: Mapping[Any, str] | Sequence[str] | None = None,
         axes: Any = None,
     ) -> Self:
-        """Draw what was predicted.
+        """Draw a given prediction.
 
         Parameters
         ----------
         image, prediction, truth, kind, classes, class_names
-            As of the class.
+            See the class.
         axes : sequence of matplotlib Axes, default=None
-            As of ``plot``.
+            See ``plot``.
 
         Returns
         -------
@@ -192,8 +192,8 @@ class SegmentationDisplay:
         Parameters
         ----------
         axes : sequence of matplotlib Axes, default=None
-            One a panel: image and prediction, and with a truth image, truth, prediction
-            and difference (not of boxes and pictures). None makes a figure.
+            One per panel: image and prediction, and with a truth image, truth,
+            prediction and difference (not of boxes and pictures). None makes a figure.
         legend : bool, default=True
             Whether classes are named below.
 
@@ -220,7 +220,7 @@ class SegmentationDisplay:
         return self
 
     def _check(self) -> list[str]:
-        """Return the names of the panels; refuse what does not fit together."""
+        """Return the names of the panels; raise on inconsistent input."""
         if self.kind not in KINDS:
             raise parameter_error("kind", self, f"one of {KINDS}", self.kind)
         shape = as_image(self.image).shape[:2]
@@ -240,7 +240,7 @@ class SegmentationDisplay:
         return ["image", "truth", "prediction", *([] if alike else ["difference"])]
 
     def _check_values(self) -> None:
-        """Refuse boxes that are none, and classes or names that are not all there."""
+        """Raise on invalid boxes and on incomplete classes or names."""
         both = [("prediction", self.prediction), ("truth", self.truth)]
         for name, value in both:
             if value is None or self.kind == "classes":
@@ -382,7 +382,7 @@ class SegmentationDisplay:
         return [c for c in found.tolist() if c not in _UNLABELLED]
 
     def _codes(self, value: Any) -> np.ndarray:
-        """Return the place of each pixel's class, −1 where it is none."""
+        """Return the index of each pixel's class, −1 where it has none."""
         array = np.asarray(value)
         codes = np.full(array.shape, -1)
         for code, label in enumerate(self._all_classes()):
@@ -426,7 +426,7 @@ _MOST_NAMED = 40  # classes in a legend; more would cover the picture
 
 
 def _true_boxes(task: Any, truth: Any) -> dict[str, Any]:
-    """Return a target as it is drawn; what is to be ignored is not."""
+    """Return the boxes of a target to draw, without ignored ones."""
     read = task.canonical(truth)
     classes = np.asarray(task.classes_)
     known = read["codes"] < len(classes)
@@ -436,12 +436,12 @@ def _true_boxes(task: Any, truth: Any) -> dict[str, Any]:
 
 
 def _unlabelled_marked(task: Any, truth: Any) -> np.ndarray:
-    """Return a map of classes in which what the task takes for unlabelled is so here.
+    """Return a map of classes with the task's void labels marked as unlabelled.
 
     Raises
     ------
     TargetError
-        Where it has a class that the task does not know.
+        Where it has a class unknown to the task.
     """
     array = np.asarray(truth)
     known = ~np.isnan(task.encode(array, array.shape[:2])[..., 0])

@@ -1,4 +1,4 @@
-"""What sharing bought, as a picture."""
+"""Display of the gains of sharing."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MARKERS = "osD^vPX"
 
 
 class SharingDisplay:
-    """What each task gains from training with the others: a dot and its interval.
+    """Gain of each task from joint training: a dot and its interval.
 
-    Filled dots are differences that were shown, hollow ones are not. Budgets of labels
-    differ in marker as well as in colour.
+    Dots are filled where the interval excludes 0, else hollow. Budgets of labels differ
+    in marker as well as in colour.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class SharingDisplay:
         ``verdict``, as ``SharingReport.rows``.
     delta_m : mapping of budget to dict, default=None
         With ``value``, ``lower``, ``upper`` (percent), as ``SharingReport.delta_m``.
-        None draws none.
+        None: not drawn.
 
     Attributes
     ----------
@@ -121,7 +121,7 @@ class SharingDisplay:
         shift: float,
         line_kw: Mapping[str, Any],
     ) -> Any:
-        """Draw a budget's intervals, and its dots by whether they were shown."""
+        """Draw a budget's intervals, and its dots by whether they exclude 0."""
         rows = [row for row in self.rows if row["budget"] == budget]
         found = [
             (tasks.index(r["task"]), r["gain"], r["lower"], r["upper"]) for r in rows

@@ -1,4 +1,4 @@
-"""An image, and how sure a model is of each of its pixels."""
+"""Display of a model's uncertainty at each pixel of an image."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["UncertaintyDisplay"]
 
 
 class UncertaintyDisplay:
-    """An image beside a map of doubt: 0, dark, is sure; 1, light, is a guess.
+    """An image beside an uncertainty map: 0, dark, is certain; 1, light, a guess.
 
     Parameters
     ----------
     image : ndarray of shape (H, W) or (H, W, C)
     doubt : ndarray of shape (H, W)
-        In [0, 1], such as the entropy of the classes over the greatest possible.
+        In [0, 1], such as the entropy of the classes over its maximum.
 
     Attributes
     ----------
@@ -30,7 +30,7 @@ class UncertaintyDisplay:
 
     See Also
     --------
-    suggest : Which images to label, for the doubt in them.
+    suggest_labels : Suggests images to label by their uncertainty.
 
     Examples
     --------
@@ -49,7 +49,7 @@ class UncertaintyDisplay:
     def from_estimator(
         cls, estimator: Any, image: Any, *, task: str | None = None, axes: Any = None
     ) -> Self:
-        """Draw how sure a model is of one task.
+        """Draw the uncertainty of a model's predictions of one task.
 
         Parameters
         ----------
@@ -59,7 +59,7 @@ class UncertaintyDisplay:
         task : str, default=None
             None takes the only task of pixels that has labels, not numbers.
         axes
-            As of ``plot``.
+            See ``plot``.
 
         Returns
         -------
@@ -68,8 +68,8 @@ class UncertaintyDisplay:
         Raises
         ------
         ValueError
-            Where the task is none of labels of pixels, or there are several and none is
-            named.
+            Where the task is not a pixel task of labels, or there are several and none
+            is named.
         """
         check_segmenter(estimator, cls.__name__)
         image = as_image(image)
@@ -89,7 +89,7 @@ class UncertaintyDisplay:
 
     @classmethod
     def from_predictions(cls, image: Any, proba: Any, *, axes: Any = None) -> Self:
-        """Draw how sure probabilities are.
+        """Draw the uncertainty of probabilities.
 
         Parameters
         ----------
@@ -97,7 +97,7 @@ class UncertaintyDisplay:
         proba : ndarray of shape (H, W, K), or (H, W) of a mask
             As ``predict_proba`` gives.
         axes
-            As of ``plot``.
+            See ``plot``.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""What the joint heads share: tables of targets in, tables of scores out."""
+"""Base classes of the joint heads: target tables in, score tables out."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ CLASS_WEIGHT: list = [
 
 
 class Memo(Protocol):
-    """Where a head keeps what it derived from one ``X``, for the next fit of it."""
+    """Cache in which a head keeps what it derived from one ``X`` for later fits."""
 
     def get(self, key: str) -> Any:
         """Return an entry, or None."""
 
     def put(self, key: str, entry: Any) -> None:
-        """Keep an entry, which tells its size as ``nbytes``."""
+        """Store an entry, whose attribute ``nbytes`` is its size."""
 
 
 _Entry = TypeVar("_Entry")
@@ -70,12 +70,12 @@ _Entry = TypeVar("_Entry")
 def from_memo(
     memo: Memo | None, about: Sequence[np.ndarray], make: Callable[[], _Entry]
 ) -> _Entry:
-    """Return what ``make`` gives, from the memo where it was made before.
+    """Return the result of ``make``, from the memo where it is stored there.
 
     Parameters
     ----------
     memo : Memo or None
-        Belongs to one ``X``.
+        The cache of one ``X``.
     about : sequence of ndarray
         Everything else that the entry depends on.
     make : callable
@@ -99,7 +99,7 @@ def from_memo(
 
 
 class JointTable(BaseEstimator):
-    """Base of what learns from a coded table of targets, NaN where missing.
+    """Base of estimators fitted to a coded table of targets, NaN where missing.
 
     Attributes
     ----------
@@ -211,16 +211,16 @@ class JointHead(JointTable):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the head can do."""
+        """Capabilities of the head."""
         return Capabilities(is_joint=True)
 
     def chosen_parameters(self) -> dict[str, Any]:
-        """Return the parameters by which another fit would share as much as this one.
+        """Return the parameters that give another fit the same sharing strength.
 
         Returns
         -------
         dict
-            Empty where ``fit`` chooses nothing of the kind.
+            Empty where ``fit`` chooses no such parameter.
         """
         return {}
 
@@ -286,7 +286,7 @@ class JointLinear(JointHead):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the head can do."""
+        """Capabilities of the head."""
         return Capabilities(is_joint=True, is_linear=True)
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -303,13 +303,13 @@ class JointLinear(JointHead):
         """
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=[np.float32, np.float64])
-        # By torch: idle threads of numpy's BLAS spin, and slow what torch does next.
+        # In torch: idle BLAS threads of numpy spin and slow later torch operations.
         scores = torch.from_numpy(X) @ torch.from_numpy(self.coef_.astype(X.dtype))
         return scores.numpy() + self.intercept_.astype(X.dtype)
 
 
 def _words_or_numbers(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return an array of objects as str or float, and where it has None or NaN."""
+    """Return an object array as str or float, and a mask of missing entries."""
     flat = map(is_missing, y.ravel().tolist())
     missing = np.array(list(flat), bool).reshape(y.shape)
     words = {isinstance(value, str) for value in y[~missing].tolist()}
@@ -350,8 +350,8 @@ def class_weights(
 ) -> np.ndarray:
     """Return the weight of each entry, of mean 1 over the labelled ones, 0 elsewhere.
 
-    An entry of a class with frequency f weighs ∝ f^−p, with p as `class_power` has it,
-    times the row's own weight.
+    An entry of a class with frequency f weighs ∝ f^−p, with p from `class_power`, times
+    the row's own weight.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Ridge systems of scores whose rows weigh the same, and of their folds."""
+"""Ridge systems of scores with equal row weights, over all rows and by fold."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def solve_penalised(
 def squared_error(
     moments: Moments, coef: np.ndarray, intercept: np.ndarray
 ) -> np.ndarray:
-    """Return Σ w (t − xᵀ coef − intercept)², by target, over the rows behind."""
+    """Return Σ w (t − xᵀ coef − intercept)², by target, from moments."""
     shift = intercept + moments.centre @ coef
     fitted = np.einsum("dk,de,ek->k", coef, moments.xx, coef, optimize=True)
     cross = (moments.xt * coef).sum(axis=0) + shift * moments.t_sum
@@ -60,7 +60,7 @@ def squared_error(
 
 
 class Block:
-    """Scores whose rows weigh the same, so that one matrix serves them all."""
+    """Scores with equal row weights, which share one covariance matrix."""
 
     def __init__(
         self,
@@ -85,18 +85,18 @@ class Block:
         return sums + self.fold.nbytes
 
     def without(self, fold: int) -> Moments:
-        """Return the moments of the other folds; of all where there are no others."""
+        """Return the moments of the other folds, or of all rows if there are none."""
         place = np.flatnonzero(self.folds == fold)
         leave = len(place) and len(self.parts) > 1
         return self.whole - self.parts[place[0]] if leave else self.whole
 
     def held_out(self, fold: int) -> Moments | None:
-        """Return the moments of one fold; None where ``without`` leaves nothing out."""
+        """Return the moments of one fold; None where ``without`` omits no rows."""
         place = np.flatnonzero(self.folds == fold)
         return self.parts[place[0]] if len(place) and len(self.parts) > 1 else None
 
     def held_out_errors(self, alphas: list[float]) -> np.ndarray:
-        """Return each score's squared error on folds left out, (alphas, scores)."""
+        """Return each score's held-out squared error, (alphas, scores)."""
         errors = np.zeros((len(alphas), len(self.cols)))
         if len(self.parts) < 2:
             return errors

@@ -1,4 +1,4 @@
-"""From scores of held-out rows to logits: a model with few numbers or with one."""
+"""Calibration of out-of-fold scores to logits, by models of few parameters."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def calibrate_label(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return slope (1, 1) and intercept (1,) of a logistic model of one label.
 
-    The slope is above 0: rows left out of a fit on few images can be anticorrelated
-    with their labels, and what they teach is mistrust, never the opposite.
+    The slope is kept above 0: with few images, out-of-fold scores can be anticorrelated
+    with the labels, which should shrink the logits, not invert them.
 
     Parameters
     ----------
     scores : ndarray of shape (n, 1)
-        Of fits that did not see the row.
+        Out-of-fold scores.
     target : ndarray of shape (n,)
         0 or 1.
     weight : ndarray of shape (n,)
@@ -48,16 +48,16 @@ def calibrate_classes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a matrix (K, K) and intercepts (K,) that turn scores into logits.
 
-    A multinomial logistic model of all scores, which untangles classes that mask one
+    A multinomial logistic model of all scores, which separates classes that mask one
     another (Hastie, Tibshirani & Friedman, Elements of Statistical Learning, 4.2), or
-    one common scale (Guo et al., ICML 2017), whichever explains folds that it was not
-    fitted to better: where a class is on few images, the folds without them have it
-    wrong, and the larger model learns from that to mistrust it.
+    one common scale (Guo et al., ICML 2017), whichever has the lower held-out loss:
+    where a class is on few images, the folds without them misjudge it, and the larger
+    model learns to disregard it.
 
     Parameters
     ----------
     scores : ndarray of shape (n, K)
-        Of fits that did not see the row's fold.
+        Out-of-fold scores.
     codes : ndarray of int, shape (n,)
     weight : ndarray of shape (n,)
         0 where unlabelled.
@@ -78,7 +78,7 @@ def calibrate_classes(
             losses[i] += _cross_entropy(logits, y[held], w[held])
     if losses[0] < losses[1]:
         large = _logistic("nominal", n_classes, scores, codes, weight)
-        # A class's own score must not speak against it (see calibrate_label).
+        # A class's own score must not lower its logit (see calibrate_label).
         own = np.diag(large[0]) - large[0].mean(axis=1)
         if own.min() >= -0.01 * np.abs(large[0]).max():
             return large
@@ -91,23 +91,23 @@ def relative_loss(
 ) -> float:
     """Return the loss of held-out scores, in units of the prior's.
 
-    Of classes and labels it is the cross-entropy of calibrated scores: what a squared
-    error gains by shrinking scores of rare classes is no gain to them.
+    For classes and labels it is the cross-entropy of calibrated scores, which, unlike
+    the squared error, does not reward shrinking the scores of rare classes.
 
     Parameters
     ----------
     kind : {"nominal", "binary", "real"}
     scores : ndarray of shape (n, K)
-        Of fits that did not see the row; K is 1 but for classes.
+        Out-of-fold scores; K is 1 except for classes.
     target : ndarray of shape (n,)
-        A class's place, 0 or 1, or a number.
+        Class index, 0 or 1, or a number.
     weight : ndarray of shape (n,)
         0 where unlabelled.
 
     Returns
     -------
     float
-        0 is faultless, 1 no better than the prior; 0 too where that has no loss.
+        0 is perfect, 1 no better than the prior; also 0 where the prior has no loss.
     """
     known = weight > 0
     scores, target, weight = scores[known], target[known], weight[known]

@@ -1,4 +1,4 @@
-"""What heads can do beside ``fit(X, y)`` and ``decision_function(X)``."""
+"""Capabilities of heads beyond ``fit(X, y)`` and ``decision_function(X)``."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ __all__ = ["Capabilities", "capabilities_of"]
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a head declares, so that nobody asks for its type.
+    """Capabilities that a head declares, so that no type checks are needed.
 
     Attributes
     ----------
     is_joint : bool
-        It learns all groups of columns at once, which its parameter ``columns`` names.
-        Other estimators are fitted to one task each.
+        It learns all column groups jointly, given by its parameter ``columns``. Other
+        estimators are fitted to one task each.
     is_linear : bool
         Scores are ``X @ coef_ + intercept_``, so that score maps can be made at the
         strides of the taps.
     is_convolutional : bool
-        It learns from images and their features side by side, not from a table.
+        It learns from images and their feature maps, not from a table.
     learns_from_sums : bool
         ``add_rows``, ``merge`` and ``solve`` learn from rows in pieces, in any order.
     takes_groups : bool
         ``fit`` takes ``groups``: the image of each row.
     takes_memo : bool
-        ``fit`` takes ``memo``: where it keeps what it derives from ``X``.
+        ``fit`` takes ``memo``, a cache of quantities derived from ``X``.
     weighs_tasks : bool
-        It has a parameter ``task_weights``, by place of the task.
+        It has a parameter ``task_weights``, by task index.
     rows_per_image : int
-        Labelled pixels that an image gives to a task by default.
+        Labelled pixels sampled per image and task by default.
     """
 
     is_joint: bool = False
@@ -45,7 +45,7 @@ class Capabilities:
 
 
 def capabilities_of(head: Any) -> Capabilities | None:
-    """Return what a head declares; None where it is an estimator that declares nothing.
+    """Return the capabilities of a head; None for an estimator that declares none.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Heads that learn from sums over rows: in pieces, in any order, in many places."""
+"""Heads fitted from sums over rows: incrementally, in any order, distributed."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from mtsk.tasks.columns import ColumnGroup
 
 __all__ = ["FromSums", "Key", "Part", "one_hot"]
 
-Key = tuple[int, int]  # first score and class that sums are about
-Part = tuple[Moments, np.ndarray]  # and the scores that it is about
+Key = tuple[int, int]  # first score and class of the sums
+Part = tuple[Moments, np.ndarray]  # and the indices of its scores
 
 
 def _sums_only(head: FromSums) -> bool:
-    """Tell whether a head needs nothing but sums, and so can learn in pieces."""
+    """Return whether a head needs only sums, so that it can learn incrementally."""
     values = {name: getattr(head, name) for name in head._NUMBERS}
     if head.calibrate or not all(isinstance(v, Real) for v in values.values()):
         names = " and ".join(f"`{name}`" for name in values)
@@ -39,13 +39,13 @@ def _sums_only(head: FromSums) -> bool:
 
 
 class FromSums(JointLinear):
-    """What a closed-form head does with rows that come a few at a time.
+    """Incremental fitting of closed-form heads.
 
-    Sums over the rows of each class are kept apart, so that class weights can follow
-    from the frequencies of all rows once these are known.
+    Sums are kept separately for each class, so that class weights can be computed from
+    the frequencies over all rows once these are known.
     """
 
-    _NUMBERS: ClassVar[tuple[str, ...]]  # what it cannot choose from sums alone
+    _NUMBERS: ClassVar[tuple[str, ...]]  # not selectable from sums alone
     alpha: Any
     calibrate: bool
     class_weight: ClassWeight
@@ -64,7 +64,7 @@ class FromSums(JointLinear):
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        if state.get("_sums"):  # pairs: a file of JSON knows no other keys than text
+        if state.get("_sums"):  # pairs: keys in JSON can only be strings
             state = {**state, "_sums": list(state["_sums"].items())}
         return state
 
@@ -74,7 +74,7 @@ class FromSums(JointLinear):
             self._sums = dict(state["_sums"])
 
     def _own_sums(self) -> dict[Key, Moments]:
-        """Return the sums so far; refuse where rows were seen that are not in them."""
+        """Return the sums; raise ``ValueError`` if they lack rows seen before."""
         sums = getattr(self, "_sums", {})
         name = type(self).__name__
         if sums is None:
@@ -95,11 +95,11 @@ class FromSums(JointLinear):
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Add rows to those seen so far; the result equals one ``fit`` of them all.
 
-        Rows of a ``fit`` before count as seen, where it kept their sums: up to 1 GB of
-        them; beyond that a ValueError tells. Only there where ``alpha`` is a number and
+        Rows of an earlier ``fit`` are included where it kept their sums, up to 1 GB;
+        otherwise a ValueError is raised. Available only where ``alpha`` is a number and
         ``calibrate`` is False: both need all rows at once. With class weights, sums are
-        kept for each class: n_classes · n_features² numbers. Labels that the first call
-        did not have are refused, unless ``columns`` tell of them.
+        kept for each class: n_classes · n_features² numbers. Labels absent from the
+        first call raise an error unless ``columns`` has them.
 
         Parameters
         ----------
@@ -121,7 +121,7 @@ class FromSums(JointLinear):
 
     @available_if(_sums_only)
     def add_rows(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Add rows as ``partial_fit`` does, but leave the equations to ``solve``.
+        """Add rows as ``partial_fit`` does, without solving; see ``solve``.
 
         Parameters
         ----------
@@ -156,7 +156,7 @@ class FromSums(JointLinear):
         self._sums_by_class = self.class_weight is not None
 
     def _sums_nbytes(self) -> int:
-        """Return the most bytes that sums of this table can take."""
+        """Return an upper bound on the bytes of this table's sums."""
         n = 0
         for group in self.groups_:
             if self.class_weight is None or group.kind == "real":
@@ -172,7 +172,7 @@ class FromSums(JointLinear):
         Parameters
         ----------
         other : JointRidge
-            With the same ``columns`` and classes, fed by ``add_rows`` or
+            With the same ``columns`` and classes, fitted by ``add_rows`` or
             ``partial_fit``.
 
         Returns
@@ -207,8 +207,7 @@ class FromSums(JointLinear):
         Returns
         -------
         dict of str to ndarray
-            Of each score and class, the fields of its `Moments`, and the shape of the
-            table.
+            The fields of the `Moments` of each score and class, and the table's shape.
         """
         if not self._own_sums():
             return {}
@@ -221,7 +220,7 @@ class FromSums(JointLinear):
         return out
 
     def load_sums(self, arrays: Mapping[str, np.ndarray]) -> Self:
-        """Take in what `sums` returned, as if the rows had been added here.
+        """Load the output of `sums`, as if its rows had been added here.
 
         Parameters
         ----------
@@ -248,7 +247,7 @@ class FromSums(JointLinear):
 
     @available_if(_sums_only)
     def solve(self) -> Self:
-        """Find the coefficients from the sums of all rows added so far."""
+        """Compute the coefficients from the sums of all rows added so far."""
         self._solve_sums(self._own_sums())
         return self
 
@@ -268,7 +267,7 @@ class FromSums(JointLinear):
                     yield (scores.start + j, code), weight * (column == code), own
 
     def _solve_sums(self, sums: dict[Key, Moments]) -> None:
-        """Weigh the classes' sums by what their frequencies turned out to be."""
+        """Solve from the sums, weighting classes by their observed frequencies."""
         alpha = float(self.alpha)
         n_features = self.n_features_in_
         self.alpha_ = [alpha] * len(self.groups_)
@@ -279,7 +278,7 @@ class FromSums(JointLinear):
             power = 0.0 if group.kind == "real" else class_power(self.class_weight)
             for start in range(scores.start, scores.start + group.n_columns):
                 classes = [m for key, m in sorted(sums.items()) if key[0] == start]
-                if not classes:  # no label yet: scores are 0 until one comes
+                if not classes:  # no label yet: scores are 0
                     continue
                 total = sum(m.weight for m in classes)
                 weighted = [m.times((m.weight / total) ** -power) for m in classes]

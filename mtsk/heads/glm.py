@@ -20,9 +20,9 @@ __all__ = ["Basis", "Objective", "minimise", "warm_start"]
 
 _ROWS_PER_FEATURE = 4  # rows of the sample that covariances are taken of
 _ABSENT = 1e-6  # share given to a class or label that does not occur
-_SMALL_STEPS = 2  # in a row, that end a search
-_MANY = 6  # times the rows of a sample, from where on one is worth its while
-_ROUGH = 0.03  # steps that end the search for a start, in logits
+_SMALL_STEPS = 2  # consecutive, that end a search
+_MANY = 6  # times the rows of a sample, above which one is used
+_ROUGH = 0.03  # step size that ends the warm start, in logits
 
 
 @dataclass
@@ -30,15 +30,15 @@ class Basis:
     """Standardisation of a set of rows, and approximate principal axes.
 
     The penalty is on weights of standardised features, whose means and standard
-    deviations are those of all rows. The axes only make the search short: they come
-    from some of the rows, evenly spread, where there are many.
+    deviations are those of all rows. The axes only speed up the search: where there are
+    many rows, they come from an evenly spaced subset.
 
     Attributes
     ----------
     mean : ndarray of shape (d,)
     axes : ndarray of shape (d, r), or None
         Standardise, then rotate: weights on x are ``axes`` times those of the search.
-        None: x lies along the axes already.
+        None: x is already expressed along the axes.
     values : ndarray of shape (r,)
         Variances along the axes.
     """
@@ -54,7 +54,7 @@ class Basis:
 
     @cached_property
     def _table(self) -> TallTable:
-        """The axes in float32, which is enough on the way and a tenth of the time."""
+        """The axes in float32: sufficient for the search, in a tenth of the time."""
         return TallTable(np.asarray(self.axes, np.float32))
 
     def on_x(self, weights: np.ndarray) -> np.ndarray:
@@ -64,14 +64,14 @@ class Basis:
         return self._table.times(weights).double().numpy()
 
     def from_x(self, gradient: np.ndarray) -> np.ndarray:
-        """Return the gradient by weights of the search of that by weights on x."""
+        """Convert a gradient w.r.t. weights on x to one w.r.t. search weights."""
         if self.axes is None:
             return gradient
         narrow = torch.from_numpy(gradient.astype(np.float32))
         return self._table.transposed_times(narrow)
 
     def along_axes(self, rows: np.ndarray) -> TallTable:
-        """Return rows, which are overwritten, standardised and along the axes."""
+        """Return rows standardised and along the axes; the input is overwritten."""
         rows -= self.mean.astype(np.float32)
         return TallTable((torch.from_numpy(rows) @ self._table.X).numpy())
 
@@ -102,7 +102,7 @@ class Basis:
 
     @classmethod
     def _of_few(cls, X: np.ndarray, weight: np.ndarray) -> Basis:
-        """Fewer rows than features: the rows' own span holds every solution."""
+        """Return the basis where rows are fewer than features: the rows' span."""
         mean = np.average(X, axis=0, weights=weight)
         X = X - mean
         scale = inverse_std(np.average(X**2, axis=0, weights=weight), mean)
@@ -123,7 +123,7 @@ class Objective:
 
     The loss is the multinomial one (nominal), Bernoulli (binary) or half the squared
     one of standardised numbers (real). The search keeps V and b in one vector, the
-    *point*, and the scores of all rows beside it.
+    *point*, and the scores of all rows separately.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ class Objective:
     size : int
         Classes; 1 for a label or a number.
     target : ndarray of shape (n,)
-        Coded; anything where ``mass`` is 0.
+        Coded; arbitrary where ``mass`` is 0.
     mass : ndarray of shape (n,)
         Weights of rows, of sum 1; 0 where unlabelled.
     alpha : float
@@ -165,11 +165,11 @@ class Objective:
         self.n_iter, self._n_small = 0, 0
         self._gradient = self._moved = self.direction = np.zeros_like(self.point)
         self._inverse_hessian = InverseHessian()
-        # One that never varies has no finite optimum, and is told by its intercept.
+        # A constant target has no finite optimum: only its intercept is used.
         self.done = kind != "real" and int(self._occurs.sum()) + (kind == "binary") < 2
 
     def _set_target(self, target: np.ndarray, mass: np.ndarray) -> np.ndarray:
-        """Take in the target; return the intercepts that are best without features."""
+        """Set the target; return the optimal intercepts without features."""
         if self.kind == "real":
             target = np.where(mass > 0, target, 0.0)
             self._mean = float(mass @ target)
@@ -199,14 +199,14 @@ class Objective:
         return point[: -self.size].reshape(-1, self.size)
 
     def start_at(self, point: np.ndarray, table: TallTable) -> None:
-        """Go to a point before the first step."""
+        """Set the starting point."""
         self.point = point
         coef = self.basis.on_x(self.weights(point))
         intercept = self.intercept_on_x(coef, point).astype(np.float32)
         self.scores = table.times(coef).add_(torch.from_numpy(intercept))
 
     def sample(self, X: np.ndarray, most: int) -> tuple[Objective, TallTable]:
-        """Return the objective of some rows of every class, and these along the axes.
+        """Return the objective of a stratified sample, and its rows along the axes.
 
         Parameters
         ----------
@@ -223,7 +223,7 @@ class Objective:
         return small, self.basis.along_axes(X[rows])
 
     def intercept_on_x(self, coef: np.ndarray, point: np.ndarray) -> np.ndarray:
-        """Return the intercepts that go with weights on x, which is not centred."""
+        """Return the intercepts for weights on x, which is not centred."""
         return point[-self.size :] - self.basis.mean @ coef
 
     def linear(self) -> tuple[np.ndarray, np.ndarray]:
@@ -236,9 +236,9 @@ class Objective:
     # -- one step -------------------------------------------------------------
 
     def residual(self) -> torch.Tensor:
-        """Return the gradient of the loss by the scores, mass · (E[y] − y).
+        """Return the gradient of the loss w.r.t. the scores, mass · (E[y] − y).
 
-        And keep the mean second derivative of the loss by each score.
+        Also stores the mean second derivative of the loss w.r.t. each score.
         """
         expected = self._expected(self.scores, torch.empty_like(self.scores))
         if self.kind == "real":
@@ -258,9 +258,9 @@ class Objective:
         Parameters
         ----------
         by_weights : ndarray of shape (r, size)
-            Gradient of the loss by V.
+            Gradient of the loss w.r.t. V.
         by_score : ndarray of shape (size,)
-            And by b.
+            Gradient w.r.t. b.
         """
         by_weights = by_weights + self.alpha * self.weights(self.point)
         gradient = np.concatenate([by_weights.ravel(), by_score])
@@ -281,16 +281,16 @@ class Objective:
 
         downhill = self._project(gradient)
         self.direction = -self._project(self._inverse_hessian.times(downhill, start))
-        if not self.direction @ gradient < 0:  # rounding made it lead up
+        if not self.direction @ gradient < 0:  # not a descent direction, by rounding
             self._inverse_hessian, self.hessian = InverseHessian(), None
             self.direction = -self._project(diagonal * downhill)
         self.done = bool(self.direction @ gradient > -_NEGLIGIBLE)
 
     def _project(self, vector: np.ndarray) -> np.ndarray:
-        """Return the part of a vector that changes probabilities of what occurs.
+        """Project a vector on directions that change probabilities of present classes.
 
-        Classes' scores matter up to a number added to all, and one that never occurs
-        would go to −∞: their weights and intercepts keep their sum.
+        Scores of classes are defined up to a constant, and that of an absent class
+        would go to −∞: the sum of weights and intercepts is kept.
         """
         if self.kind != "nominal":
             return vector
@@ -299,15 +299,15 @@ class Objective:
         return table.ravel()
 
     def step(self, along: torch.Tensor, tol: float) -> None:
-        """Go along the direction as far as it leads down.
+        """Step along the direction, by line search.
 
         Parameters
         ----------
         along : Tensor of shape (n, size)
             Change of the scores along the direction.
         tol : float
-            A second step in a row that changes no labelled row's score by more than
-            this is the last.
+            The search ends after two consecutive steps that change no labelled row's
+            score by more than this.
         """
         at, toward = self.weights(self.point), self.weights(self.direction)
         penalty_slope = self.alpha * float((at * toward).sum())
@@ -329,7 +329,7 @@ class Objective:
         self.done = self._n_small >= _SMALL_STEPS
 
     def _slope_of_targets(self, along: torch.Tensor) -> float:
-        """Return Σ mass · y · along, the part of a slope that stays."""
+        """Return Σ mass · y · along, the constant part of a slope."""
         if self.kind == "nominal":
             return _dot(along.gather(1, self.target), self.mass)
         return _dot(along * self.target, self.mass)
@@ -357,20 +357,20 @@ _NEGLIGIBLE = 1e-14  # decrease of an objective, whose loss is about 1
 def warm_start(
     X: np.ndarray, table: TallTable, objectives: Sequence[Objective], max_iter: int
 ) -> None:
-    """Let objectives of classes over many rows begin at the optimum of some of them.
+    """Start multinomial objectives over many rows at the optimum of a sample.
 
-    And let them know these rows' Hessian, which takes a third of the steps that a
-    diagonal one takes (CamVid: 40 for 150).
+    They also get the sample's Hessian, which needs a third of the steps of a diagonal
+    one (CamVid: 40 instead of 150).
 
     Parameters
     ----------
     X : ndarray of float32, shape (n, d)
     table : TallTable
-        Of X.
+        Table of X.
     objectives : sequence of Objective
-        None of which has made a step.
+        Before their first step.
     max_iter : int
-        Most steps for a start.
+        Maximum number of steps on the sample.
     """
     most = _ROWS_PER_FEATURE * X.shape[1]
     for objective in objectives:
@@ -392,9 +392,9 @@ def minimise(
     tol: float,
     after_pass: Callable[[], object],
 ) -> None:
-    """Minimise all objectives, each on its own path, in shared passes over the table.
+    """Minimise all objectives independently, in shared passes over the table.
 
-    One product with the table gives the scores of all directions; how far to go is
+    One product with the table gives the scores of all directions; the step length is
     then found from scores alone; a second product gives all gradients.
 
     Parameters
@@ -402,9 +402,9 @@ def minimise(
     table : TallTable
     objectives : sequence of Objective
     max_iter : int
-        Most steps of each.
+        Maximum number of steps of each.
     tol : float
-        As of `Objective.step`.
+        See `Objective.step`.
     after_pass : callable
         Called after each pass.
     """
@@ -442,7 +442,7 @@ def _by_basis(
     objectives: Sequence[Objective],
     columns: Sequence[np.ndarray],
 ) -> list[np.ndarray]:
-    """Change each objective's columns by its basis; those that share one, at once."""
+    """Transform each objective's columns by its basis, grouped by basis."""
     out: list[np.ndarray] = [np.empty(0)] * len(objectives)
     sharing: dict[int, list[int]] = {}
     for i, objective in enumerate(objectives):

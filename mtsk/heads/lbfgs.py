@@ -1,4 +1,4 @@
-"""The two parts of an L-BFGS step: a direction, and how far to go along it."""
+"""The two parts of an L-BFGS step: direction and line search."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 __all__ = ["InverseHessian", "distance_along"]
 
 _MEMORY = 60  # pairs kept: against 10, a third fewer steps on the tables of shared/data
-_FLAT = 0.1  # share of the slope at the start that may be left at the end
+_FLAT = 0.1  # share of the initial slope at which the line search ends
 _MAX_TRIALS = 8
 
 
 class InverseHessian:
-    """An approximate inverse Hessian from the last steps and one that is given.
+    """Approximate inverse Hessian from the last steps and an initial estimate.
 
     The two-loop recursion (Nocedal & Wright, *Numerical Optimization*, 2nd ed.,
-    algorithm 7.4), where the caller may give another start at every step.
+    algorithm 7.4), where the initial estimate may change at every step.
     """
 
     def __init__(self) -> None:
         self._pairs: deque[tuple[np.ndarray, np.ndarray, float]] = deque(maxlen=_MEMORY)
 
     def update(self, step: np.ndarray, change: np.ndarray) -> None:
-        """Take in a step and the change of the gradient over it.
+        """Record a step and the change of the gradient over it.
 
         Parameters
         ----------
@@ -44,8 +44,7 @@ class InverseHessian:
         ----------
         vector : ndarray of shape (n,)
         start : callable
-            Gives the product of a vector with what is taken for the inverse Hessian
-            where the last steps tell nothing.
+            Multiplies a vector by the initial estimate of the inverse Hessian.
 
         Returns
         -------
@@ -64,7 +63,7 @@ class InverseHessian:
         return out
 
     def scale_of(self, diagonal: np.ndarray) -> float:
-        """Return what a diagonal start has to be multiplied by.
+        """Return the scale factor of a diagonal initial estimate.
 
         Equation 7.20, in the metric of the diagonal.
 
@@ -83,7 +82,7 @@ class InverseHessian:
 
 
 def distance_along(slope_at: Callable[[float], float], slope: float) -> float:
-    """Return about where a convex function is least on a ray.
+    """Return the approximate minimiser of a convex function on a ray.
 
     The root of its slope is bracketed by doubling, then narrowed by regula falsi in
     the Illinois variant (Dowell & Jarratt, BIT 11, 1971), until a tenth of the slope

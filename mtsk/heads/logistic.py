@@ -40,13 +40,12 @@ class JointLogistic(JointLinear):
 
     where x̃ is x standardised over the group's rows and loss is the multinomial
     (nominal), Bernoulli (binary) or, for real columns, half the squared one of the
-    standardised numbers, with ``alpha_real`` for alpha. Every label and every number
-    is minimised for itself, by L-BFGS, so that none disturbs another: the joint fit
-    equals separate fits. What they share is work: one pass over the table serves all
-    that are not done yet. The search runs along the principal axes of the rows, where
-    second derivatives are nearly diagonal, and ends when it moves no score of a row
-    any more, so that what is found depends on the rows, not on their order or on
-    rounding.
+    standardised numbers, with ``alpha_real`` for alpha. Every label and every number is
+    minimised separately, by L-BFGS: the joint fit equals separate fits. Only
+    computation is shared: one pass over the table serves all that have not converged.
+    The search runs along the principal axes of the rows, where second derivatives are
+    nearly diagonal, and ends when the scores of the rows no longer change, so that the
+    result depends on the rows, not on their order or on rounding.
 
     Parameters
     ----------
@@ -54,17 +53,17 @@ class JointLogistic(JointLinear):
         Strength of the penalty on classes and labels, relative to standardised
         features.
     alpha_real : float, default=0.3
-        The same for numbers. The squared loss bends everywhere alike, the others
-        hardly at all where they are sure, so it takes more to hold it.
+        The same for numbers. The squared loss has constant curvature, the others hardly
+        any where they are confident, so it needs a larger penalty.
     class_weight : {"sqrt", "balanced"}, float in [0, 1] or None, default="sqrt"
         Classes and labels of frequency f weigh ∝ 1/√f, 1/f, f to the power of minus
-        this number, or 1. Probabilities are
-        those of the weighted frequencies, as everywhere in scikit-learn.
+        this number, or 1. Probabilities refer to the weighted frequencies, as in
+        scikit-learn.
     columns : list of ColumnGroup, default=None
         What the columns of ``y`` are (then coded, NaN missing). None reads integer,
         bool and str columns as classes, float ones as numbers.
     max_iter : int, default=300
-        Most steps that a label takes; a ConvergenceWarning tells if they do not do.
+        Maximum number of steps; a ConvergenceWarning is issued if not sufficient.
     tol : float, default=5e-4
         A label is done when two steps in a row change no labelled row's score by more
         than this (in logits; numbers, in their standard deviations).
@@ -77,7 +76,7 @@ class JointLogistic(JointLinear):
     intercept_ : ndarray of float32, shape (n_scores,)
     groups_ : list of ColumnGroup
     n_iter_ : list of int
-        Steps taken by group: by that of its labels or numbers that took most.
+        Steps taken by group: the maximum over its labels or numbers.
 
     See Also
     --------
@@ -127,7 +126,7 @@ class JointLogistic(JointLinear):
         y : array-like of shape (n_samples,) or (n_samples, n_columns)
         sample_weight : array-like of shape (n_samples,), default=None
         memo : object with ``get`` and ``put``, default=None
-            Keeps the eigendecomposition between fits. One memo for each ``X``.
+            Caches the eigendecomposition between fits. One memo per ``X``.
 
         Returns
         -------
@@ -182,7 +181,7 @@ class JointLogistic(JointLinear):
         bases: dict[bytes, Basis],
         memo: Memo | None,
     ) -> Iterator[Objective]:
-        """Yield a group's objectives: one of all classes, or one a label or number.
+        """Yield a group's objectives: one of all classes, or one per label or number.
 
         Features are standardised over the rows where any column of the group is known.
         """

@@ -1,4 +1,4 @@
-"""Losses of column groups, and what a model that never looks would pay."""
+"""Losses of column groups, and those of the null model."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def prior_of(group: ColumnGroup, target: np.ndarray, mass: np.ndarray) -> np.nda
     Parameters
     ----------
     group : ColumnGroup
-        Nominal or binary; of numbers nothing is told.
+        Nominal or binary; numbers have no prior.
     target, mass : ndarray of shape (n, group.n_columns)
-        Codes (anything where missing) and weights (0 where missing).
+        Codes (arbitrary where missing) and weights (0 where missing).
 
     Returns
     -------
     ndarray of shape (n_columns, n_classes)
-        Of mass that sums to 1 over all columns.
+        Shares that sum to 1 over all columns.
     """
     if group.kind == "real":
         return np.ones((group.size, 1)) / group.size

@@ -40,48 +40,48 @@ __all__ = ["SharedLayerNetwork"]
 
 
 class SharedLayerNetwork(JointHead):
-    """Fully connected layers that all tasks share, and one output layer a column group.
+    """Fully connected layers shared by all tasks, and an output layer per column group.
 
     Minimises, over minibatches of rows, the sum of the groups' losses: cross-entropy
     (nominal, binary) or half the squared error of the standardised numbers (real),
     each over its labelled rows and divided by the loss of the null model, which
-    predicts the group's prior. Missing entries have no part in it, nor in any
-    gradient. Caruana's multi-task network (*Machine Learning* 28, 1997), with rectified
-    units, dropout (Srivastava et al., *JMLR* 15, 2014), AdamW (Loshchilov & Hutter,
-    ICLR 2019) and one cycle of the learning rate (Smith & Topin, 2019).
+    predicts the group's prior. Missing entries contribute to neither loss nor
+    gradients. Caruana's multi-task network (*Machine Learning* 28, 1997), with
+    rectified units, dropout (Srivastava et al., *JMLR* 15, 2014), AdamW (Loshchilov &
+    Hutter, ICLR 2019) and one cycle of the learning rate (Smith & Topin, 2019).
 
     Parameters
     ----------
     hidden_layer_sizes : sequence of int, default=(512,)
         Units of each shared layer.
     dropout : float in [0, 1), default=0.5
-        After each shared layer.
+        Dropout rate after each shared layer.
     learning_rate : float, default=2e-3
-        The highest of the cycle.
+        Maximum of the cycle.
     weight_decay : float, default=1e-2
     n_epochs : int, default=15
         Passes over the rows. At least 300 steps are made, however few the rows.
     batch_size : int, default=None
-        None is 2048, less where the rows are few: a sixteenth of them, at least 32.
+        None is 2048, or a sixteenth of the rows if that is less; at least 32.
     task_weights : str, TaskWeighting, sequence or mapping of float, default="equal"
         "equal", "uncertainty", "geometric", "gradnorm", "dwa", "famo", "pcgrad", a
-        `TaskWeighting`, or numbers from 0 to 1e6: one a column group, or by its place;
-        in a segmenter, by the task's name. They weigh tasks of one network: in a
-        segmenter those of pixels have one, those of whole images another.
+        `TaskWeighting`, or numbers from 0 to 1e6: one per column group, or by its
+        index; in a segmenter, by the task's name. They weight the tasks of one network:
+        in a segmenter, pixel tasks share one, image tasks another.
     class_weight : {"sqrt", "balanced"}, float in [0, 1] or None, default="sqrt"
         Classes and labels of frequency f weigh ∝ 1/√f, 1/f, f to the power of minus
         this number, or 1.
     early_stopping : bool, default=False
-        Whether a tenth of the groups of rows is held out and the epoch kept whose loss
-        on it was the least.
+        Whether a tenth of the groups of rows is held out, and the epoch with the lowest
+        held-out loss kept.
     columns : list of ColumnGroup, default=None
         What the columns of ``y`` are (then coded, NaN missing). None reads integer,
         bool and str columns as classes, float ones as numbers.
     device : str, default="auto"
         ``"auto"`` is a GPU where there is one, else the CPU.
     random_state : int, RandomState or None, default=None
-        First weights, order of rows, dropout. On one CPU, an integer gives the same
-        bits every time.
+        Initial weights, order of rows, dropout. On one CPU, an integer gives bitwise
+        identical results.
     verbose : int, default=0
         Above 0 shows a progress bar.
 
@@ -99,7 +99,7 @@ class SharedLayerNetwork(JointHead):
 
     See Also
     --------
-    JointLogistic : Linear, nothing shared.
+    JointLogistic : Linear models without sharing.
 
     Examples
     --------
@@ -291,7 +291,7 @@ class SharedLayerNetwork(JointHead):
         self._t_scale, self._t_shift = rows.t_scale, rows.t_shift
 
 
-_FAR = 10.0  # standard deviations; what is further away counts as that far
+_FAR = 10.0  # standard deviations; larger values are clipped
 _BATCH = 2048
 _CONSTRAINTS: dict[str, list] = {
     "hidden_layer_sizes": ["array-like"],
@@ -311,7 +311,7 @@ _CONSTRAINTS: dict[str, list] = {
 
 
 def _is_device(name: str) -> bool:
-    """Tell whether torch knows a device and can use it on this machine."""
+    """Return whether torch can use a device on this machine."""
     try:
         kind = torch.device(name).type
         torch.zeros(1, device=name)
@@ -403,7 +403,7 @@ class _Rows:
     def losses(
         self, network: _Network, rows: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the losses of the groups labelled in a batch, and which these are."""
+        """Return the losses of the groups labelled in a batch, and their indices."""
         batch = self.X[rows].to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
             scores = network(batch)

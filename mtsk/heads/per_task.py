@@ -1,4 +1,4 @@
-"""PerTaskHead: any scikit-learn classifier or regressor, one a task."""
+"""PerTaskHead: any scikit-learn classifier or regressor, one per task."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = ["PerTaskHead"]
 
 _CHAINS = (ClassifierChain, RegressorChain)
 _COLUMN_BY_COLUMN = (MultiOutputClassifier, MultiOutputRegressor)
-_LEAST = 1e-6  # probabilities below this are this, before the logarithm
+_LEAST = 1e-6  # lower bound of probabilities before the logarithm
 
 
 class PerTaskHead(MetaEstimatorMixin, BaseEstimator):
@@ -47,18 +47,18 @@ class PerTaskHead(MetaEstimatorMixin, BaseEstimator):
 
     A nominal column gets one classifier; every binary column a classifier of its
     own; every real column a regressor. `MultiOutputClassifier` is fitted to one column
-    at a time too, which is what it does by itself; chains (`ClassifierChain`,
-    `RegressorChain`) get a group's columns at once, on the rows where all are
-    labelled. Fits run in parallel with joblib.
+    at a time too, as it does internally; chains (`ClassifierChain`, `RegressorChain`)
+    get a group's columns at once, on the rows where all are labelled. Fits run in
+    parallel with joblib.
 
     Parameters
     ----------
     estimator : estimator or list of estimators
-        One for all groups (cloned), or one a group.
+        One for all groups (cloned), or one per group.
     columns : list of ColumnGroup
         What the columns of ``y`` are: codes, 0/1, numbers; NaN is missing.
     n_jobs : int, default=None
-        Fits at a time.
+        Number of parallel fits.
 
     Attributes
     ----------
@@ -103,10 +103,10 @@ class PerTaskHead(MetaEstimatorMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples, n_columns)
         sample_weight : array-like of shape (n_samples,), default=None
-            Rows of weight 0 are left out. The others' are handed to the estimators, of
-            a pipeline to its last step.
+            Rows of weight 0 are left out. Other weights are passed to the estimators,
+            in a pipeline to its last step.
         groups : array-like of shape (n_samples,), default=None
-            Handed to the joint heads that take it.
+            Passed to the joint heads that take it.
 
         Returns
         -------
@@ -115,8 +115,8 @@ class PerTaskHead(MetaEstimatorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            Where a group's kind does not suit its estimator, and where weights differ
-            and an estimator takes none.
+            Where a group's kind does not suit its estimator, or weights differ and an
+            estimator takes none.
         """
         X = validate_data(self, X, dtype=np.float32)
         Y = check_array(y, dtype=np.float32, ensure_all_finite="allow-nan")
@@ -254,7 +254,7 @@ def _fit_one(
 
 
 def _weights(model: Any, weight: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the arguments by which an estimator is told of weights."""
+    """Return the arguments that pass weights to an estimator."""
     last = _last(model)
     if has_fit_parameter(last, "sample_weight"):
         if last is model or get_config()["enable_metadata_routing"]:
@@ -283,7 +283,7 @@ def _scores(model: Any, group: ColumnGroup, X: np.ndarray) -> np.ndarray:
 
 
 def _log_scores(model: Any, X: np.ndarray) -> np.ndarray:
-    """Return a score for each class that the model knows."""
+    """Return a score for each class of the model."""
     if hasattr(model, "predict_proba"):
         return np.log(np.clip(model.predict_proba(X), _LEAST, 1))
     if hasattr(model, "decision_function"):
@@ -293,7 +293,7 @@ def _log_scores(model: Any, X: np.ndarray) -> np.ndarray:
 
 
 def _place(scores: np.ndarray, classes: np.ndarray, group: ColumnGroup) -> np.ndarray:
-    """Put known classes in their places; those never seen score lowest."""
+    """Order scores by the group's classes; unseen classes get the lowest score."""
     size = group.size if group.kind == "nominal" else 2
     out = np.full((len(scores), size), scores.min(initial=0) + np.log(_LEAST))
     out[:, np.asarray(classes, int)] = scores
@@ -301,7 +301,7 @@ def _place(scores: np.ndarray, classes: np.ndarray, group: ColumnGroup) -> np.nd
 
 
 class _Constant:
-    """Always one class, for labelled rows that have no other."""
+    """Constant classifier, for labelled rows of a single class."""
 
     def __init__(self, code: int) -> None:
         self.classes_ = np.array([code])

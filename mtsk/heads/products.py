@@ -1,4 +1,4 @@
-"""A tall table times a narrow one, at about the speed of reading the tall one."""
+"""Products of tall and narrow tables, at about the speed of reading the tall one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _WIDTH = 16  # columns that narrow tables are padded to a multiple of
 class TallTable:
     """Products of a table of many rows with tables of few columns.
 
-    torch's matrix product is made for square ones. On a CPU with AVX2 (AMD EPYC), for
-    20,000 × 2,352 times 11 columns, it takes 74 ms, and transposed 64 ms, where reading
-    the table takes 11: a convolution of 1 × 1 by oneDNN takes 16 ms, and the transposed
-    product with columns padded to a multiple of 16 takes 20.
+    torch's matrix product is optimised for square ones. On a CPU with AVX2 (AMD EPYC),
+    for 20,000 × 2,352 times 11 columns, it takes 74 ms, and transposed 64 ms, where
+    reading the table takes 11: a convolution of 1 × 1 by oneDNN takes 16 ms, and the
+    transposed product with columns padded to a multiple of 16 takes 20.
 
     Parameters
     ----------
@@ -49,8 +49,8 @@ class TallTable:
         kernel = columns[:, :, None, None]
         for start in range(0, len(self), _BLOCK):
             part = self.X[start : start + _BLOCK]
-            # Rows are pixels. By this view torch sees that they are in channels-last
-            # order, and does not copy them.
+            # Rows are pixels. This view marks them as channels-last, which avoids a
+            # copy.
             pixels = part.view(1, len(part), 1, -1).permute(0, 3, 1, 2)
             made = torch.mkldnn_convolution(
                 pixels, kernel, None, (0, 0), (1, 1), (1, 1), 1

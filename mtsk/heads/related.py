@@ -16,16 +16,16 @@ from mtsk.tasks.columns import ColumnGroup
 
 __all__ = ["RelatedRidge", "System", "solve_related", "task_covariance"]
 
-# Of matrices, one a system.
+# Linear map of lists of matrices, one per system.
 _Linear = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 _SHARES = (0.0, 0.1, 1.0, 10.0)
-_LEAST = 1e-3  # share of the mean eigenvalue that each of Ω's has at least
+_LEAST = 1e-3  # lower bound of Ω's eigenvalues, as a share of their mean
 _MAX_TURNS, _MAX_STEPS = 30, 200
 
 
 @dataclass
 class System:
-    """Equations in the axes that make their correlation matrix diagonal.
+    """Equations in the eigenbasis of their correlation matrix.
 
     Attributes
     ----------
@@ -34,9 +34,9 @@ class System:
     axes : ndarray of shape (d, d)
         Its eigenvectors.
     cross : ndarray of shape (d, k)
-        Covariance of standardised features and targets, turned into the axes.
+        Covariance of standardised features and targets, rotated to the axes.
     cols : ndarray of int, shape (k,)
-        The targets' places among all.
+        Indices of the targets.
     """
 
     values: np.ndarray
@@ -46,14 +46,14 @@ class System:
 
     @classmethod
     def of(cls, equations: Equations) -> System:
-        """Return equations turned into their axes."""
+        """Return equations in their eigenbasis."""
         values, axes = np.linalg.eigh(equations.correlation)
         cross = axes.T @ equations.cross
         return cls(values.clip(min=0), axes, cross, equations.cols)
 
 
 def task_covariance(gram: np.ndarray) -> np.ndarray:
-    """Return Ω = (VᵀV)^½ / tr (VᵀV)^½, kept away from singular.
+    """Return Ω = (VᵀV)^½ / tr (VᵀV)^½, kept non-singular.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def task_covariance(gram: np.ndarray) -> np.ndarray:
 def solve_related(
     systems: Sequence[System], alphas: np.ndarray, share: float, tol: float = 1e-5
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Return weights and covariance of tasks by turns, until neither moves.
+    """Return weights and covariance of tasks, by alternating minimisation.
 
     Parameters
     ----------
@@ -85,14 +85,14 @@ def solve_related(
     alphas : ndarray of shape (T,)
         Penalty of each target.
     share : float
-        λ, the strength of what is shared.
+        λ, the strength of sharing.
     tol : float, default=1e-5
-        Relative change of the weights at which turns end.
+        Relative change of the weights at which iteration stops.
 
     Returns
     -------
     weights : list of ndarray of shape (d, k)
-        Of each system, in its axes.
+        Weights of each system, in its axes.
     covariance : ndarray of shape (T, T)
     """
     weights = [s.cross / (s.values[:, None] + alphas[s.cols]) for s in systems]
@@ -122,8 +122,8 @@ def _solve_weights(
 ) -> list[np.ndarray]:
     """Solve C_b V_b + V_b diag(alpha) + (V coupling)_b = cross_b for all systems b.
 
-    One system is solved exactly. Several are by conjugate gradients, with the exact
-    solution of each by itself as preconditioner (Saad, Iterative Methods for Sparse
+    One system is solved exactly, several by conjugate gradients, with the exact
+    solution of each system alone as preconditioner (Saad, Iterative Methods for Sparse
     Linear Systems, 2003, algorithm 9.1).
     """
     inner = []
@@ -211,26 +211,26 @@ class RelatedRidge(SharingRidge):
     """Ridge regression that learns a covariance of tasks.
 
     Multi-task relationship learning (Zhang & Yeung, UAI 2010): with V the weights on
-    standardised features, one column a score in units of its target's standard
+    standardised features, one column per score in units of its target's standard
     deviation, ::
 
         minimise  Σ_t mean_t(w (t − x̃ᵀv_t − b_t)²) + Σ_t alpha_t ‖v_t‖²
                   + share · ᾱ · tr(V Ω⁻¹ Vᵀ) / T     over V and Ω ⪰ 0, tr Ω = 1
 
-    by turns: Ω = (VᵀV)^½ / tr (VᵀV)^½, and V by a Sylvester equation in the
-    eigenbases of both sides. Targets labelled on other rows have statistics of their
-    own; their equations are solved together, by conjugate gradients. ``share=0`` is
-    exactly `JointRidge`.
+    alternately: Ω = (VᵀV)^½ / tr (VᵀV)^½, and V by a Sylvester equation in the
+    eigenbases of both sides. Targets labelled on different rows have separate
+    statistics; their equations are solved jointly, by conjugate gradients. ``share=0``
+    is exactly `JointRidge`.
 
     Parameters
     ----------
     alpha : float, sequence of float, or "cv", default="cv"
-        As for `JointRidge`, where nothing is shared; ᾱ is their geometric mean.
+        As for `JointRidge`, chosen without sharing; ᾱ is their geometric mean.
     share : float >= 0, sequence of float, or "cv", default="cv"
-        Strength of what is shared. From several (``"cv"``: 0, 0.1, 1, 10), the one
-        with the least loss on held-out folds: cross-entropy, of scores calibrated
-        there, for classes and labels, squared error for numbers, each in units of what
-        the prior would pay.
+        Strength of sharing. From several (``"cv"``: 0, 0.1, 1, 10), the one with the
+        least loss on held-out folds: cross-entropy, of scores calibrated there, for
+        classes and labels, squared error for numbers, each relative to the loss of the
+        prior.
     class_weight, calibrate, n_folds, columns
         As for `JointRidge`.
 
@@ -238,7 +238,7 @@ class RelatedRidge(SharingRidge):
     ----------
     share_ : float
     covariance_ : ndarray of shape (n_scores, n_scores)
-        Ω: how scores are related. Of trace 1.
+        Ω, the covariance of scores, of trace 1.
     coef_, intercept_, groups_, alpha_
         As for `JointRidge`.
 

@@ -44,10 +44,10 @@ class JointRidge(FromSums):
         minimise  mean(w (t − x̃ᵀv − b)²) + alpha · ‖v‖²
 
     where x̃ is x standardised over those rows, and t is 0/1 for classes and labels.
-    Everything is computed from sums over rows (`Moments`), so the fit of a whole
-    equals the merged fits of its parts (``partial_fit``), and ``alpha`` is chosen by
+    Everything is computed from sums over rows (`Moments`), so a fit of all rows equals
+    the merged fits of parts (``partial_fit``), and ``alpha`` is chosen by
     cross-validation without another pass over the data: the sums of a fold are
-    taken from the sums of the whole.
+    subtracted from the total sums.
 
     Parameters
     ----------
@@ -59,12 +59,13 @@ class JointRidge(FromSums):
         Classes and labels of frequency f weigh ∝ 1/√f, 1/f, f to the power of minus
         this number, or 1.
     calibrate : bool, default=True
-        Whether scores of classes and labels become logits, by a model of the scores
-        that rows get from fits on the other folds: of labels logistic, of classes
-        multinomial or one common scale, whichever does better on a fold left out.
-        ``partial_fit``, which keeps no rows, cannot.
+        Whether scores of classes and labels are calibrated to logits, by a model of the
+        out-of-fold scores: logistic for labels, multinomial or one common scale for
+        classes, whichever does better on held-out folds. Not possible in
+        ``partial_fit``, which keeps no rows.
     n_folds : int, default=5
-        Folds for both. Rows of one group (``groups`` of ``fit``) stay together.
+        Number of folds for both. Rows of one group (``groups`` of ``fit``) stay
+        together.
     columns : list of ColumnGroup, default=None
         What the columns of ``y`` are (then coded, NaN missing). None reads integer,
         bool and str columns as classes, float ones as numbers.
@@ -79,7 +80,7 @@ class JointRidge(FromSums):
 
     See Also
     --------
-    JointLogistic : Better on classes, at some more cost.
+    JointLogistic : Better on classes, at slightly higher cost.
 
     Examples
     --------
@@ -134,11 +135,11 @@ class JointRidge(FromSums):
         y : array-like of shape (n_samples,) or (n_samples, n_columns)
         sample_weight : array-like of shape (n_samples,), default=None
         groups : array-like of shape (n_samples,), default=None
-            Rows of one group, such as the pixels of one image, share a fold. Where all
-            the labelled rows of a column are of one group, its folds are of rows.
+            Rows of one group, such as the pixels of one image, share a fold. If all
+            labelled rows of a column are in one group, its folds are of rows.
         memo : object with ``get`` and ``put``, default=None
-            Keeps the sums between fits, where something is chosen on held-out folds.
-            One memo for each ``X``.
+            Caches the sums between fits, where a parameter is chosen on held-out folds.
+            One memo per ``X``.
 
         Returns
         -------
@@ -154,7 +155,7 @@ class JointRidge(FromSums):
         fold = self._folds(len(X), groups)
         self._sums = None
         if hasattr(self, "partial_fit") and self._sums_nbytes() <= _MOST_BYTES:
-            self._sums = {}  # kept, for partial_fit to go on from
+            self._sums = {}  # kept for later calls of partial_fit
             self._add_table(X, Y, weight)
             self._solve_sums(self._own_sums())
             return self
@@ -179,7 +180,7 @@ class JointRidge(FromSums):
     def _held_out_scores(
         self, X: np.ndarray, blocks: list[Block], alphas: np.ndarray
     ) -> np.ndarray:
-        """Return the scores of every row by fits without its fold."""
+        """Return the out-of-fold scores of every row."""
         scores = np.zeros((len(X), len(alphas)), np.float32)
         for k in np.unique(np.concatenate([x.folds for x in blocks])):
             c, b = self._solve([(x.without(k), x.cols) for x in blocks], alphas)
@@ -194,7 +195,7 @@ class JointRidge(FromSums):
         check_parameters(self, _CONSTRAINTS)
 
     def _compares(self, alphas: list[float]) -> bool:
-        """Tell whether anything is chosen on held-out folds."""
+        """Return whether any parameter is chosen on held-out folds."""
         return len(alphas) > 1
 
     def _prepare_sharing(
@@ -205,7 +206,7 @@ class JointRidge(FromSums):
         blocks: list[Block],
         alphas: np.ndarray,
     ) -> None:
-        """Choose what is shared: nothing here, see `SharingRidge`."""
+        """Choose the sharing strength: none here, see `SharingRidge`."""
 
     def _solve(
         self, parts: Sequence[Part], alphas: np.ndarray
@@ -226,7 +227,7 @@ class JointRidge(FromSums):
     def _targets_and_weights(
         self, Y: np.ndarray, weight: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the number and the weight behind every score, (n, n_scores) each."""
+        """Return the target and the weight of every score, (n, n_scores) each."""
         targets, weights = [], []
         for group, columns, _ in labelled_columns(self.groups_):
             entries = class_weights(group, Y[:, columns], weight, self.class_weight)
@@ -261,7 +262,7 @@ class JointRidge(FromSums):
         W: np.ndarray,
         blocks: list[Block],
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Put a small model of the out-of-fold scores behind each linear one."""
+        """Compose each linear model with a calibration of its out-of-fold scores."""
         fold_of = np.empty(T.shape[1], object)
         for block in blocks:
             for col in block.cols:
@@ -298,7 +299,7 @@ class JointRidge(FromSums):
         return order[numbers] % min(self.n_folds, len(first))
 
     def _dealt(self, fold: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Deal out single rows where all are of one fold: what else to hold out?"""
+        """Deal out single rows where all are of one fold."""
         n_rows = int(np.count_nonzero(rows))
         if n_rows < 2 or len(np.unique(fold[rows])) > 1:
             return fold
@@ -307,7 +308,7 @@ class JointRidge(FromSums):
         return own
 
 
-_MOST_BYTES = 2**30  # of sums that a fit keeps
+_MOST_BYTES = 2**30  # upper bound of the sums that a fit keeps
 _CONSTRAINTS: dict[str, list] = {
     "alpha": [_POSITIVE, SequenceOf(_POSITIVE), StrOptions({"cv"})],
     "class_weight": CLASS_WEIGHT,

@@ -1,4 +1,4 @@
-"""Second derivatives of a multinomial objective, as some of its rows tell them."""
+"""Second derivatives of a multinomial objective, estimated from a sample of rows."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mtsk.heads.products import TallTable
 __all__ = ["SampledHessian", "stratified_rows"]
 
 _MOST_STEPS = 15  # of conjugate gradients
-_LEFT = 0.1  # of the residual, which ends them before
-_FLAT = 1e-7  # of the curvature that the diagonal tells of: no more than rounding
+_LEFT = 0.1  # relative residual that ends them earlier
+_FLAT = 1e-7  # relative to the diagonal's curvature: no more than rounding
 
 
 class SampledHessian:
@@ -41,7 +41,7 @@ class SampledHessian:
         self.mass = torch.from_numpy(mass.astype(np.float32))[:, None]
 
     def move_to(self, point: np.ndarray) -> None:
-        """Take the derivatives at a point from now on."""
+        """Set the point at which derivatives are evaluated."""
         self._probability = torch.softmax(self._scores(point), dim=1)
 
     def _scores(self, point: np.ndarray) -> torch.Tensor:
@@ -65,7 +65,7 @@ class SampledHessian:
         diagonal: np.ndarray,
         project: Callable[[np.ndarray], np.ndarray],
     ) -> np.ndarray:
-        """Return about the product of the inverse with a vector.
+        """Return the approximate product of the inverse with a vector.
 
         By conjugate gradients (Nocedal & Wright, algorithm 5.3), until a tenth of the
         residual is left, for 15 steps, or until a direction has no curvature. At
@@ -77,7 +77,7 @@ class SampledHessian:
         diagonal : ndarray of shape (n,)
             Approximate inverse second derivatives.
         project : callable
-            Onto the subspace of the solution.
+            Projection onto the subspace of the solution.
 
         Returns
         -------
@@ -93,7 +93,7 @@ class SampledHessian:
             image = project(self.times(direction))
             curvature = float(direction @ image)
             if not curvature > _FLAT * float(direction @ (direction / diagonal)):
-                break  # flat, or bent the wrong way by rounding
+                break  # zero curvature, or negative by rounding
             distance = left / curvature
             solution += distance * direction
             residual = residual - distance * image
@@ -106,7 +106,7 @@ class SampledHessian:
 def stratified_rows(
     codes: np.ndarray, mass: np.ndarray, most: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows of every class, about as many of each, and their weights.
+    """Return a sample of rows balanced by class, and their weights.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def stratified_rows(
     -------
     rows : ndarray of int, shape (m,)
     mass : ndarray of shape (m,)
-        Of sum 1; that of a class is that of all its rows.
+        Of sum 1; each class keeps the total weight of its rows.
     """
     known = np.flatnonzero(mass > 0)
     classes = np.unique(codes[known])

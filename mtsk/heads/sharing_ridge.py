@@ -1,4 +1,4 @@
-"""SharingRidge: ridge regressions that share something, as much as helps."""
+"""SharingRidge: ridge regressions with a chosen strength of sharing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Equations:
     cross : ndarray of shape (d, k)
         Covariance of standardised features and targets in their units.
     cols : ndarray of int, shape (k,)
-        The targets' places among all.
+        Indices of the targets.
     x_mean, x_scale : ndarray of shape (d,)
         Mean and 1/std of each feature; 0 where it is constant.
     t_mean, t_std : ndarray of shape (k,)
@@ -52,7 +52,7 @@ class Equations:
 
     @classmethod
     def of(cls, moments: Moments, cols: np.ndarray) -> Equations:
-        """Return the equations behind the moments of some rows."""
+        """Return the equations of the moments of some rows."""
         scale, std = _units(moments)
         return cls(
             moments.covariance() * scale[:, None] * scale[None, :],
@@ -71,14 +71,14 @@ class Equations:
 
 
 def _units(moments: Moments) -> tuple[np.ndarray, np.ndarray]:
-    """Return each feature's 1/std, 0 where constant, and each target's std, then 1."""
+    """Return each feature's 1/std and each target's std; 0 and 1 where constant."""
     variance = moments.tt / moments.weight - moments.t_mean**2
     std = np.where(variance > 1e-12, np.sqrt(variance.clip(min=1e-12)), 1.0)
     return inverse_std(moments.variance(), moments.x_mean), std
 
 
 def separate_weights(equations: Sequence[Equations], alphas: np.ndarray) -> np.ndarray:
-    """Return the weights that share nothing, (d, T)."""
+    """Return the weights without sharing, (d, T)."""
     V = np.empty((len(equations[0].correlation), len(alphas)))
     for system in equations:
         own = alphas[system.cols]
@@ -91,18 +91,18 @@ def separate_weights(equations: Sequence[Equations], alphas: np.ndarray) -> np.n
 
 
 class SharingRidge(JointRidge):
-    """Base of the ridge regressions whose scores share something.
+    """Base of the ridge regressions with sharing between scores.
 
-    With V the weights on standardised features, one column a score in units of its
+    With V the weights on standardised features, one column per score in units of its
     target's standard deviation, ``_shared_weights`` of a subclass minimises ::
 
         Σ_t mean_t(w (t − x̃ᵀv_t − b_t)²) + Σ_t alpha_t ‖v_t‖²
 
-    under what it has scores share, for each value of the parameter that ``_SHARING``
-    names. Of several values, the one with the least loss on held-out folds is chosen:
+    under its form of sharing, for each value of the parameter that ``_SHARING`` names.
+    Of several values, the one with the least loss on held-out folds is chosen:
     cross-entropy, of scores calibrated there, for classes and labels, squared error for
-    numbers, each in units of what the prior would pay. Where nothing is shared, the
-    fit is exactly that of `JointRidge`.
+    numbers, each relative to the loss of the prior. Without sharing, the fit is exactly
+    that of `JointRidge`.
     """
 
     _SHARING: ClassVar[str]
@@ -122,11 +122,11 @@ class SharingRidge(JointRidge):
         raise NotImplementedError
 
     def _describe(self, V: np.ndarray) -> None:
-        """Set the attributes that tell what is shared."""
+        """Set the attributes that describe the sharing."""
         raise NotImplementedError
 
     def chosen_parameters(self) -> dict[str, Any]:
-        """Return the parameters by which another fit would share as much as this one.
+        """Return the parameters that give another fit the same sharing strength.
 
         Returns
         -------
@@ -151,7 +151,7 @@ class SharingRidge(JointRidge):
         blocks: list[Block],
         alphas: np.ndarray,
     ) -> None:
-        """Choose the strength on held-out folds, of equals what shares least."""
+        """Choose the strength on held-out folds; ties go to the least sharing."""
         strengths = self._strengths(len(alphas))
         chosen = strengths[0]
         if len(strengths) > 1 and any(len(block.folds) > 1 for block in blocks):
@@ -170,7 +170,7 @@ class SharingRidge(JointRidge):
         alphas: np.ndarray,
         strengths: list[Any],
     ) -> np.ndarray:
-        """Return each strength's loss on folds left out, summed over columns."""
+        """Return each strength's held-out loss, summed over columns."""
         some = _spread(np.flatnonzero(W.any(axis=1)))
         scores = np.zeros((len(strengths), len(some), len(alphas)), np.float32)
         judged = np.zeros(len(alphas), bool)
@@ -220,14 +220,14 @@ class SharingRidge(JointRidge):
 
 
 def _spread(rows: np.ndarray) -> np.ndarray:
-    """Return some of many rows, evenly."""
+    """Return an evenly spaced subset of many rows."""
     return rows[:: -(-len(rows) // _COMPARED)]
 
 
 def _on_standardised(
     coef: np.ndarray, parts: Sequence[tuple[Moments, np.ndarray]]
 ) -> np.ndarray:
-    """Return V behind weights on x in the targets' units."""
+    """Return V for weights on x in the targets' units."""
     V = np.zeros_like(coef)
     for moments, cols in parts:
         scale, target_std = _units(moments)

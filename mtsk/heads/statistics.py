@@ -13,7 +13,7 @@ __all__ = ["Moments", "inverse_std", "mean_and_variance"]
 
 _ADDED = ("weight", "x_sum", "xx", "t_sum", "xt", "tt")
 _BLOCK = 8192  # rows of a float32 product before it is added up in float64
-_SIDE = 128  # of blocks that are turned over within the cache
+_SIDE = 128  # of blocks that are transposed within the cache
 
 
 @dataclass
@@ -23,8 +23,8 @@ class Moments:
     For rows x, targets t and weights w, with a centre c near the mean:
     ``weight`` = Σ w, ``x_sum`` = Σ w (x − c), ``xx`` = Σ w (x − c)(x − c)ᵀ,
     ``t_sum`` = Σ w t, ``xt`` = Σ w (x − c) tᵀ, ``tt`` = Σ w t². Products are made in
-    float32 blocks and added up in float64: about an uncentred mean, float32 gave
-    negative eigenvalues.
+    float32 blocks and added up in float64: without centring, float32 gave negative
+    eigenvalues.
 
     Attributes
     ----------
@@ -115,7 +115,7 @@ class Moments:
         return Moments(centre, *self._about(centre))
 
     def _about(self, centre: np.ndarray) -> tuple:
-        """Return all but the centre, about another one."""
+        """Return all fields except the centre, about another centre."""
         shift = self.centre - centre
         if not shift.any():
             return tuple(getattr(self, name) for name in _ADDED)
@@ -129,7 +129,7 @@ class Moments:
         )
 
     def _xx_about(self, shift: np.ndarray) -> np.ndarray:
-        """Return ``xx`` about a centre so far off; symmetric to the last bit."""
+        """Return ``xx`` about a shifted centre; exactly symmetric."""
         out = np.empty_like(self.xx)
         half = self.x_sum + self.weight / 2 * shift
         for start in range(0, len(out), _SIDE):
@@ -152,7 +152,7 @@ class Moments:
         return self + other.times(-1)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Half of ``xx`` says it all: what travels from a worker is half as much."""
+        """Pickle only half of the symmetric ``xx``, to halve transfers from workers."""
         upper = [row[i:] for i, row in enumerate(self.xx)]
         return {**vars(self), "xx": np.concatenate(upper)}
 
@@ -172,7 +172,7 @@ class Moments:
 
 
 def _mirror(square: np.ndarray) -> None:
-    """Let what is below the diagonal be what is above it; by blocks, in place."""
+    """Copy the upper triangle to the lower one, by blocks, in place."""
     for start in range(0, len(square), _SIDE):
         here, after = slice(start, start + _SIDE), slice(start + _SIDE, None)
         square[after, here] = square[here, after].T

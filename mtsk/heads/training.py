@@ -25,17 +25,17 @@ class Trainer:
     Attributes
     ----------
     weighting : TaskWeighting
-        How several losses become one step of shared parameters.
+        Combines several losses into one step of shared parameters.
     n_tasks, n_epochs, n_steps : int
-        Steps are those of one epoch.
+        Numbers of tasks, of epochs, and of steps per epoch.
     learning_rate : float
-        The highest of the cycle, reached after a fifth of the steps.
+        Maximum of the cycle, reached after a fifth of the steps.
     weight_decay : float
     seed : int
     desc : str
-        What the progress bar is called.
+        Label of the progress bar.
     verbose : int
-        Above 0 shows it.
+        Above 0 shows the progress bar.
     """
 
     weighting: TaskWeighting
@@ -63,14 +63,14 @@ class Trainer:
         ----------
         network : Module
         shared : sequence of Parameter
-            Those that several tasks' losses step.
+            Parameters updated by several tasks' losses.
         batches : callable
-            Takes the number of an epoch; gives its batches, ``n_steps`` of them.
+            Takes the index of an epoch; returns its ``n_steps`` batches.
         losses : callable
-            Takes a batch; gives the losses of the tasks labelled in it, and which tasks
-            these are.
+            Takes a batch; returns the losses of the tasks labelled in it and their
+            indices.
         tuned : sequence of Parameter, default=()
-            Others that are trained as well, at ``tuned_learning_rate``.
+            Other parameters to train, at ``tuned_learning_rate``.
         tuned_learning_rate : float, default=0
 
         Yields

@@ -1,4 +1,4 @@
-"""Task weighting: how several losses become one step of shared parameters.
+"""Task weighting: combines several losses into one step of shared parameters.
 
 Independent studies (Kurin et al., NeurIPS 2022; Xin et al., NeurIPS 2022) found that a
 plain sum, well regularised, is hard to beat; `Equal` is the default here too.
@@ -31,10 +31,10 @@ __all__ = [
 
 
 class TaskWeighting:
-    """Base of the strategies; a new one overrides what it needs, often `weights`.
+    """Base of the strategies; subclasses override what they need, often `weights`.
 
-    Losses come divided by those of the null model, which predicts each task's prior: 1
-    is what can be had without looking. Tasks without a label in the batch are left out.
+    Losses are divided by those of the null model, which predicts each task's prior and
+    so has loss 1. Tasks without a label in the batch are left out.
     """
 
     def start(self, n_tasks: int, seed: int) -> list[nn.Parameter]:
@@ -56,7 +56,7 @@ class TaskWeighting:
         losses : tensor of shape (m,)
             Detached.
         tasks : tensor of int, shape (m,)
-            Which tasks these are, of 0 … n_tasks − 1.
+            Indices of the tasks, 0 … n_tasks − 1.
 
         Returns
         -------
@@ -74,12 +74,12 @@ class TaskWeighting:
         losses : tensor of shape (m,)
         tasks : tensor of int, shape (m,)
         shared : sequence of Parameter
-            Those that all tasks share.
+            Parameters that all tasks share.
         """
         (self.weights(losses.detach(), tasks) * losses).sum().backward()
 
     def after_epoch(self, losses: np.ndarray) -> None:
-        """Take in the mean loss of each task over an epoch, NaN where it had none.
+        """Update from each task's mean loss over an epoch, NaN where it had none.
 
         Parameters
         ----------
@@ -97,7 +97,7 @@ class Fixed(TaskWeighting):
     Parameters
     ----------
     values : sequence of float >= 0
-        One a task.
+        One per task.
     """
 
     def __init__(self, values: Sequence[float]) -> None:
@@ -131,7 +131,7 @@ class GeometricMean(TaskWeighting):
 
 
 class DynamicWeightAverage(TaskWeighting):
-    """Tasks that fall more slowly weigh more (Liu, Johns & Davison, CVPR 2019, eq. 7).
+    """Losses that fall slower weigh more (Liu, Johns & Davison, CVPR 2019, eq. 7).
 
     Parameters
     ----------
@@ -155,16 +155,16 @@ class DynamicWeightAverage(TaskWeighting):
 
 
 class GradNorm(TaskWeighting):
-    """Weights that make gradients alike in norm (Chen et al., ICML 2018, algorithm 1).
+    """Weights that equalise gradient norms (Chen et al., ICML 2018, algorithm 1).
 
     Norms are those of the last shared layer.
 
     Parameters
     ----------
     alpha : float, default=1.5
-        How much more a task gets that trains more slowly than the others.
+        Exponent that favours tasks that train more slowly than the others.
     rate : float, default=0.025
-        Step of the weights.
+        Learning rate of the weights.
     """
 
     def __init__(self, alpha: float = 1.5, rate: float = 0.025) -> None:
@@ -202,8 +202,8 @@ class GradNorm(TaskWeighting):
 class FAMO(TaskWeighting):
     """Fast adaptive multitask optimisation (Liu et al., NeurIPS 2023, algorithm 1).
 
-    Weights are softmax(ξ); after each step ξ moves so that all log-losses fall alike.
-    The fall is read from one batch to the next, where the paper evaluates the same
+    Weights are softmax(ξ); after each step ξ moves so that all log-losses fall equally.
+    The decrease is measured from one batch to the next; the paper evaluates the same
     batch twice.
 
     Parameters
@@ -234,7 +234,7 @@ class FAMO(TaskWeighting):
 
 
 class PCGrad(TaskWeighting):
-    """Gradients that conflict lose what they have against one another.
+    """Removes the conflicting components of the tasks' gradients.
 
     Gradient surgery (Yu et al., NeurIPS 2020, algorithm 1), on the shared parameters.
     """
@@ -264,7 +264,7 @@ class PCGrad(TaskWeighting):
                 if j != i and dot < 0:
                     kept -= dot / (grads[j] @ grads[j]) * grads[j]
             total += kept
-        losses.sum().backward()  # for what belongs to one task alone
+        losses.sum().backward()  # for parameters of a single task
         start = 0
         for p in params:
             p.grad = total[start : start + p.numel()].view_as(p).clone()
@@ -283,16 +283,16 @@ STRATEGIES: dict[str, type[TaskWeighting]] = {
 """Strategies with a name."""
 
 
-_GREATEST = 1e6  # of a weight: float32 gradients keep far from overflow
+_GREATEST = 1e6  # of a weight: keeps float32 gradients far from overflow
 
 
 def make_weighting(given: Any, n_tasks: int, owner: object) -> TaskWeighting:
-    """Return the strategy that a parameter ``task_weights`` stands for.
+    """Return the strategy given by a parameter ``task_weights``.
 
     Parameters
     ----------
     given : str, TaskWeighting, sequence of float, or mapping of int to float
-        A mapping leaves tasks that it does not name at 1.
+        Tasks that a mapping does not name get weight 1.
     n_tasks : int
     owner : object
         Named in errors.
@@ -312,7 +312,7 @@ def make_weighting(given: Any, n_tasks: int, owner: object) -> TaskWeighting:
     if isinstance(given, str) and given in STRATEGIES:
         return STRATEGIES[given]()
     if isinstance(given, TaskWeighting):
-        return deepcopy(given)  # a fit writes to it, and must not to a parameter
+        return deepcopy(given)  # fit modifies it, and must not modify a parameter
     if isinstance(given, Mapping):
         if any(k not in range(n_tasks) for k in given):
             raise parameter_error("task_weights", owner, allowed, given)

@@ -1,4 +1,4 @@
-"""Looking into fitted models and their tasks."""
+"""Inspection of fitted models and their tasks."""
 
 from mtsk.inspection.attribution import LayerAttribution, layer_attribution
 from mtsk.inspection.relatedness import TaskRelatedness

@@ -1,4 +1,4 @@
-"""Why a linear head said what it said: which layers spoke for a label, and where."""
+"""Attribution of a linear head's scores to layers and pixels."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["LayerAttribution", "layer_attribution"]
 
 @dataclass(frozen=True)
 class LayerAttribution:
-    """What each layer adds to the score of a label, everywhere in an image.
+    """Contribution of each layer to a label's score at every pixel of an image.
 
     Attributes
     ----------
     layers : dict of str to ndarray of float32, shape (H, W)
         By layer, such as ``"scale1_blocks.3"``; ``"position"`` where it was used.
     intercept : float
-        What is said before the image is seen. ``sum(layers) + intercept`` is the score;
-        of a task of whole images, the mean of ``sum(layers)`` over the image is.
+        The part independent of the image. ``sum(layers) + intercept`` is the score; for
+        image tasks, its mean over the image is.
     """
 
     layers: Mapping[str, np.ndarray]
@@ -40,10 +40,10 @@ class LayerAttribution:
         return np.sum(list(self.layers.values()), axis=0) + self.intercept
 
     def shares(self) -> dict[str, float]:
-        """Return each layer's share of what varies over the image; they sum to 1.
+        """Return each layer's share of the variance over the image; they sum to 1.
 
         The covariance of the layer's map and the total's over the total's variance.
-        Below 0 for a layer that spoke against the others.
+        Negative for a layer that counteracts the others.
 
         Returns
         -------
@@ -62,22 +62,22 @@ class LayerAttribution:
 def layer_attribution(
     model: MultiTaskSegmenter, image: Any, task: str | None = None, label: Any = None
 ) -> LayerAttribution:
-    """Return what spoke for a label in an image: exact, for linear heads.
+    """Return the exact attribution of a label's score to layers, for linear heads.
 
     The score of a linear head is a sum over the channels of all layers; it is split
-    into what each layer contributes. Of one of several classes, the attribution is for
-    it and against the mean of all, as a constant added to all classes changes nothing.
+    into what each layer contributes. For one of several classes, it is relative to the
+    mean of all classes, as a constant added to all has no effect.
 
     Parameters
     ----------
     model : MultiTaskSegmenter
-        Fitted, with a linear head. Structure (CRFs) comes after it, and is left out.
+        Fitted, with a linear head. Structure (CRFs) is applied later and not included.
     image : ndarray of shape (H, W) or (H, W, C), or path
     task : str, default=None
         None takes the only one.
     label : object, default=None
-        A class of the task. None takes the only score, of a task that has but one: that
-        of yes, of a mask.
+        A class of the task. None takes the score of a task that has only one, such as a
+        mask.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def _only(tasks: TaskSet, task: str | None) -> str:
 
 
 def _place_of(name: str, task: Task, label: Any) -> int:
-    """Return which of a task's scores is the label's."""
+    """Return the index of a label's score."""
     if task.n_scores_ == 1:
         yes = task.groups_[0].kind == "binary" and label is True
         if label is None or yes:
@@ -158,7 +158,7 @@ def _place_of(name: str, task: Task, label: Any) -> int:
 def _layers(
     features: DeepFeatures, maps: FeatureMaps, coef: np.ndarray, of_pixels: bool
 ) -> dict[str, np.ndarray]:
-    """Return the part of the scores that each layer makes, as maps."""
+    """Return the contribution of each layer to the scores, as maps."""
     names = [name.rpartition("_")[0] for name in features.get_feature_names_out()]
     found: dict[str, np.ndarray] = {}
     start = 0

@@ -1,4 +1,4 @@
-"""What to label next: which images, for which task, and where in them."""
+"""Suggestions of what to label next: images, tasks and parts of images."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from mtsk.tasks.task_set import GRANULARITIES, Granularity, TaskSet
 
 __all__ = ["Suggestion", "suggest_labels"]
 
-_CELLS = 64  # places an image is looked at
-_STEP = 4  # pixels between those that are asked how sure they are
+_CELLS = 64  # parts of an image
+_STEP = 4  # pixel step at which entropy is computed
 _COMPONENTS = 64
 _PROBES, _LIKENESSES = 4000, 50_000_000  # at most; numbers held at a time
 
 
 class Suggestion(NamedTuple):
-    """A label that is worth its work.
+    """A suggested label.
 
     Attributes
     ----------
@@ -36,10 +36,10 @@ class Suggestion(NamedTuple):
         Index in ``X``.
     task : str
     gain : float
-        What it adds to what the labels speak for, in [0, 1]: see `suggest_labels`.
+        Increase of f, in [0, 1]: see `suggest_labels`.
     box : (int, int, int, int) or None
-        x0, y0, x1, y1 of the part of the image that adds most: where to begin, or all
-        to label, with strokes. None for a task of whole images.
+        x0, y0, x1, y1 of the part of the image that adds most: where to start
+        labelling, or all to label, with strokes. None for a task of whole images.
     """
 
     image: int
@@ -56,30 +56,30 @@ def suggest_labels(
     *,
     tasks: Sequence[str] | None = None,
 ) -> list[Suggestion]:
-    """Return which labels would teach a fitted model most.
+    """Return the labels that would be most informative for a fitted model.
 
-    Labels speak for what looks like them. A set S of labelled images is worth
-    f(S) = Σ_c u(c) · max_{d ∈ S} s(c, d): over all parts c of all images, how unsure
-    the model is there, u (entropy over the greatest possible), times the likeness s of
-    the nearest labelled part (cosine of their standardised features' leading principal
-    components, 0 where negative). Suggested is what adds most to f, one after another,
-    every image for every task. So images that are unlike the labelled ones come first,
-    and then those that are unlike one another, where there is doubt.
+    Labels cover similar parts of images. The value of a set S of labelled images is
+    f(S) = Σ_c u(c) · max_{d ∈ S} s(c, d): over all parts c of all images, the model's
+    uncertainty u (entropy over its maximum) times the similarity s of the nearest
+    labelled part (cosine of their standardised features' leading principal components,
+    0 where negative). Suggestions maximise the increase of f greedily, over every image
+    for every task. Images unlike the labelled ones thus come first, then those unlike
+    one another, where the model is uncertain.
 
     Parameters
     ----------
     model : MultiTaskSegmenter
         Fitted.
     X : images, as for ``fit``
-        Those to choose from, and those that have labels.
+        Candidate images, and those that have labels.
     n : int, default=10
-        How many labels. Fewer come back where there are no more.
+        Number of labels; fewer are returned where there are no more.
     Y : targets, as for ``fit``, default=None
-        What is labelled already, one entry per image of ``X``, None where not. Those
-        are not suggested again, however little of them is labelled, and speak for what
-        is like them. None knows of none.
+        Existing labels, one entry per image of ``X``, None where missing. These images
+        are not suggested again, even if partly labelled, and cover similar parts. None:
+        no labels.
     tasks : sequence of str, default=None
-        From which to choose. None is all.
+        Tasks to choose from. None: all.
 
     Returns
     -------
@@ -93,10 +93,10 @@ def suggest_labels(
     Notes
     -----
     f is monotone and submodular, so that the greedy choice reaches 1 − 1/e of the best
-    (Nemhauser, Wolsey & Fisher, Mathematical Programming 1978); weighted by doubt it
-    is the filtered active learning of Wei, Iyer & Bilmes (ICML 2015) without its
-    filter. Numbers have no entropy: their tasks are chosen for by likeness alone, with
-    the mean u of the other tasks throughout.
+    (Nemhauser, Wolsey & Fisher, Mathematical Programming 1978); weighted by uncertainty
+    it is the filtered active learning of Wei, Iyer & Bilmes (ICML 2015) without its
+    filter. Numbers have no entropy: for their tasks only similarity matters, with the
+    mean u of the other tasks throughout.
 
     Examples
     --------
@@ -131,7 +131,7 @@ def suggest_labels(
 
 
 def _labelled(Y: Any, n_images: int, tasks: TaskSet) -> dict[str, np.ndarray]:
-    """Return, by task, the images that are labelled; nothing where it is not told."""
+    """Return the labelled images by task; empty where ``Y`` is None."""
     if Y is None:
         return {}
     targets, bare = as_targets(Y, n_images)
@@ -142,7 +142,7 @@ def _labelled(Y: Any, n_images: int, tasks: TaskSet) -> dict[str, np.ndarray]:
 
 
 class _Parts:
-    """Parts of images for tasks of one kind: what they are like, and how doubtful.
+    """Parts of images for tasks of one kind: features and uncertainty.
 
     For tasks of pixels a part is a cell of a grid, for tasks of images it is the image.
     """
@@ -163,17 +163,17 @@ class _Parts:
         return maps.region_means(_grid_of(maps.shape)[0])
 
     def learn(self, described: Sequence[np.ndarray]) -> None:
-        """Learn what varies, from some images."""
+        """Fit the principal components on some images."""
         sample = np.concatenate(described)
         n = min(_COMPONENTS, len(sample) - 1, sample.shape[1])
-        n = n if np.ptp(sample, axis=0).any() else 0  # else there is nothing to find
+        n = n if np.ptp(sample, axis=0).any() else 0  # else there is no variance
         self.project = make_pipeline(
             StandardScaler(), PCA(n, random_state=0) if n else "passthrough"
         )
         self.project.fit(sample)
 
     def add(self, index: int, views: np.ndarray, maps: FeatureMaps) -> None:
-        """Look at an image."""
+        """Add the parts of an image."""
         self.images.append(index)
         self.places.append(normalize(self.project.transform(self.describe(maps))))
         cells, boxes = _grid_of(maps.shape)
@@ -194,13 +194,13 @@ class _Parts:
 def describe_parts(
     predictor: Predictor, images: Images, names: Sequence[str]
 ) -> list[_Parts]:
-    """Pass over all images once; over a few before, to know what varies."""
+    """Describe all images in one pass, after fitting components on a few."""
     every = []
     for kind in GRANULARITIES:
         own = [name for name in names if name in predictor.tasks.names(kind)]
         every += [_Parts(predictor, kind, own)] if own else []
     few = images.some(spread_evenly(len(images)))
-    few.on_error = "skip"  # what cannot be read is left to those who read all
+    few.on_error = "skip"  # unreadable images are handled in the full pass
     samples = [
         [p.describe(maps) for p in every]
         for _, maps in predictor.features.iter_maps(few)
@@ -216,7 +216,7 @@ def describe_parts(
 
 
 class _Round:
-    """The choice of images for one task, one after another."""
+    """Greedy choice of images for one task."""
 
     def __init__(
         self, name: str, parts: _Parts, labelled: Collection[int], typical: float
@@ -241,11 +241,11 @@ class _Round:
         return (self.likeness - self.covered).clip(0) @ self.doubt
 
     def greatest_gain(self) -> float:
-        """Return what the best of the open images adds."""
+        """Return the gain of the best remaining image."""
         return float(self.gains[self.open].max())
 
     def take(self) -> Suggestion:
-        """Choose the best of the open images."""
+        """Choose the best remaining image."""
         best = int(np.argmax(np.where(self.open, self.gains, -1)))
         box = None
         if self.parts.kind == "pixel":
@@ -261,7 +261,7 @@ class _Round:
 
 
 def _typical_doubt(every: Sequence[_Parts]) -> float:
-    """Return the mean doubt of tasks of labels, for those of numbers."""
+    """Return the mean uncertainty of label tasks, for numeric tasks."""
     doubts = [np.concatenate(d) for parts in every for d in parts.doubts.values()]
     known = [float(doubt.mean()) for doubt in doubts if not np.isnan(doubt).any()]
     return float(np.mean(known)) if known else 0.5

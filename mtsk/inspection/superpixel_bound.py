@@ -1,4 +1,4 @@
-"""An upper bound: what the best labelling of some superpixels could score."""
+"""Upper bound: the score of the best labelling of superpixels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["superpixel_upper_bound"]
 def superpixel_upper_bound(
     model: MultiTaskSegmenter, X: Any, Y: Any
 ) -> dict[str, float]:
-    """Return the mean IoU of the best labels that a model's superpixels could get.
+    """Return the mean IoU of the best labelling of a model's superpixels.
 
-    Where it is low, superpixels cross the objects' borders: set more ``n_segments``, or
-    another method. It is no ceiling of the model itself, whose structure moves the
+    Where it is low, superpixels cross the objects' borders: increase ``n_segments`` or
+    use another method. It does not bound the model itself, whose structure changes the
     scores of pixels, not of regions.
 
     Parameters
@@ -37,7 +37,7 @@ def superpixel_upper_bound(
     Returns
     -------
     dict of str to float
-        Of each task of classes or masks in ``Y``.
+        Bound of each task of classes or masks in ``Y``.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def superpixel_upper_bound(
                 name, targets[name][index], index, segments.shape, unseen=True
             )
             codes = columns[..., 0]
-            # Classes that fit never saw count as unlabelled: nothing could name them.
+            # Classes unseen by fit count as unlabelled: they cannot be predicted.
             truth = np.where(codes < n_labels[name], codes, np.nan)
             best = best_labelling(segments, np.where(truth >= 0, truth, -1).astype(int))
             counts[name] += confusion(truth, np.maximum(best, 0), n_labels[name])

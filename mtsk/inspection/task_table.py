@@ -1,4 +1,4 @@
-"""The table that a model learns from, for whoever wants to look at its tasks."""
+"""The table that a model learns from, for inspection of its tasks."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class TaskTable(NamedTuple):
     groups : ndarray of int, shape (n_rows,)
         The image of each row.
     columns : list of ColumnGroup
-        What the columns are, one group a task, or several.
+        Column groups, one or several per task.
     task_names : list of str
-        One a group; those of a task with several end in ``[0]``, ``[1]``, …
+        One per group; those of a task with several end in ``[0]``, ``[1]``, …
     """
 
     X: np.ndarray
@@ -56,7 +56,7 @@ def task_table(
     X : images
     Y : targets, as for ``fit``
     granularity : {"pixel", "image"}, default="pixel"
-        Which tasks.
+        Granularity of the tasks.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""One task teaching another: pseudo-labels from tags, region pooling, context."""
+"""Links between tasks: pseudo-labels from tags, region pooling, context."""
 
 from mtsk.links.context import ContextLink, find_context
 from mtsk.links.links import Links

@@ -1,4 +1,4 @@
-"""Context: what tags and the scene of a whole picture say of its regions' classes."""
+"""Context: logits of regions' classes given an image's tags and scene."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["ContextLink", "find_context"]
 
 _MAX_LOG_RATIO = 4.0  # of a log-ratio
 _SMOOTHING = 1e-2  # added to probabilities
-_MIN_IMAGES = 5  # images with both labels, that a scene is learnt from
-_PRIOR_COUNT = 2.0  # images that the overall rate counts as, beside a scene's own
+_MIN_IMAGES = 5  # minimum images with both labels to learn from a scene
+_PRIOR_COUNT = 2.0  # pseudo-count of the overall rate, in images
 
 
 @dataclass(frozen=True)
 class ContextLink:
-    """How one task of whole images speaks of the classes of a task of pixels.
+    """How an image task informs the classes of a pixel task.
 
     Attributes
     ----------
@@ -32,7 +32,8 @@ class ContextLink:
     presence : ndarray of shape (S, K)
         Probability that a class is in an image of each label of the source.
     base : ndarray of shape (K,)
-        Probability that it is in any image. NaN for classes the source is silent on.
+        Probability that it is in any image. NaN for classes that the source does not
+        inform.
     """
 
     pixels: str
@@ -52,7 +53,7 @@ class ContextLink:
         Returns
         -------
         ndarray of shape (K,)
-            The logarithm of how much likelier a class is here than elsewhere.
+            Log-ratio of a class's probability here and in any image.
         """
         nominal = task.group_.kind == "nominal"
         p = softmax(scores) if nominal else expit(scores)
@@ -63,10 +64,10 @@ class ContextLink:
 def find_context(
     tasks: TaskSet, targets: Targets, links: Sequence[TagLink]
 ) -> list[ContextLink]:
-    """Learn which tasks of whole images speak of which tasks of pixels.
+    """Learn which image tasks inform which pixel tasks.
 
-    Tags do where they stand for classes; the scene, a `Classification`, where at least
-    five images have both a mask and a class: then the classes present are counted.
+    Tags do where they name classes; the scene, a `Classification`, where at least five
+    images have both a mask and a class: then the classes present are counted.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Links: the parameters of how one task teaches another."""
+"""Links: parameters of supervision between tasks."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ __all__ = ["Links"]
 
 
 class Links(BaseEstimator):
-    """How one task of ``MultiTaskSegmenter(links=...)`` teaches another.
+    """Links between the tasks of ``MultiTaskSegmenter(links=...)``.
 
     Parameters
     ----------
     n_pseudo_label_rounds : int, default=2
-        Rounds in which images with tags but no mask teach a task of pixels, where a
-        `MultiLabel` is linked to it (its ``of``): their pixels take the likeliest of
-        the tags' classes, as the last fit sees them, and the head is fitted anew. 0
-        is no such round. ``partial_fit`` has no such rounds.
+        Rounds of pseudo-labels for images with tags but no mask, where a `MultiLabel`
+        is linked to a pixel task (its ``of``): their pixels get the likeliest of the
+        tags' classes under the last fit, and the head is refitted. 0: none. Not used in
+        ``partial_fit``.
     region_pooling : str or (str, sequence of labels), default=None
-        A task of pixels, of classes or a mask, by which tasks of whole images look:
-        in place of the mean features of the image they see those of the pixels of each
-        class that this task finds, or of the labels given; of a mask those inside. So
-        masks on a few images tell where to look in all. Labelled images are read
-        twice for it, where no cache keeps them.
+        A pixel task of classes or a mask by whose predictions the features of image
+        tasks are pooled: in place of the mean over the image, they get the means over
+        the pixels of each predicted class, or of the labels given; of a mask, over its
+        inside. Masks on a few images thus select the regions in all. Labelled images
+        are read twice for it, unless cached.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Pseudo-labels: what an image's tags say of pixels that nobody labelled."""
+"""Pseudo-labels: classes of unlabelled pixels inferred from tags."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mtsk.tasks import MultiLabel, SemanticSegmentation, Task
 
 __all__ = ["TagLink", "find_tag_links", "pseudo_labels"]
 
-_MIN_POSTERIOR = 0.8  # of a pixel that is used
+_MIN_POSTERIOR = 0.8  # minimum for a pixel to be used
 _MIN_SHARE = 0.02  # of an image's pixels, that each of its tags has at least
 
 
@@ -39,13 +39,13 @@ class TagLink:
         Parameters
         ----------
         columns : ndarray of shape (n, L)
-            1, 0, or NaN (nobody said) for every label.
+            1, 0, or NaN (unknown) for every label.
 
         Returns
         -------
         ndarray of bool, shape (n, K)
-            True also for classes that no label stands for. Where no class would be
-            left, the tags are not believed, and all are.
+            True also for classes without a label. Where no class would be left, the
+            tags are ignored, and all are True.
         """
         every = np.c_[columns, np.full(len(columns), np.nan)]
         may = every[:, self.label_of_class] != 0
@@ -53,13 +53,13 @@ class TagLink:
         return may
 
     def present(self, columns: np.ndarray) -> np.ndarray:
-        """Return which classes tags say are there, bool of shape (n, K)."""
+        """Return which classes are present by the tags, bool of shape (n, K)."""
         every = np.c_[columns, np.full(len(columns), np.nan)]
         return every[:, self.label_of_class] == 1
 
 
 def find_tag_links(tasks: Mapping[str, Task]) -> list[TagLink]:
-    """Return which tasks of tags speak of which tasks of pixels.
+    """Return which tag tasks inform which pixel tasks.
 
     Parameters
     ----------
@@ -104,13 +104,13 @@ def find_tag_links(tasks: Mapping[str, Task]) -> list[TagLink]:
 def pseudo_labels(
     link: TagLink, tags: np.ndarray, scores: np.ndarray, images: np.ndarray
 ) -> np.ndarray:
-    """Return classes for pixels of tagged images, as far as they are clear.
+    """Return classes for pixels of tagged images, where they are confident.
 
     The expectation step of EM with labels known to lie in a set (Jin & Ghahramani,
     NIPS 2002), made hard: a pixel takes its likeliest allowed class where the
-    posterior among these is at least 0.8. And since a tag says that its class is
-    somewhere, the likeliest 2 % of an image's pixels go to each class that would
-    otherwise have fewer.
+    posterior among these is at least 0.8. As a tag implies that its class is present,
+    the likeliest 2 % of an image's pixels go to each class that would otherwise have
+    fewer.
 
     Parameters
     ----------

@@ -24,11 +24,11 @@ class RegionPooling:
     Attributes
     ----------
     name : str
-        Of the task whose labels they are.
+        Name of the task of the labels.
     task : Task
-        Fitted; of classes, or of yes and no.
+        Fitted; of classes or a mask.
     codes : tuple of int
-        Of the labels, in order.
+        Codes of the labels, in order.
     """
 
     name: str
@@ -37,7 +37,7 @@ class RegionPooling:
 
     @classmethod
     def of(cls, given: Any, tasks: TaskSet, owner: object) -> RegionPooling:
-        """Return what ``region_pooling`` asks for.
+        """Return the pooling given by ``region_pooling``.
 
         Parameters
         ----------
@@ -92,13 +92,13 @@ class RegionPooling:
         ----------
         maps : FeatureMaps
         scores : ndarray of shape (H, W, n_scores)
-            Of the task.
+            Scores of the task.
 
         Returns
         -------
         ndarray of float32, shape (n_labels · n_channels,)
-            Without the columns of position. A label that no pixel has gets the mean
-            over the image.
+            Without the columns of position. A label without pixels gets the mean over
+            the image.
         """
         found = self.task.codes(scores).astype(np.intp)
         regions = np.full(found.shape, -1)

@@ -1,6 +1,6 @@
-"""How good predictions are, ignoring what is unlabelled.
+"""Metrics of predictions, ignoring unlabelled entries.
 
-Metrics are functions of arrays; for tasks they come as accumulators too, by name.
+Metrics are functions of arrays; for tasks there are also accumulators, by name.
 """
 
 from mtsk.metrics.boundaries import boundary_curve, boundary_f1, boundary_matches

@@ -1,4 +1,4 @@
-"""How well boundaries lie on one another, within a distance."""
+"""Agreement of boundaries, within a distance."""
 
 from __future__ import annotations
 
@@ -49,8 +49,7 @@ def boundary_f1(
     Parameters
     ----------
     truth, guess : ndarray of int, shape (H, W)
-        Label maps; negative truth is unlabelled, and nothing there or at its rim
-        counts.
+        Label maps; negative truth is unlabelled, and ignored together with its rim.
     tolerance : float, default=0.0075
         As a fraction of the image's diagonal.
 
@@ -62,7 +61,7 @@ def boundary_f1(
     Raises
     ------
     ValueError
-        On maps of two shapes, or a tolerance that is none.
+        On maps of different shapes, or an invalid tolerance.
     """
     truth, guess = np.asarray(truth), np.asarray(guess)
     if truth.shape != guess.shape or truth.ndim != 2:
@@ -115,10 +114,10 @@ def boundary_curve(
     thresholds : ndarray of shape (n,)
         A boundary is where the strength exceeds them.
     tolerance : float
-        Distance in pixels. Pixels are matched to any within it, not one to one, which
-        is what the Berkeley benchmark does.
+        Distance in pixels. Pixels are matched to any within it, not one to one as in
+        the Berkeley benchmark.
     ignored : ndarray of bool, shape (H, W), optional
-        Pixels that count for nothing.
+        Pixels to ignore.
 
     Returns
     -------

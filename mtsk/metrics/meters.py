@@ -56,7 +56,7 @@ class ConfusionMeter:
         self._add(other.counts.copy())
 
     def _add(self, counts: np.ndarray) -> None:
-        """Add counts, of more classes it may be: some that ``fit`` did not see."""
+        """Add counts, possibly of additional classes unseen by ``fit``."""
         if len(counts) > len(self.counts):
             self.counts, counts = counts, self.counts
         self.counts[: len(counts), : len(counts)] += counts
@@ -68,7 +68,7 @@ class ConfusionMeter:
 class BoundaryF1Meter:
     """F1 from matches summed over images."""
 
-    needs_maps = True  # neighbours count, so single pixels will not do
+    needs_maps = True  # depends on neighbours, so single pixels are not enough
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -161,7 +161,7 @@ class AveragePrecisionMeter:
 
 
 def threshold_of(task: Task) -> float:
-    """Return the logit above which a binary task says yes."""
+    """Return the logit above which a binary task predicts yes."""
     share = getattr(task, "threshold", 0.5)
     return (
         float(np.log(share / (1 - share))) if 0 < share < 1 else (share - 0.5) * np.inf

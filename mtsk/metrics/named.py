@@ -1,4 +1,4 @@
-"""Metrics by name: which a task has, and scorers for model selection."""
+"""Metrics by name: accumulators of tasks, and scorers for model selection."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def metric_names() -> list[str]:
 
 
 def lower_is_better(name: str) -> bool:
-    """Tell whether a metric is an error, of which less is better.
+    """Return whether lower values of a metric are better.
 
     Parameters
     ----------
@@ -137,9 +137,9 @@ def task_metric(task: Task, name: str | None = None) -> Any:
     Returns
     -------
     object
-        With ``update(columns, scores)``, to be called once an image with what
-        ``task.encode`` and the head give; ``merge(other)``, which adds what another of
-        the kind has seen; and ``compute() -> float``.
+        With ``update(columns, scores)``, to be called once per image with the outputs
+        of ``task.encode`` and the head; ``merge(other)``, which adds the images of
+        another accumulator; and ``compute() -> float``.
 
     Raises
     ------
@@ -168,11 +168,11 @@ def make_task_scorer(
         Name of the task. None is the mean over all tasks.
     metric : str, default=None
         One of the task's metrics; errors (``"rmse"``, ``"mae"``) are negated, so
-        that more is better. None is the task's own choice.
+        that more is better. None is the task's default.
     max_pixels_per_image : int, default=None
-        Score at most so many labelled pixels of each image. None is all. Some
-        hundreds suffice to compare candidates, and take a tenth of the time. Metrics
-        of boundaries need all.
+        Maximum number of labelled pixels scored per image. None is all. Some hundreds
+        suffice to compare candidates, and take a tenth of the time. Metrics of
+        boundaries need all.
 
     Returns
     -------

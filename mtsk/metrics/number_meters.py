@@ -1,4 +1,4 @@
-"""Accumulators for numbers: depth, normals, counts, ranks, pictures."""
+"""Accumulators for numbers: depth, normals, counts, ranks, images."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ class DepthMeter:
     """Errors of depths, over all pixels (Eigen, Puhrsch & Fergus, NeurIPS 2014).
 
     ``"abs_rel"``: mean of |d − d*| / d*. ``"delta1"``: share of max(d/d*, d*/d) < 1.25.
-    ``"silog"``: standard deviation of log d − log d*, which a common factor of an
-    image's depths does not change; the mean of the images'.
+    ``"silog"``: standard deviation of log d − log d*, invariant to a common factor of
+    an image's depths; averaged over images.
     """
 
     def __init__(self, task: Task, kind: str) -> None:
@@ -217,7 +217,7 @@ class RankMeter:
 
 
 class PictureMeter:
-    """Likeness of pictures, by scikit-image: the mean over images.
+    """Similarity of images, by scikit-image: the mean over images.
 
     ``"psnr"`` in decibels, over the pixels that are labelled; ``"ssim"`` (Wang et al.,
     IEEE TIP 2004) of images that are labelled throughout.
@@ -256,7 +256,7 @@ class PictureMeter:
         return float(np.mean(self.found)) if self.found else float("nan")
 
 
-_LEAST_DEPTH = 1e-3  # of the least true one; what is nearer counts as that near
+_LEAST_DEPTH = 1e-3  # of the least true depth: lower bound of predictions
 
 
 def _window(shape: tuple[int, ...]) -> int:

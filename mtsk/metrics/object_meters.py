@@ -73,7 +73,7 @@ class MaskMeter:
 class BoxMeter:
     """COCO's average precision of boxes, averaged over classes and overlaps.
 
-    Labels that ``fit`` did not see are one more class, which is never found.
+    Labels unseen by ``fit`` form one more class, which is never predicted.
     """
 
     from_targets = True
@@ -111,7 +111,7 @@ _LEAST_SCORE = 0.01  # boxes below it change precision at no recall that matters
 def _seen(
     truth: np.ndarray, ids: np.ndarray, confidence: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return IoU (n_true, n_guessed) and scores of what lies where truth is known."""
+    """Return IoU (n_true, n_guessed) and scores of objects in labelled areas."""
     known = truth >= 0
     area = np.bincount(ids.ravel(), minlength=len(confidence) + 1)[1:]
     inside = np.bincount(ids[known], minlength=len(confidence) + 1)[1:]

@@ -1,4 +1,4 @@
-"""How well objects are found: instances by overlap, boxes and masks by precision."""
+"""Metrics of objects: instances by overlap, boxes and masks by precision."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def instance_iou(truth: np.ndarray, guess: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     truth, guess : ndarray of int, shape (H, W)
-        0 is background. Negative truth is unlabelled: nothing there counts, and guessed
-        objects that lie there by more than half are left out.
+        0 is background. Negative truth is unlabelled and ignored; guessed objects that
+        lie there by more than half are left out.
 
     Returns
     -------
@@ -113,9 +113,8 @@ def match_instances(iou: np.ndarray, least: float = 0.5) -> Matches:
     ----------
     iou : ndarray of shape (n_true, n_guessed)
     least : float, default=0.5
-        Objects match where their IoU exceeds it. Above 0.5 there is but one way; below,
-        as many as possible are matched, and among such ways the greatest sum of IoU
-        wins.
+        Objects match where their IoU exceeds it. Above 0.5 the matching is unique;
+        below, the number of matches is maximised, then the sum of IoU.
 
     Returns
     -------
@@ -172,9 +171,9 @@ class AveragePrecision:
     """COCO's average precision of scored objects, over images.
 
     For every class and every overlap: guesses of all images, best first, are hits where
-    they match a true object of their image that none before them did; precision, made
-    to fall with recall, is averaged over 101 recalls from 0 to 1 (Lin et al., ECCV
-    2014; as pycocotools computes it, areas and crowds aside).
+    they match a true object of their image not matched before; precision, made
+    non-increasing with recall, is averaged over 101 recalls from 0 to 1 (Lin et al.,
+    ECCV 2014; as pycocotools computes it, areas and crowds aside).
 
     Parameters
     ----------
@@ -203,7 +202,7 @@ class AveragePrecision:
         true_codes: np.ndarray,
         ignored: np.ndarray | None = None,
     ) -> None:
-        """Take in an image.
+        """Add an image.
 
         Parameters
         ----------
@@ -213,7 +212,7 @@ class AveragePrecision:
             Classes, below ``n_classes``.
         ignored : ndarray of float, shape (n_guessed,), optional
             The share of each guess that lies in a region to ignore; guesses that do by
-            more than the overlap asked for count for nothing, unless they match.
+            more than the overlap threshold are ignored, unless they match.
         """
         iou, scores = np.asarray(iou, float), np.asarray(scores, float)
         codes, true_codes = np.asarray(codes), np.asarray(true_codes)
@@ -236,7 +235,7 @@ class AveragePrecision:
             self._counts[c].append(hits | (share[mine] < least))
 
     def merge(self, other: AveragePrecision) -> None:
-        """Add what another has seen, of the same classes and overlaps."""
+        """Add another accumulator, of the same classes and overlaps."""
         self.n_true += other.n_true
         for mine, theirs in (
             (self._scores, other._scores),
@@ -247,7 +246,7 @@ class AveragePrecision:
                 own += more
 
     def compute(self) -> np.ndarray:
-        """Return average precision, (n_overlaps, n_classes), NaN where none is true."""
+        """Return average precision, (n_overlaps, n_classes); NaN without objects."""
         out = np.full((len(self.overlaps), len(self.n_true)), np.nan)
         for c in np.flatnonzero(self.n_true):
             scores = np.concatenate(self._scores[c])

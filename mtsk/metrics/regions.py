@@ -1,4 +1,4 @@
-"""How well classes cover one another: from one table of counts."""
+"""Metrics of class overlap, from one table of counts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def confusion(truth: np.ndarray, guess: np.ndarray, n_classes: int) -> np.ndarra
     Raises
     ------
     ValueError
-        On codes that are no whole numbers, or guesses out of range; on two sizes.
+        On non-integer codes, guesses out of range, or different sizes.
     """
     if n_classes < 1:
         raise ValueError(f"n_classes must be >= 1, got {n_classes}")
@@ -79,7 +79,7 @@ def iou_per_class(counts: np.ndarray) -> np.ndarray:
 
 
 def mean_iou(counts: np.ndarray) -> float:
-    """Return the mean of `iou_per_class` over the classes that are true somewhere.
+    """Return the mean of `iou_per_class` over the classes that occur in the truth.
 
     Examples
     --------
@@ -105,7 +105,7 @@ def class_table(counts: np.ndarray, classes: Sequence[Any]) -> dict[str, list]:
     Returns
     -------
     dict of str to list
-        ``pandas.DataFrame`` takes it as it is.
+        It can be passed to ``pandas.DataFrame``.
     """
     hits, true, guessed = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
     names = [*classes, *["unseen"] * (len(counts) - len(classes))]
@@ -128,5 +128,5 @@ def _checked(counts: Any) -> np.ndarray:
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Divide where that can be done; elsewhere NaN."""
+    """Divide; NaN where the divisor is not positive."""
     return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)

@@ -1,4 +1,4 @@
-"""CRFs between the parts of a picture, and between its tasks."""
+"""CRFs over the regions and pixels of an image, and between its tasks."""
 
 from mtsk.structure.learning import learn_structure
 from mtsk.structure.messages import FittedStructure, TaskStructure

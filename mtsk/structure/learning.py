@@ -1,4 +1,4 @@
-"""Learning structure from pictures whose labels the heads did not learn from."""
+"""Learning of structure from images held out from the heads."""
 
 from __future__ import annotations
 
@@ -36,12 +36,11 @@ def learn_structure(
     ----------
     structure : Structure
     tasks : mapping of str to Task
-        Those that have structure.
+        Tasks that have structure.
     pictures : sequence of ScoredPicture
-        With scores of heads that did not learn from them. Each task is in the codes of
-        some.
+        With out-of-fold scores of the heads. Each task is in the codes of some.
     contexts : list of ContextLink
-        By which the pictures' contexts were made.
+        Links that give the pictures' contexts.
 
     Returns
     -------
@@ -92,7 +91,7 @@ def _after_regions(
     structures: Mapping[str, TaskStructure],
     couplings: Sequence[Coupling],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield a task's scores as the regions leave them, and the picture, in L*a*b*."""
+    """Yield a task's scores after region messages, and the image in L*a*b*."""
     for one in pictures:
         scores = add_messages(one, tasks, structures, couplings)
         yield label_scores(tasks[name], scores[name]), one.picture.lab

@@ -51,20 +51,19 @@ class TaskStructure:
 
 
 class ScoredPicture(NamedTuple):
-    """A picture, and what heads and labels say of it.
+    """A picture, with the scores of heads and its labels.
 
     Attributes
     ----------
     picture : Picture
     scores : dict of str to ndarray of shape (H, W, size)
-        Of the heads.
+        Scores of the heads.
     codes : dict of str to ndarray of shape (H, W)
-        What is true, of the tasks labelled there; NaN is unlabelled. Empty where it is
-        not known.
+        True codes of the tasks labelled there; NaN is unlabelled. Empty where unknown.
     boundary : ndarray of shape (H, W) or None
         Logits of a boundary.
     contexts : dict of str to ndarray of shape (K,)
-        What the picture as a whole says of a task's labels.
+        Logits of a task's labels from the picture as a whole.
     """
 
     picture: Picture
@@ -103,7 +102,7 @@ class FittedStructure:
         """Return the structures that change the scores of some tasks.
 
         Tasks that are coupled with one another are evaluated jointly, so that the
-        messages to one do not depend on which are asked for.
+        messages to one do not depend on which are requested.
         """
         coupled: set[str] = set()
         reached = set(names)
@@ -120,7 +119,7 @@ class FittedStructure:
         }
 
     def scores_needed(self, names: Sequence[str], tasks: TaskSet) -> list[str]:
-        """Return the tasks whose scores make the messages to some; none where no are.
+        """Return the tasks whose scores are needed for the messages to some tasks.
 
         Parameters
         ----------
@@ -156,7 +155,7 @@ class FittedStructure:
             Its features.
         tasks : TaskSet
         scores : mapping of str to ndarray
-            Of the heads: those of ``names`` and `scores_needed`.
+            Scores of the heads: those of ``names`` and `scores_needed`.
         names : sequence of str
             The tasks wanted.
 
@@ -177,7 +176,7 @@ class FittedStructure:
 
 
 def has_structure(task: Task) -> bool:
-    """Tell whether a task can have structure: classes and masks can."""
+    """Return whether a task can have structure: classes and masks can."""
     return isinstance(task, SemanticSegmentation | BinaryMask) and not isinstance(
         task, Boundary
     )
@@ -203,7 +202,7 @@ def boundary_logits(
 def context_logits(
     links: Sequence[ContextLink], tasks: TaskSet, scores: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Return what an image's own labels say of the classes of its regions."""
+    """Return the logits of regions' classes from an image's own labels."""
     out: dict[str, np.ndarray] = {}
     for link in links:
         if link.source in scores:
@@ -218,7 +217,7 @@ def add_messages(
     structures: Mapping[str, TaskStructure],
     couplings: Sequence[Coupling],
 ) -> dict[str, np.ndarray]:
-    """Return scores with what the rest of the picture says added to every pixel.
+    """Return scores with the messages added to every pixel.
 
     Parameters
     ----------
@@ -227,7 +226,7 @@ def add_messages(
     structures : mapping of str to TaskStructure
         Tasks without one keep their scores.
     couplings : sequence of Coupling
-        Those whose tasks both have scores and regions count.
+        Those whose tasks both have scores and regions are used.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Pictures as graphs: regions, their scores, and what lies between neighbours."""
+"""Images as graphs: regions, their scores, and features of edges."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TARGET_STRIDE = (
 
 @dataclass
 class Picture:
-    """An image, its features, and its regions once they are asked for.
+    """An image, its features, and its regions, computed on demand.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class Picture:
 
     @cached_property
     def contrasts(self) -> np.ndarray:
-        """The features of edges that no task shapes, (m, 4); see `region_graph`."""
+        """The edge features independent of tasks, (m, 4); see `region_graph`."""
         segments, sizes = self.segments, self.sizes
         i, j = self.edges.T
         height, width = segments.shape
@@ -101,9 +101,9 @@ def region_graph(
     - colour contrast: distance of the mean colours in L*a*b*, over 10;
     - feature contrast: distance of the means of the tap of middle stride, over the
       mean of such distances in the image;
-    - rise: how steeply the line between both centres stands, 0 (level) to 1;
-    - boundary: the mean probability of a boundary along the border; 0 where no task
-      tells.
+    - rise: steepness of the line between both centres, 0 (level) to 1;
+    - boundary: the mean probability of a boundary along the border; 0 without a
+      boundary task.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def region_graph(
     boundary : ndarray of float, shape (H, W), optional
         Logits of a boundary.
     context : ndarray of float, shape (K,), optional
-        Logits that the picture as a whole gives to every label.
+        Logits of every label from the picture as a whole.
 
     Returns
     -------

@@ -28,7 +28,7 @@ class Structure(BaseEstimator):
     superpixels : {"slic", "skimage_slic", "felzenszwalb"} or callable, default="slic"
         How regions are made; see `mtsk.structure.over_segment`.
     n_segments : int, default=None
-        About so many regions an image; None makes regions of about 170 pixels.
+        Approximate number of regions per image; None: regions of about 170 pixels.
 
     Examples
     --------

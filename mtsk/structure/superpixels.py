@@ -67,7 +67,7 @@ def over_segment(
         ``"slic"`` is this module's. A callable gets the image and returns an integer
         map of shape (H, W); its labels may be any, and need not be connected.
     n_segments : int, default=None
-        About so many; None makes regions of about 170 pixels. Felzenszwalb's regions
+        Approximate number; None: regions of about 170 pixels. Felzenszwalb's regions
         have at least a quarter of the pixels that this gives to each.
 
     Returns
@@ -165,7 +165,7 @@ def slic(
     image : ndarray or tensor of float, shape (H, W, 3) or (n, H, W, 3)
         sRGB in [0, 1]. Several images of one size are clustered at once.
     n_segments : int, default=1000
-        About so many in each image.
+        Approximate number in each image.
     compactness : float, default=10.0
         Colour difference, in units of L*, that weighs as much as a cell's width.
     n_iter : int, default=2
@@ -182,8 +182,8 @@ def slic(
     Raises
     ------
     ValueError
-        On an image of another shape or range, numbers out of theirs, and a device that
-        cannot be used.
+        On an image of another shape or range, parameters out of range, and a device
+        that cannot be used.
     """
     _check_image(image)
     _check_count("n_segments", n_segments, 1)
@@ -255,7 +255,7 @@ def region_means(segments: np.ndarray, values: np.ndarray) -> np.ndarray:
     sizes = np.bincount(flat)
     if values.ndim < 3:
         return np.bincount(flat, values.ravel()) / sizes
-    # Pixels are the columns in order, so this is the matrix in CSC form as it lies.
+    # Pixels are the columns in order, so this is already the matrix in CSC form.
     operator = sparse.csc_array(
         (np.ones(flat.size, np.float32), flat, np.arange(flat.size + 1)),
         shape=(len(sizes), flat.size),
@@ -282,10 +282,10 @@ def to_lab(image: np.ndarray) -> np.ndarray:
 
 
 def best_labelling(segments: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Return the best that any labelling of the regions could do: the oracle.
+    """Return the best labelling of the regions (the oracle).
 
-    Each region gets the label that most of its labelled pixels have. What this scores
-    is the ceiling of every method that gives a region one label; where it is low, the
+    Each region gets the label that most of its labelled pixels have. Its score is an
+    upper bound for every method that gives a region one label; where it is low, the
     regions are too coarse.
 
     Parameters
@@ -357,7 +357,7 @@ def _blocks(
     """Cut images (n, H, W, 3) into cells: (n, cells, 5, side, side) and weights.
 
     The last two of the five are the place in units of a cell. Beyond the image's border
-    pixels repeat and weigh nothing.
+    pixels repeat with weight 0.
     """
     n, height, width, _ = colours.shape
     below, right = down * side - height, across * side - width
@@ -418,7 +418,7 @@ def _new_centres(
     around: torch.Tensor,
     old: torch.Tensor,
 ) -> torch.Tensor:
-    """Return the mean of the pixels that chose each centre."""
+    """Return the mean of the pixels assigned to each centre."""
     n, n_cells = choice.shape[:2]
     nine = torch.arange(9, device=choice.device)
     votes = (choice[:, :, None] == nine[:, None]) * weights[:, :, None]

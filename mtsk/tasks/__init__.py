@@ -1,4 +1,4 @@
-"""Tasks: codecs between what a person gives and columns of a table."""
+"""Tasks: codecs between user-supplied targets and columns of a table."""
 
 from mtsk.tasks.base import ImageTask, PixelTask, Task
 from mtsk.tasks.boxes import Detection, boxes_of_instances

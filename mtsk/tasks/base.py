@@ -1,4 +1,4 @@
-"""The contract of a task: a codec between what a person gives and columns."""
+"""Base classes of tasks: codecs between user-supplied targets and columns."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Task(BaseEstimator, ABC):
     Attributes
     ----------
     groups_ : tuple of ColumnGroup
-        Kinds and numbers of scores, known after ``fit``. Columns and scores of the
-        groups stand side by side, in this order.
+        Kinds and numbers of scores, set by ``fit``. Columns and scores of the groups
+        are concatenated in this order.
     """
 
     granularity: ClassVar[Literal["pixel", "image"]]
@@ -37,7 +37,7 @@ class Task(BaseEstimator, ABC):
 
     @property
     def is_of_pixels(self) -> bool:
-        """Whether there is a target at every pixel, not one an image."""
+        """Whether there is a target at every pixel, not one per image."""
         return self.granularity == "pixel"
 
     @property
@@ -67,7 +67,7 @@ class Task(BaseEstimator, ABC):
         return sum(group.size for group in self.groups_)
 
     def fit(self, targets: Sequence[Any]) -> Self:
-        """Learn what there is to decode, such as the classes.
+        """Learn what decoding needs, such as the classes.
 
         Parameters
         ----------
@@ -81,8 +81,8 @@ class Task(BaseEstimator, ABC):
         Raises
         ------
         TargetError
-            Where an entry is not what the task takes; the message names its place
-            in ``targets``.
+            Where an entry has an invalid form; the message gives its index in
+            ``targets``.
         """
         self._check()
         learnt = self._learn(targets)
@@ -155,7 +155,7 @@ class Task(BaseEstimator, ABC):
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
     def normalized_entropy(self, scores: np.ndarray) -> np.ndarray:
-        """Return how unsure scores are: entropy over the greatest there is.
+        """Return the normalised entropy of scores: entropy over its maximum.
 
         Parameters
         ----------
@@ -164,8 +164,8 @@ class Task(BaseEstimator, ABC):
         Returns
         -------
         ndarray of shape (...)
-            In [0, 1]; the mean of several labels'. Numbers have no entropy: NaN where a
-            task has nothing else.
+            In [0, 1]; averaged over labels. Numbers have no entropy: NaN where a task
+            has nothing else.
         """
         shares = self.probabilities(scores)
         found = []
@@ -194,25 +194,25 @@ class PixelTask(Task):
 
     @property
     def decode_radius(self) -> int | None:
-        """How many pixels away ``decode`` looks, which tells how tiles must overlap.
+        """Radius in pixels that ``decode`` depends on, by which tiles must overlap.
 
-        0: each pixel by itself. None, as here unless a subclass says otherwise: the
-        whole image, which therefore cannot be predicted in tiles.
+        0: each pixel separately. None, unless a subclass overrides it: the whole image,
+        which therefore cannot be predicted in tiles.
         """
         return None
 
     def transform_columns(self, columns: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        """Return what columns become when an image is turned, mirrored or enlarged.
+        """Transform columns with an image that is rotated, mirrored or enlarged.
 
-        Where a pixel goes is not this method's business: only what its numbers then
-        are, where they have a direction or a length. By default they have none.
+        Only the values are transformed, where they have a direction or a length; pixels
+        are not moved. By default values have neither.
 
         Parameters
         ----------
         columns : ndarray of float32, shape (..., n_columns)
             As ``encode`` gives them, NaN missing.
         matrix : ndarray of shape (2, 2)
-            Where the image's steps down and across go, in pixels: a mirror image has
+            Images of a step down and a step across, in pixels: mirroring is
             ``[[1, 0], [0, -1]]``.
 
         Returns
@@ -223,7 +223,7 @@ class PixelTask(Task):
 
 
 class ImageTask(Task):
-    """A task with one target an image."""
+    """A task with one target per image."""
 
     granularity = "image"
 
@@ -261,7 +261,7 @@ def as_map(target: Any, shape: tuple[int, int] | None = None) -> np.ndarray:
 def as_flat_map(
     target: Any, shape: tuple[int, int] | None = None, *, entry: int | None = None
 ) -> np.ndarray:
-    """Return a dense target of one value a pixel, (H, W); see `as_map`."""
+    """Return a dense target of one value per pixel, (H, W); see `as_map`."""
     try:
         array = as_map(target, shape)
     except TargetError as error:

@@ -36,27 +36,27 @@ class Detection(PixelTask):
 
     A target is a mapping with ``"boxes"``, numbers of shape (n, 4), and ``"labels"``,
     (n,) of int or str, as torchvision has it; or the boxes alone, where all objects are
-    of one kind. ``"ignore"``, boxes (m, 4), may mark regions that teach nothing and
-    count for nothing. No boxes, shape (0, 4), says that the image has none. ``predict``
-    gives mappings with ``"boxes"`` (float32, in the format that targets have),
-    ``"labels"`` and ``"scores"``, best first.
+    of one kind. ``"ignore"``, boxes (m, 4), may mark regions excluded from training and
+    metrics. No boxes, shape (0, 4), means that the image has none. ``predict`` gives
+    mappings with ``"boxes"`` (float32, in the format that targets have), ``"labels"``
+    and ``"scores"``, best first.
 
     Coordinates are in pixels, with (0, 0) the outer corner of the first pixel, so that
     the box of pixels 3 to 7 reaches from 3 to 8: scikit-image's half-open ``bbox`` and
     torchvision's boxes.
 
-    Pixels in the middle of a box (within ``core`` of its sides) tell its label (a
-    binary column a label), the logarithms of its height and width, and where its
-    centre is in units of these (four real columns), as in FCOS with centre sampling
-    (Tian et al., ICCV 2019); what is between that and the box's rim teaches nothing of
-    its own label. Where middles overlap, the smaller box has the pixel. Peaks of
-    probability × nearness to the centre that the pixel itself speaks of are boxes,
-    which then suppress others.
+    Pixels in the middle of a box (within ``core`` of its sides) predict its label (one
+    binary column per label), the logarithms of its height and width, and the offset of
+    its centre in units of these (four real columns), as in FCOS with centre sampling
+    (Tian et al., ICCV 2019); pixels between that and the box's rim are unlabelled for
+    its label. Where middles overlap, the smaller box has the pixel. Boxes are the peaks
+    of probability × nearness to the centre that the pixel itself predicts, and suppress
+    others.
 
     Parameters
     ----------
     format : {"xyxy", "xywh", "yxyx"}, default="xyxy"
-        What the four numbers of a box are: left, top, right, bottom (torchvision);
+        Meaning of the four numbers of a box: left, top, right, bottom (torchvision);
         left, top, width, height (COCO); top, left, bottom, right (scikit-image).
     threshold : float in [0, 1], default=0.3
         Boxes with smaller scores are left out.
@@ -65,13 +65,13 @@ class Detection(PixelTask):
     suppression : {"hard", "soft"}, default="hard"
         ``"soft"`` lowers scores by overlap instead (Bodla et al., ICCV 2017).
     max_boxes : int, default=100
-        Most boxes of an image.
+        Maximum number of boxes per image.
     core : float in (0, 1], default=0.5
-        How much of a box's height and width its middle takes.
+        Share of a box's height and width that its middle covers.
     void : label or sequence of labels, default=()
         Boxes with these labels, or with −1, are regions to ignore.
     classes : sequence of labels, default=None
-        All the labels there are. None takes those that occur.
+        All labels. None takes those that occur.
 
     Attributes
     ----------
@@ -164,7 +164,7 @@ class Detection(PixelTask):
     def canonical(
         self, target: Any, shape: tuple[int, int] | None = None
     ) -> dict[str, np.ndarray]:
-        """Return a target in one form.
+        """Return a target in canonical form.
 
         Parameters
         ----------
@@ -175,7 +175,7 @@ class Detection(PixelTask):
         Returns
         -------
         dict
-            ``"boxes"``: (n, 4) left, top, right, bottom; ``"codes"``: (n,), places of
+            ``"boxes"``: (n, 4) left, top, right, bottom; ``"codes"``: (n,), indices of
             the labels in ``classes_``, and ``len(classes_)`` for labels unknown to it;
             ``"ignore"``: (m, 4).
 
@@ -231,7 +231,7 @@ class Detection(PixelTask):
         numbers[..., 3] = (centre[0] - x - 0.5) / sides[0]
 
     def transform_columns(self, columns: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        # A turned box is taken for the box around its turned inscribed ellipse.
+        # A rotated box becomes the bounding box of its rotated inscribed ellipse.
         k = columns.shape[-1] - 4
         out = columns.copy()
         sides = np.exp(columns[..., k : k + 2])
@@ -270,19 +270,19 @@ class Detection(PixelTask):
     def detect(
         self, scores: np.ndarray, threshold: float | None = None
     ) -> dict[str, np.ndarray]:
-        """Return the boxes that score maps speak of, best first.
+        """Return the boxes predicted by score maps, best first.
 
         Parameters
         ----------
         scores : ndarray of shape (H, W, n_classes + 4)
         threshold : float, optional
-            Least score. None is the task's own.
+            Minimum score. None takes the task's own.
 
         Returns
         -------
         dict
             ``"boxes"``: float (n, 4), left, top, right, bottom; ``"codes"``: int (n,),
-            places in ``classes_``; ``"scores"``: float (n,).
+            indices into ``classes_``; ``"scores"``: float (n,).
         """
         least = self.threshold if threshold is None else threshold
         k = len(self.classes_)
@@ -294,7 +294,7 @@ class Detection(PixelTask):
         best = np.argsort(-strength, kind="stable")[:_MOST_PEAKS]
         y, x, codes, strength = y[best], x[best], codes[best], strength[best]
         boxes = _boxes_at(y, x, scores[y, x, k:], scores.shape[:2])
-        inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # in part, at least
+        inside = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # at least in part
         boxes, codes, strength = boxes[inside], codes[inside], strength[inside]
         kept, strength = suppress_boxes(
             boxes, strength, codes, overlap=self.overlap, mode=self.suppression
@@ -321,7 +321,7 @@ def boxes_of_instances(
     -------
     boxes : ndarray of float, shape (n, 4)
     ids : ndarray of int, shape (n,)
-        Of the objects, ascending.
+        Ids of the objects, ascending.
 
     Examples
     --------
@@ -362,7 +362,7 @@ _CONSTRAINTS: dict[str, list] = {
 
 
 def as_boxes(boxes: Any, format: str = "xyxy") -> np.ndarray:
-    """Return boxes as left, top, right, bottom; refuse what is no box."""
+    """Return boxes as left, top, right, bottom; raise on invalid boxes."""
     try:
         array = np.asarray(boxes, dtype=float)
     except (TypeError, ValueError):
@@ -430,7 +430,7 @@ def _pixels(box: np.ndarray, shape: tuple[int, int]) -> tuple[slice, slice]:
 
 
 def _nearness(numbers: np.ndarray, core: float) -> np.ndarray:
-    """Return 1 at the centre that a pixel speaks of, 0.5 at the rim of the middle."""
+    """Return 1 at the centre that a pixel predicts, 0.5 at the rim of the middle."""
     half_pixel = 0.5 / np.exp(numbers[..., :2].astype(float).clip(*_LOG_SIDE))
     away = (np.abs(numbers[..., 2:]) - half_pixel).clip(min=0).max(axis=-1)
     return 1 / (1 + (2 * away / core) ** 2)
@@ -439,7 +439,7 @@ def _nearness(numbers: np.ndarray, core: float) -> np.ndarray:
 def _boxes_at(
     y: np.ndarray, x: np.ndarray, numbers: np.ndarray, shape: tuple[int, int]
 ) -> np.ndarray:
-    """Return the boxes that pixels speak of, clipped to the image."""
+    """Return the boxes that pixels predict, clipped to the image."""
     sides = np.exp(numbers[:, :2].astype(float).clip(*_LOG_SIDE))
     centre = np.stack([y, x], axis=1) + 0.5 + numbers[:, 2:].clip(-1, 1) * sides
     low, high = centre - sides / 2, centre + sides / 2

@@ -1,4 +1,4 @@
-"""What a head sees of a task: a group of columns of one kind."""
+"""Column groups, by which heads represent tasks: columns of one kind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ColumnGroup", "Kind", "column_slices", "score_slices", "slices_of"]
 
 @dataclass(frozen=True)
 class ColumnGroup:
-    """A run of columns that one head output explains.
+    """Consecutive columns predicted by one head output.
 
     Attributes
     ----------
@@ -55,6 +55,6 @@ def score_slices(groups: Sequence[ColumnGroup]) -> list[slice]:
 
 
 def slices_of(widths: Iterable[int]) -> list[slice]:
-    """Return where runs of such widths lie, one beside another."""
+    """Return the slices of consecutive runs of the given widths."""
     ends = np.cumsum(list(widths), dtype=int).tolist()
     return [slice(a, b) for a, b in pairwise([0, *ends])]

@@ -1,4 +1,4 @@
-"""Tasks with numbers at every pixel: depth, normals, density, pictures."""
+"""Tasks with numbers at every pixel: depth, normals, density, images."""
 
 from __future__ import annotations
 
@@ -95,9 +95,8 @@ class SurfaceNormals(PixelTask):
     """The direction that a surface faces, at every pixel.
 
     A target is a float map of shape (H, W, 3) of unit vectors: to the right, down, and
-    towards the viewer (turned the other way, say up, does as well, as long as images
-    are not rotated by an `Augmentation`). NaN is unlabelled. ``predict`` gives float32
-    maps of unit vectors.
+    towards the viewer (opposite axes, such as up, also work unless an `Augmentation`
+    rotates images). NaN is unlabelled. ``predict`` gives float32 maps of unit vectors.
 
     Examples
     --------
@@ -146,12 +145,12 @@ class SurfaceNormals(PixelTask):
 
     def decode(self, scores: np.ndarray) -> np.ndarray:
         length = np.linalg.norm(scores, axis=-1, keepdims=True)
-        towards = np.array([0, 0, 1], scores.dtype)  # where nothing is said
+        towards = np.array([0, 0, 1], scores.dtype)  # for vectors of length 0
         return np.where(length > 0, scores / np.maximum(length, 1e-30), towards)
 
 
 class DensityCount(PixelTask):
-    """How many objects there are, from where they are.
+    """The number of objects, learnt from their positions.
 
     A target is an array (n, 2) of the objects' rows and columns, in pixels with (0, 0)
     the centre of the first pixel; (0, 2) where there are none. Columns are densities: a
@@ -162,7 +161,7 @@ class DensityCount(PixelTask):
     Parameters
     ----------
     sigma : float > 0, default=4.0
-        Of the Gaussian, in pixels.
+        Standard deviation of the Gaussian, in pixels.
 
     Examples
     --------
@@ -238,7 +237,7 @@ class DensityCount(PixelTask):
         dots = np.zeros(shape, np.float64)
         places = np.rint(points).astype(np.intp).clip(0, np.array(shape) - 1)
         np.add.at(dots, tuple(places.T), 1)
-        # "reflect" keeps the sum: what would lie beyond the border comes back.
+        # "reflect" keeps the sum: mass beyond the border is reflected.
         spread = ndimage.gaussian_filter(dots, self.sigma, mode="reflect")
         return spread[..., None].astype(np.float32)
 
@@ -254,7 +253,7 @@ class DensityCount(PixelTask):
 
 
 class ImageToImage(PixelTask):
-    """A picture for every picture: denoised, coloured, filtered.
+    """Image-to-image regression: denoising, colourisation, filtering.
 
     A target is an image (H, W) or (H, W, C): uint8, uint16, or float in [0, 1] with NaN
     unlabelled. ``predict`` gives images of the dtype and the shape that targets have.
@@ -263,7 +262,7 @@ class ImageToImage(PixelTask):
     ----------
     dtype_ : dtype
     n_channels_ : int or None
-        C; None of targets (H, W).
+        C; None for targets (H, W).
 
     Examples
     --------
@@ -322,7 +321,7 @@ class ImageToImage(PixelTask):
         return np.rint(found * white).astype(self.dtype_)
 
 
-_OFF_UNIT = 0.01  # a length may differ from 1 by so much
+_OFF_UNIT = 0.01  # tolerance of unit length
 _WHITE = {np.dtype("uint8"): 255.0, np.dtype("uint16"): 65535.0}
 
 

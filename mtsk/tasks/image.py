@@ -1,4 +1,4 @@
-"""Tasks with one target an image."""
+"""Tasks with one target per image."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["Classification", "Count", "MultiLabel", "Ordinal", "Regression"]
 
 
 class Classification(ImageTask):
-    """One class an image. A target is an int, str or bool; −1 is unlabelled.
+    """One class per image. A target is an int, str or bool; −1 is unlabelled.
 
     Parameters
     ----------
     void : label or sequence of labels, default=()
         Labels that mean "unlabelled".
     classes : sequence of labels, default=None
-        All the classes there are. None takes those that occur.
+        All classes. None takes those that occur.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class Classification(ImageTask):
 
 
 class MultiLabel(ImageTask):
-    """Any number of labels an image, such as tags.
+    """Any number of labels per image, such as tags.
 
     A target is a vector of L bool (or of 1, 0 and −1, unlabelled; or of float with
     NaN), or a set of label names. ``predict`` gives bool vectors, or sets.
@@ -74,10 +74,10 @@ class MultiLabel(ImageTask):
         Names of the L labels. Needed only to name vectors; for sets, None takes
         those that occur.
     of : "auto", str or None, default="auto"
-        The `SemanticSegmentation` whose classes the labels are. Tags then teach
-        pixels: in an image with tags and no mask, pixels can only be of its tags'
-        classes. ``"auto"`` finds the task whose classes all are named labels of this
-        one; None is no link. Classes that no label stands for may be anywhere.
+        The `SemanticSegmentation` whose classes the labels are. Tags then supervise
+        pixels: in an image with tags and no mask, only its tags' classes can occur.
+        ``"auto"`` finds the task whose classes all are named labels of this one; None:
+        no link. Classes without a label may occur anywhere.
 
     Attributes
     ----------
@@ -166,7 +166,7 @@ class MultiLabel(ImageTask):
 
 
 class Regression(ImageTask):
-    """One number an image, or a vector of L; NaN is unlabelled.
+    """One number per image, or a vector of L; NaN is unlabelled.
 
     Attributes
     ----------
@@ -251,14 +251,14 @@ class Ordinal(ImageTask):
     """One of several classes that have an order, such as grades.
 
     For each class but the last, whether the truth is above it: K − 1 binary columns
-    (Frank & Hall, ECML 2001). The prediction is how many of these are more likely than
-    not, so that it is near the truth where it is wrong.
+    (Frank & Hall, ECML 2001). The prediction is the number of these that are more
+    likely than not, so that errors stay near the truth.
 
     Parameters
     ----------
     classes : sequence of labels, default=None
-        All the classes, lowest first. None takes those that occur, in order, of numbers
-        alone: the alphabet is seldom the order of words.
+        All the classes, lowest first. None takes those that occur, sorted, for numbers
+        only: the order of words is seldom alphabetical.
     void : label or sequence of labels, default=()
         Labels that mean "unlabelled"; −1 always does.
 
@@ -310,7 +310,7 @@ class Ordinal(ImageTask):
     ) -> np.ndarray:
         _check_scalar(target)
         order = np.argsort(self.classes_)
-        # A label without a place in the order has no columns, not even to be missed.
+        # A label outside the order cannot be encoded, not even as a missed class.
         code = codes_of(
             [target], self.classes_[order], as_list(self.void), unseen=False
         )
@@ -320,7 +320,7 @@ class Ordinal(ImageTask):
         return (order[int(code[0])] > np.arange(n - 1)).astype(np.float32)
 
     def codes(self, scores: np.ndarray) -> np.ndarray:
-        """Return the places in ``classes_`` of the predicted classes.
+        """Return the indices in ``classes_`` of the predicted classes.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Which task a column of targets is, from dtype and number of axes alone."""
+"""Inference of tasks from the dtype and number of axes of targets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _KINDS = {"i": "integer", "u": "integer", "U": "str", "b": "bool", "f": "float"}
 
 
 def infer_task(name: str, entries: Sequence[Any]) -> Task:
-    """Return the task that a column's entries speak of.
+    """Return the task inferred from a column's entries.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def infer_task(name: str, entries: Sequence[Any]) -> Task:
     Raises
     ------
     TargetError
-        Where nothing is labelled, entries disagree, or no task takes such entries.
+        Where no entry is labelled, entries disagree, or no task takes such entries.
     """
     kinds: dict[tuple[int, str], int] = {}
     for index, entry in enumerate(entries):
@@ -104,7 +104,7 @@ def infer_task(name: str, entries: Sequence[Any]) -> Task:
 
 
 def warn_of_classes(name: str, task: Task, *, said: bool) -> None:
-    """Warn of label maps that are likely to be something else.
+    """Warn of label maps whose values are probably not classes.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def warn_of_classes(name: str, task: Task, *, said: bool) -> None:
     task : Task
         Fitted.
     said : bool
-        Whether the user said which task it is, and so that values are classes.
+        Whether the user specified the task, so that values are classes.
     """
     if not isinstance(task, SemanticSegmentation | Classification):
         return
@@ -139,7 +139,7 @@ def warn_of_classes(name: str, task: Task, *, said: bool) -> None:
 
 
 def _like_classes(entries: Sequence[Any]) -> bool:
-    """Tell whether some floats are missing, and the others are few whole numbers."""
+    """Return whether some floats are missing and the others few whole numbers."""
     known = {float(e) for e in entries if e is not None}
     whole = all(value.is_integer() for value in known)
     return whole and any(e is None for e in entries) and len(known) < len(entries) / 2

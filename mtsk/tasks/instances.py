@@ -1,4 +1,4 @@
-"""Instance segmentation: every object a label of its own."""
+"""Instance segmentation: a separate id for every object."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Instances(NamedTuple):
     Attributes
     ----------
     ids : ndarray of int32, shape (H, W)
-        0 the background, 1 … n an object each.
+        0 is background, 1 … n one object each.
     scores : ndarray of float, shape (n,)
         Mean probability of each object's pixels to be of any object.
     """
@@ -36,7 +36,7 @@ class Instances(NamedTuple):
 
 
 class InstanceSegmentation(PixelTask):
-    """One id for every object, touching ones apart.
+    """One id for every object, also for touching ones.
 
     A target is an integer map of ids, (H, W): 0 is background, every other number an
     object, −1 and ``void`` unlabelled. Or it is a list of bool masks (H, W), or an
@@ -44,14 +44,14 @@ class InstanceSegmentation(PixelTask):
     ``predict`` gives int32 maps of ids 1 … n, from left to right and top to bottom by
     the objects' first pixels; `instances` also gives scores.
 
-    Every pixel of an object tells whether it is of any (one binary column), where the
-    object's centre is in units of the object's radius, and that radius's logarithm
-    (three real ones). The centre is the object's pixel that is nearest its centroid,
-    the radius √(area / π). Pixels then vote for centres (Ballard's generalised Hough
-    transform, Pattern Recognition 1981; votes of every pixel as in Kendall, Gal &
-    Cipolla, CVPR 2018): cells with most votes win, suppress others within
-    ``separation`` radii, and every pixel joins the winner nearest its vote. Unlike
-    lines drawn between touching objects, votes do not leak.
+    Targets per pixel are whether it belongs to any object (one binary column), the
+    offset of the object's centre in units of its radius, and the logarithm of that
+    radius (three real ones). The centre is the object's pixel that is nearest its
+    centroid, the radius √(area / π). Pixels then vote for centres (Ballard's
+    generalised Hough transform, Pattern Recognition 1981; votes of every pixel as in
+    Kendall, Gal & Cipolla, CVPR 2018): cells with most votes are kept, suppress others
+    within ``separation`` radii, and every pixel joins the centre nearest its vote.
+    Unlike predicted boundaries between touching objects, votes have no leaks.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ class InstanceSegmentation(PixelTask):
         return self.instances(scores).ids
 
     def instances(self, scores: np.ndarray) -> Instances:
-        """Return the objects that score maps speak of.
+        """Return the objects predicted by score maps.
 
         Parameters
         ----------
@@ -196,7 +196,7 @@ class InstanceSegmentation(PixelTask):
     def _grouped(
         self, votes: np.ndarray, radius: np.ndarray, shape: tuple[int, int]
     ) -> np.ndarray:
-        """Return an id for every vote, by the centre it is nearest to; 0 is none."""
+        """Return an id for every vote, by its nearest centre; 0 is none."""
         cells = np.rint(votes).astype(np.intp).clip(0, np.array(shape) - 1)
         flat = np.ravel_multi_index(tuple(cells.T), shape)
         count = np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape)
@@ -205,7 +205,7 @@ class InstanceSegmentation(PixelTask):
         occupied = np.argwhere(count)
         r = (total / np.maximum(count, 1))[tuple(occupied.T)]
         strength = (count + near)[tuple(occupied.T)] / r**2
-        # A cell that has nearly all votes of an object is no other's shadow.
+        # A cell with nearly all votes of an object is no side peak of another.
         sure = count[tuple(occupied.T)] > _SURE * np.pi * r**2
         kept = _suppressed(occupied, r, strength, self.separation, sure)
         centres, r = occupied[kept], r[kept]
@@ -223,7 +223,7 @@ class InstanceSegmentation(PixelTask):
 _FAR = 100.0  # radii; no centre is further away
 _LOG_RADIUS = (-1.0, 8.0)
 _SURE = 0.9  # of the object's area
-_BLUR = 1.0  # pixels; a little of the votes round about speaks for a cell too
+_BLUR = 1.0  # pixels; smoothing by which neighbouring votes count
 _CONSTRAINTS: dict[str, list] = {
     "threshold": [Interval(Real, 0, 1, closed="both")],
     "separation": [Interval(Real, 0, None, closed="neither")],
@@ -233,7 +233,7 @@ _CONSTRAINTS: dict[str, list] = {
 
 
 def _is_stack(target: Any) -> bool:
-    """Tell masks, one an object, from a map of ids."""
+    """Return whether a target is masks, one per object, not a map of ids."""
     if isinstance(target, np.ndarray):
         return target.ndim == 3
     if not isinstance(target, list | tuple):
@@ -280,9 +280,9 @@ def _suppressed(
     separation: float,
     sure: np.ndarray,
 ) -> np.ndarray:
-    """Return the indices of places that no stronger kept place is too near to.
+    """Return the indices of places kept by non-maximum suppression.
 
-    Those that are sure stay all the same.
+    Those that are sure are always kept.
     """
     tree = cKDTree(places)
     alive = np.ones(len(places), bool)

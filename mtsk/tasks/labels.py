@@ -19,7 +19,7 @@ UNLABELLED = -1
 
 
 def as_label_array(target: Any) -> np.ndarray:
-    """Return labels as an integer, bool or str array; refuse floats and the rest."""
+    """Return labels as an integer, bool or str array; raise on other types."""
     array = np.asarray(target)
     if array.dtype.kind == "O" and all(isinstance(v, str) for v in array.flat):
         array = array.astype(str)
@@ -97,8 +97,8 @@ def codes_of(
     Raises
     ------
     TargetError
-        On a label not in ``classes``, unless ``unseen``: then its code is K. On words
-        where classes are numbers, and the other way round.
+        On a label not in ``classes``, unless ``unseen``: then its code is K. On strings
+        where classes are numbers, and vice versa.
     """
     labels = as_label_array(target)
     if labels.dtype.kind == "b" and not np.isin(classes, (0, 1)).all():

@@ -42,9 +42,9 @@ class SemanticSegmentation(PixelTask):
     void : label or sequence of labels, default=()
         Labels that mean "unlabelled", such as 255.
     classes : sequence of labels, default=None
-        All the classes there are. None takes those that occur.
+        All classes. None takes those that occur.
     postprocess : Step or Steps, default=None
-        What is done to predicted maps, and before they are scored; see
+        Post-processing of predicted maps, also before scoring; see
         `mtsk.tasks.postprocess`.
 
     Attributes
@@ -98,7 +98,7 @@ class SemanticSegmentation(PixelTask):
         ]
 
     def codes(self, scores: np.ndarray) -> np.ndarray:
-        """Return the places in ``classes_`` of the predicted classes.
+        """Return the indices in ``classes_`` of the predicted classes.
 
         Parameters
         ----------
@@ -138,9 +138,9 @@ class BinaryMask(PixelTask):
     void : int or sequence of int, default=()
         Values that mean "unlabelled".
     threshold : float, default=0.5
-        ``predict`` says yes where the probability exceeds it.
+        ``predict`` gives yes where the probability exceeds it.
     postprocess : Step or Steps, default=None
-        What is done to predicted masks, and before they are scored but for average
+        Post-processing of predicted masks, also before scoring except for average
         precision; see `mtsk.tasks.postprocess`. With its `ConnectedComponents`
         ``predict`` gives ids.
 
@@ -203,7 +203,7 @@ class BinaryMask(PixelTask):
         return columns[..., None]
 
     def codes(self, scores: np.ndarray) -> np.ndarray:
-        """Return where the answer is yes, or what ``postprocess`` makes of that.
+        """Return the predicted mask, or the result of ``postprocess`` on it.
 
         Parameters
         ----------
@@ -236,14 +236,14 @@ class Boundary(PixelTask):
     void : int or sequence of int, default=()
         Labels of a region map that mean "unlabelled".
     tolerance : float, default=0.0075
-        How far an edge may be off in the metric ``"boundary_f1"``, as a fraction
-        of the image diagonal.
+        Distance tolerance of the metric ``"boundary_f1"``, as a fraction of the image
+        diagonal.
     threshold : float, default=0.5
-        ``predict`` says edge where the probability exceeds it.
+        ``predict`` gives edges where the probability exceeds it.
     thin : bool, default=True
-        Whether ``predict`` keeps only what is most probable across an edge, one pixel
-        of it; see `mtsk.tasks.postprocess.thin_ridges`. The metrics of thresholds,
-        ``"ods"`` and ``"ois"``, always do.
+        Whether ``predict`` thins edges to the most probable pixel across; see
+        `mtsk.tasks.postprocess.thin_ridges`. The metrics ``"ods"`` and ``"ois"`` always
+        do.
     """
 
     metrics = ("average_precision", "boundary_f1", "ods", "ois")
@@ -285,7 +285,7 @@ class Boundary(PixelTask):
             return regions.astype(np.float32)[..., None]
         missing = np.isin(regions, [*as_list(self.void), UNLABELLED])
         columns = find_boundaries(regions, mode="thick").astype(np.float32)
-        # The rim of an unlabelled area is no boundary that anyone drew.
+        # The rim of an unlabelled area is not a labelled boundary.
         columns[missing | find_boundaries(missing, mode="thick")] = np.nan
         return columns[..., None]
 

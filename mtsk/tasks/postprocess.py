@@ -1,7 +1,7 @@
-"""What is done to predictions afterwards: named steps, and what they are made of.
+"""Post-processing of predictions: named steps and the functions they use.
 
-A step takes one map and returns one; `Steps` runs several in a row. Their parameters
-are scikit-learn's: ``tasks__cells__postprocess__min_size`` can be searched.
+A step takes one map and returns one; `Steps` runs several in a row. They have
+scikit-learn parameters: ``tasks__cells__postprocess__min_size`` can be searched.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ __all__ = [
 class Step(BaseEstimator):
     """A step of post-processing. A subclass defines ``_mask`` or ``__call__``.
 
-    Maps of classes, and of ids, are treated label by label; what a label gives up goes
-    to the nearest pixel that is kept, and what it gains is taken from others.
+    Maps of classes, and of ids, are processed label by label; pixels that a label loses
+    get the label of the nearest kept pixel, pixels that it gains are taken from others.
     """
 
     _constraints: dict[str, list] = {}
 
     def check_parameters(self) -> None:
-        """Raise ``InvalidParameterError`` on a parameter that is none."""
+        """Raise ``InvalidParameterError`` on an invalid parameter."""
         check_parameters(self, self._constraints)
 
     def __call__(self, labels: np.ndarray) -> np.ndarray:
@@ -86,7 +86,7 @@ class RemoveSmall(Step):
     Parameters
     ----------
     min_size : int, default=64
-        Pixels of the smallest part that stays.
+        Pixels of the smallest part that is kept.
 
     Examples
     --------
@@ -116,8 +116,8 @@ class FillHoles(Step):
     max_size : int, default=None
         None is any size.
     background : label, default=0
-        In a map of classes or ids, what holes consist of, and what has none itself:
-        other labels inside a label stay.
+        In a map of classes or ids, the label of holes, whose own holes are not filled:
+        other labels inside a label are kept.
     """
 
     _constraints = {"max_size": [Interval(Integral, 1, None, closed="left"), None]}
@@ -144,7 +144,7 @@ class FillHoles(Step):
 
 
 class LargestComponent(Step):
-    """Keep the largest connected part only (of several as large, the first)."""
+    """Keep the largest connected part only (the first of ties)."""
 
     def _mask(self, mask: np.ndarray) -> np.ndarray:
         parts = measure.label(mask, connectivity=1)
@@ -161,7 +161,7 @@ class SmoothOutline(Step):
     Parameters
     ----------
     radius : float >= 0, default=1
-        Of the disc, in pixels.
+        Radius of the disc, in pixels.
     """
 
     _constraints = {"radius": [Interval(Real, 0, None, closed="left")]}
@@ -180,8 +180,8 @@ class SmoothOutline(Step):
 class ConnectedComponents(Step):
     """Give every connected part of a mask an id, 1 … n; the rest is 0.
 
-    By `skimage.measure.label`. Of a map of classes, every class's parts get their own,
-    but for 0, which is taken for background.
+    By `skimage.measure.label`. In a map of classes, every class's parts get their own
+    ids, except 0, the background.
 
     Parameters
     ----------
@@ -298,7 +298,7 @@ def suppress_boxes(
     overlap: float = 0.5,
     mode: Literal["hard", "soft"] | str = "hard",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Let boxes suppress worse ones of their label that overlap them.
+    """Suppress boxes that overlap better ones of the same label.
 
     ``"hard"`` is `torchvision.ops.batched_nms`; ``"soft"`` multiplies a box's score by
     1 − IoU with each better one that overlaps it by more than ``overlap`` (Bodla et
@@ -318,9 +318,9 @@ def suppress_boxes(
     Returns
     -------
     indices : ndarray of int, shape (m,)
-        Of the boxes that are left, best first.
+        Indices of the boxes kept, best first.
     scores : ndarray of float, shape (m,)
-        Theirs.
+        Scores of these boxes.
 
     Examples
     --------
@@ -391,20 +391,19 @@ def _softened(
 def thin_ridges(
     strength: np.ndarray, *, sigma: float = 1.0, least_bend: float | None = None
 ) -> np.ndarray:
-    """Keep what is greatest across a ridge; make the rest 0.
+    """Keep the maxima across ridges; set the rest to 0.
 
-    Non-maximum suppression as in Canny (PAMI 1986), across the direction in which the
-    smoothed map bends downwards most: the eigenvector of its Hessian (Steger, PAMI
-    1998).
+    Non-maximum suppression as in Canny (PAMI 1986), along the direction of the smoothed
+    map's most negative curvature: the eigenvector of its Hessian (Steger, PAMI 1998).
 
     Parameters
     ----------
     strength : ndarray of float, shape (H, W)
         At least 0, such as probabilities of a boundary.
     sigma : float > 0, default=1.0
-        Of the smoothing by which directions are found, in pixels.
+        Standard deviation of the smoothing before directions are found, in pixels.
     least_bend : float, default=None
-        What bends less, per pixel², is no ridge. None is a thousandth of the greatest
+        Minimum curvature of a ridge, per pixel². None is a thousandth of the greatest
         strength.
 
     Returns
@@ -444,7 +443,7 @@ def thin_ridges(
 
 
 _FLAT = 1e-3
-THIN_REACH = 8  # pixels that `thin_ridges` looks away, its smoothing included
+THIN_REACH = 8  # radius of `thin_ridges` in pixels, smoothing included
 
 
 def _as_labels(labels: Any) -> np.ndarray:

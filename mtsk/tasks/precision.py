@@ -1,4 +1,4 @@
-"""Targets that are numbers, and what of them single precision can hold."""
+"""Checks that numeric targets can be represented in single precision."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from mtsk.exceptions import TargetError
 
 __all__ = ["as_float32", "check_resolution"]
 
-_GREATEST = 1e30  # a square of it is far from where even double precision ends
-_STEP = float(np.finfo(np.float32).eps)  # between float32 numbers, of their size
-_STEPS = 1000  # at least, from the least target to the greatest
+_GREATEST = 1e30  # its square is far from double-precision overflow
+_STEP = float(np.finfo(np.float32).eps)  # relative spacing of float32 numbers
+_STEPS = 1000  # minimum, from the least target to the greatest
 
 
 def as_float32(values: np.ndarray) -> np.ndarray:
@@ -22,7 +22,7 @@ def as_float32(values: np.ndarray) -> np.ndarray:
     Raises
     ------
     TargetError
-        On infinity, and on numbers near the end of what can be counted with.
+        On infinite and on extremely large numbers.
     """
     greatest = float(np.fmax.reduce(np.abs(values), axis=None, initial=0))
     if np.isinf(greatest):
@@ -36,12 +36,12 @@ def as_float32(values: np.ndarray) -> np.ndarray:
 
 
 def check_resolution(targets: Sequence[np.ndarray]) -> None:
-    """Refuse numbers whose differences single precision would lose.
+    """Raise on numbers whose differences single precision would lose.
 
     Parameters
     ----------
     targets : sequence of ndarray of shape (n, L)
-        NaN is unlabelled; what are no numbers is left to others to refuse.
+        NaN is unlabelled; other types than numbers are not checked.
 
     Raises
     ------

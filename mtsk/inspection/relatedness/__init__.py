@@ -1,4 +1,4 @@
-"""Which tasks are related: a table in, a task × task matrix with intervals out."""
+"""Task relatedness: a task × task matrix with intervals, from a table."""
 
 from mtsk.inspection.relatedness.estimator import TaskRelatedness
 

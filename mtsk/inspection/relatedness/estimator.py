@@ -1,4 +1,4 @@
-"""Which tasks are related: a table in, a task × task matrix with intervals out."""
+"""Task relatedness: a task × task matrix with intervals, from a table."""
 
 from __future__ import annotations
 
@@ -31,36 +31,35 @@ _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 
 
 class TaskRelatedness(JointTable):
-    """How the tasks of one table are related, with bootstrap intervals over images.
+    """Relatedness of the tasks of one table, with bootstrap intervals over images.
 
     A task is a group of columns. Entry (i, j) of ``relatedness_`` is, by ``method``:
 
     ``"weights"``
-        How alike what two tasks read out of the features is. With V_i the ridge
-        weights of task i's scores and C the covariance of the features,
-        S_ij = V_iᵀ C V_j is the covariance of the read-outs, and the entry
-        ‖S_ij‖ / √(‖S_ii‖ ‖S_jj‖) in Frobenius norms: the root of the RV coefficient
-        (Escoufier, Biometrics 1973; Robert & Escoufier, Applied Statistics 1976). It
-        does not depend on the scale of features, as the cosine of weights would.
+        Similarity of the linear read-outs of two tasks. With V_i the ridge weights of
+        task i's scores and C the covariance of the features, S_ij = V_iᵀ C V_j is the
+        covariance of the read-outs, and the entry ‖S_ij‖ / √(‖S_ii‖ ‖S_jj‖) in
+        Frobenius norms: the root of the RV coefficient (Escoufier, Biometrics 1973;
+        Robert & Escoufier, Applied Statistics 1976). It does not depend on the scale of
+        features, as the cosine of weights would.
     ``"transfer"``
-        Directed, from i to j: 1 − L_j(with i) / L_j(alone), the relative fall of task
-        j's held-out loss when task i's scores stand beside the features; below 0,
-        they hurt. In the spirit of Taskonomy (Zamir et al., CVPR 2018), with linear
-        readers. For each fold k that j is judged on, the scores of i on fold a ≠ k
-        come from a fit without a and k, those on k from a fit without k, so no label
-        of k is seen; j is a ridge regression on the features and these scores, all
+        Directed, from i to j: 1 − L_j(with i) / L_j(alone), the relative decrease of
+        task j's held-out loss when task i's scores are added to the features; below 0,
+        they hurt. Similar to Taskonomy (Zamir et al., CVPR 2018), with linear models.
+        For each fold k that j is evaluated on, the scores of i on fold a ≠ k come from
+        a fit without a and k, those on k from a fit without k, so no label of k is
+        seen; j is a ridge regression on the features and these scores, all
         standardised. L is the mean squared error of coded targets, weighted by
         ``class_weight``, at the penalty that makes it least, with i and without.
     ``"covariance"``
         Ω of multi-task relationship learning (Zhang & Yeung, UAI 2010; see
         `RelatedRidge`), with its blocks in place of S.
     ``"residual"``
-        How alike what held-out predictions of two tasks leave over is, on the rows
-        that are labelled for both: S is the covariance of the residuals there.
+        Similarity of the held-out residuals of two tasks, on the rows labelled for
+        both: S is their covariance.
 
-    A task of one score (a number, a label, two classes, of which the second counts)
-    and another have the sign of their correlation; with several scores an entry
-    cannot be below 0.
+    Entries between tasks of one score (a number, a label, the second of two classes)
+    have the sign of their correlation; with several scores they are never negative.
 
     Parameters
     ----------
@@ -80,20 +79,20 @@ class TaskRelatedness(JointTable):
     class_weight : {"sqrt", "balanced", None}, default="sqrt"
         Classes and labels of frequency f weigh ∝ 1/√f, 1/f or 1.
     n_bootstrap : int, default=100
-        Draws behind the intervals. 0 makes none.
+        Number of bootstrap draws. 0: no intervals.
     confidence : float in (0, 1), default=0.95
-        Of the intervals, pair by pair.
+        Confidence level of each pair's interval.
     max_rows : int, default=20000
-        Most labelled rows of a task; more are thinned out at random, the same rows
-        for tasks labelled at the same rows. None keeps all.
+        Maximum number of labelled rows per task; more are subsampled at random, the
+        same rows for tasks labelled at the same rows. None keeps all.
     n_components : int, power of 2, default=256
-        Wider tables are turned into their leading principal axes (of the correlation
-        matrix) first, so that a draw is affordable; ``alpha`` is then relative to the
+        Wider tables are first projected on their leading principal axes (of the
+        correlation matrix), to make draws affordable; ``alpha`` is then relative to the
         mean variance of these axes. None keeps all features.
     n_folds : int, default=5
         Folds, of whole groups.
     random_state : int, RandomState or None, default=None
-        Thins rows, deals folds and draws groups.
+        For subsampling, folds and draws of groups.
     verbose : int, default=0
         Above 0 shows a progress bar of the draws.
 
@@ -101,21 +100,21 @@ class TaskRelatedness(JointTable):
     ----------
     relatedness_ : ndarray of shape (T, T)
         1 on the diagonal, 0 for ``"transfer"``. NaN for a task that does not vary in
-        the rows used (a warning names it), for ``"weights"`` where nothing is read out
-        of the features, and for ``"residual"`` where no row is labelled for both.
+        the rows used (a warning names it), for ``"weights"`` where no feature has an
+        effect, and for ``"residual"`` where no row is labelled for both.
     lower_, upper_ : ndarray of shape (T, T)
         Interval of each entry; NaN without draws.
     task_names_ : list of str
     groups_ : list of ColumnGroup
     classes_ : list of ndarray or None
     n_rows_ : int
-        Rows used: those with a label that were not thinned out.
+        Number of labelled rows used after subsampling.
     n_features_in_ : int
 
     See Also
     --------
     TaskRelatednessDisplay : Draws the matrix.
-    compare_sharing : Whether a model's tasks gain from one another, by fitting it.
+    compare_sharing : Whether a model's tasks gain from joint training, by fitting it.
 
     Notes
     -----
@@ -125,13 +124,13 @@ class TaskRelatedness(JointTable):
     rows or of different classes, a draw takes about T (n K² + K³ / 3) multiplications,
     and 10 and more eigenvalue problems for ``"covariance"``. ``"transfer"`` and
     ``"residual"`` fit once, and draw among held-out losses and residuals: their
-    intervals tell of other images to judge on, not of other images to learn from.
+    intervals cover the choice of evaluation images, not of training images.
 
     Intervals are percentiles. A norm of several scores, however, is never below 0 and
-    grows with noise, in a draw once more than in the estimate. Its interval is the
-    basic one of its square, 2 r² less the percentiles, with the sign kept under the
-    root (Davison & Hinkley, Bootstrap Methods, 1997, section 5.2). It covers 0 where
-    noise explains the norm, and then may lie below the estimate.
+    grows with noise, more so in a draw than in the estimate. Its interval is the basic
+    one of its square, 2 r² less the percentiles, with the sign kept under the root
+    (Davison & Hinkley, Bootstrap Methods, 1997, section 5.2). It covers 0 where noise
+    explains the norm, and then may lie below the estimate.
 
     Examples
     --------
@@ -179,17 +178,17 @@ class TaskRelatedness(JointTable):
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
-        """Relate the tasks.
+        """Estimate the relatedness of the tasks.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_columns)
-            NaN is missing, and None among words.
+            NaN is missing, and None among strings.
         groups : array-like of shape (n_samples,), default=None
             The image of each row: rows of one image are drawn together and share a
-            fold. None takes every row as an image of its own, which makes intervals
-            of pixels far too narrow.
+            fold. None treats every row as a separate image, which makes intervals of
+            pixels far too narrow.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""How tasks are related: each method makes a matrix of weighted rows."""
+"""Measures of task relatedness: each computes a matrix from weighted rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Fits:
-    """How regressions are fitted; the parameters of `TaskRelatedness` say more."""
+    """Settings of the regressions; see the parameters of `TaskRelatedness`."""
 
     alpha: float | Sequence[float] | str
     share: float | Sequence[float] | str
@@ -118,7 +118,7 @@ class _HeldOut:
         return self._heads[key]
 
     def scores(self, task: int, without: int | None = None) -> np.ndarray:
-        """Return scores of all rows, each without its own fold and one more."""
+        """Return scores of all rows, from fits without the row's fold and one more."""
         sample = self.sample
         out = np.empty((len(sample.X), sample.groups[task].size))
         for fold in self.folds:
@@ -149,7 +149,7 @@ def _by_residual(sample: Sample, fits: Fits) -> Statistic:
 
 
 def joint_correlation(a: np.ndarray, b: np.ndarray, weight: np.ndarray) -> float:
-    """Return the root of RV, or r, of two tables over the rows that are whole."""
+    """Return the root of RV, or r, of two tables over the complete rows."""
     both = np.c_[a, b]
     rows = ~np.isnan(both).any(axis=1) & (weight > 0)
     if not rows.any():

@@ -1,4 +1,4 @@
-"""The rows that tasks are related by: which, in which axes, folds and draws."""
+"""The rows by which tasks are related: selection, axes, folds and draws."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _BLOCK = 8192  # rows that are standardised at a time
 
 @dataclass
 class Sample:
-    """The rows that tasks are related by.
+    """The rows by which tasks are related.
 
     Attributes
     ----------
     X : ndarray of float32, shape (n, d)
     Y : ndarray of float32, shape (n, n_columns)
     units : ndarray of int, shape (n,)
-        What is drawn: the image of each row, 0 … n_units − 1.
+        Unit of the draws: the image of each row, 0 … n_units − 1.
     labelled : ndarray of bool, shape (n_units, n_columns)
     fold : ndarray of int, shape (n,)
     groups : list of ColumnGroup
@@ -43,7 +43,7 @@ class Sample:
 
     @property
     def parts(self) -> list[np.ndarray]:
-        """The scores of each task; of two classes, whose scores mirror, the second."""
+        """Indices of each task's scores; of two classes, only the second."""
         return [
             np.arange(scores.start, scores.stop)[-1:]
             if group.kind == "nominal" and group.size == 2
@@ -69,8 +69,8 @@ class Sample:
 def deal(labelled: np.ndarray, n_folds: int, random: Any) -> np.ndarray:
     """Return the fold of each unit, so that rare labels are spread over folds.
 
-    Units are dealt out in turn: those of the rarest label first, and among them those
-    labelled for the same tasks. The order of the tasks plays no part.
+    Units are assigned in turn: those of the rarest label first, and among them those
+    labelled for the same tasks. The order of the tasks does not matter.
     """
     shuffled = random.permutation(len(labelled))
     count = labelled.sum(axis=0)
@@ -85,13 +85,13 @@ def deal(labelled: np.ndarray, n_folds: int, random: Any) -> np.ndarray:
 
 
 def leading_axes(X: np.ndarray, n_components: int | None) -> np.ndarray:
-    """Return a table in its leading principal axes, turned to equal variances.
+    """Return a table in its leading principal axes, rotated to equal variances.
 
     Parameters
     ----------
     X : ndarray of float32, shape (n, d)
     n_components : int or None
-        A power of 2. None, or no less than d, changes nothing.
+        A power of 2. None, or at least d: no change.
 
     Returns
     -------
@@ -105,8 +105,9 @@ def leading_axes(X: np.ndarray, n_components: int | None) -> np.ndarray:
     scale = inverse_std(np.diag(covariance), mean)
     covariance *= scale[:, None] * scale
     _, axes = eigh(covariance, subset_by_index=(d - n_components, d - 1))
-    # Heads give each feature variance 1, which would blow up the last axes. Turned by
-    # Hadamard's matrix all have one variance, and ridge stays ridge on the axes.
+    # Heads scale each feature to variance 1, which would amplify the last axes. After
+    # rotation by a Hadamard matrix all have equal variance, and the penalty is
+    # unchanged.
     turn = scale[:, None] * (axes @ hadamard(n_components)) / np.sqrt(n_components)
     blocks = (X[start : start + _BLOCK] for start in range(0, len(X), _BLOCK))
     turn, mean = turn.astype(np.float32), mean.astype(np.float32)

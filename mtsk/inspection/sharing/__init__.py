@@ -1,4 +1,4 @@
-"""Did sharing help? Every task trained with the others, and alone."""
+"""Comparison of joint training with training each task alone."""
 
 from mtsk.inspection.sharing.compare import compare_sharing
 from mtsk.inspection.sharing.report import SharingReport

@@ -1,4 +1,4 @@
-"""Fits of every task with the others, and alone, on the same labels."""
+"""Joint and separate fits of tasks on the same labels."""
 
 from __future__ import annotations
 
@@ -43,32 +43,33 @@ def compare_sharing(
     n_jobs: int | None = None,
     verbose: int = 0,
 ) -> SharingReport:
-    """Tell which tasks gain from being trained together, by training them.
+    """Measure which tasks gain from joint training, by fitting them.
 
     For each repeat and budget of labels one clone is fitted to all tasks and one to
     each task alone, from the same labels and the same ``random_state``, and scored on
     the same images; ``pairs`` adds one for every two tasks. A task alone is fitted to
-    the images that it is labelled on, and what an estimator says of other tasks (in
-    ``tasks`` or ``head``) is left out.
+    the images that it is labelled on, and an estimator's settings of other tasks (in
+    ``tasks`` or ``head``) are left out.
 
     Parameters
     ----------
     estimator : estimator
         With ``fit(X, Y)`` and ``score_tasks(X, Y)`` for `Targets`, such as
-        `MultiTaskSegmenter`. With ``features=DeepFeatures(cache="memory")`` the
-        network runs once an image, whatever the number of fits; with ``n_jobs`` other
-        than 1 a cache in a folder serves all processes.
+        `MultiTaskSegmenter`. With ``features=DeepFeatures(cache="memory")`` the network
+        runs once per image, whatever the number of fits; with ``n_jobs`` other than 1 a
+        cache in a folder serves all processes.
     X : images
         Array, list, or lazy sequence.
     Y : targets, as for ``fit``
         At least two tasks.
     X_test, Y_test : images and targets, default=None
-        What is scored on. None scores on folds of ``X``. Not together with ``cv``.
+        Test images and targets. None scores on folds of ``X``. Not together with
+        ``cv``.
     cv : int, splitter or iterable, default=None
         Folds of images; one repeat each. None is ``n_repeats`` folds, shuffled.
     budgets : sequence of int or None, default=(None,)
-        How many labelled images each task keeps, drawn at random among its own, anew
-        in each repeat. None is all of them.
+        Number of labelled images that each task keeps, redrawn at random in each
+        repeat. None: all.
     n_repeats : int >= 2, default=3
         Folds where ``cv`` is None; seeds where ``X_test`` is given.
     groups : array-like of shape (n_images,), default=None
@@ -80,11 +81,11 @@ def compare_sharing(
     pairs : bool, default=False
         Whether every two tasks are fitted too, to find which to group.
     confidence : float in (0, 1), default=0.95
-        Of the intervals, task by task, not corrected for their number.
+        Confidence level of each task's interval, without multiplicity correction.
     random_state : int, RandomState or None, default=None
         Chooses folds, labels, and the ``random_state`` of the estimator.
     n_jobs : int, default=None
-        Fits at a time.
+        Number of parallel fits.
     verbose : int, default=0
         Above 0 shows a progress bar of the fits.
 
@@ -101,11 +102,11 @@ def compare_sharing(
     Notes
     -----
     Intervals are Student's t of the paired differences over repeats. Folds share most
-    of what they learn from, so over folds the variance of a mean is not s²/n but
+    of their training images, so over folds the variance of a mean is not s²/n but
     s² (1/n + n_test/n_train) (Nadeau & Bengio, Machine Learning 2003). With a given
-    test set it is s²/n: the interval tells of other labels and seeds, not of other
-    images to be judged on, and with ``budgets=(None,)`` of other seeds only. Three
-    repeats make wide intervals.
+    test set it is s²/n: the interval covers the choice of labels and seeds, not of test
+    images, and with ``budgets=(None,)`` of seeds only. Three repeats give wide
+    intervals.
 
     A relative gain is the mean difference, turned so that more is better, over the
     size of the mean score alone. Δm is its mean over tasks, in percent (Maninis et al.,
@@ -206,7 +207,7 @@ def _check_names(metrics: Mapping[str, str], names: list[str]) -> None:
     for task in metrics:
         if task not in names:
             raise UnknownTaskError(f"`metrics` names {task!r}; the tasks are {names}")
-        lower_is_better(metrics[task])  # raises where nobody knows
+        lower_is_better(metrics[task])  # raises for unknown metrics
 
 
 def _parts(
@@ -219,7 +220,7 @@ def _parts(
     groups: Any,
     random: np.random.RandomState,
 ) -> list[tuple[np.ndarray, Any, Targets]]:
-    """Return, for each repeat, the rows to learn from and what to score on."""
+    """Return, for each repeat, the training rows and the test part."""
     if (X_test is None) != (Y_test is None):
         raise ValueError(f"{_NAME} takes X_test and Y_test together, or neither")
     if X_test is not None:
@@ -244,7 +245,7 @@ def _parts(
 
 
 def _checked_places(part: Any, n: int, cv: Any) -> np.ndarray:
-    """Return the places of images that a fold names, or chooses by true and false."""
+    """Return the indices of images in a fold, given as indices or as a mask."""
     places = np.asarray(part)
     if places.dtype.kind == "b" and places.shape == (n,):
         places = np.flatnonzero(places)
@@ -294,7 +295,7 @@ def _keep(
 ) -> Targets:
     """Return targets of all images, with labels of some rows only.
 
-    A task's choice depends on its place, not on the budget: larger budgets add images.
+    A task's choice depends on its index, not on the budget: larger budgets add images.
     """
     columns: dict[str, list] = {}
     for place, name in enumerate(targets.task_names):
@@ -344,7 +345,7 @@ def _groups(names: list[str], pairs: bool) -> list[Group]:
 
 
 def _for_tasks(estimator: Any, names: Group, seed: int) -> Any:
-    """Return a clone for some of the tasks, which forgets what it says of others."""
+    """Return a clone for some of the tasks, without settings of the others."""
     model = clone(estimator)
     params = model.get_params()
     for key in ("tasks", "head", "head__task_weights"):
@@ -359,7 +360,7 @@ def _for_tasks(estimator: Any, names: Group, seed: int) -> Any:
 
 
 def _unlinked(part: Any, names: Group) -> Any:
-    """Return a task that speaks of no task (``of``) which is not there."""
+    """Return a task without a link (``of``) to an absent task."""
     of = getattr(part, "of", None)
     return part if of in (None, "auto", *names) else clone(part).set_params(of=None)
 
@@ -367,7 +368,7 @@ def _unlinked(part: Any, names: Group) -> Any:
 def _fit_and_score(
     model: Any, X: Any, Y: Targets, X_test: Any, Y_test: Targets, metrics: Any
 ) -> tuple[dict[str, float], dict[str, str | None]]:
-    """Return the scores of a fit, and by which metric."""
+    """Return the scores of a fit, and their metrics."""
     model.fit(X, Y)
     names = Y.task_names
     given = {name: (metrics or {}).get(name) for name in names}

@@ -1,4 +1,4 @@
-"""Which tasks to train together, from what pairs of them gain."""
+"""Grouping of tasks for joint training, from the gains of pairs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 __all__ = ["best_partition"]
 
-_MOST_EXHAUSTIVE = 8  # tasks: 4,140 ways to part them
+_MOST_EXHAUSTIVE = 8  # tasks: 4,140 partitions
 
 
 def best_partition(pairs: np.ndarray, every: np.ndarray) -> list[list[int]]:
@@ -25,7 +25,7 @@ def best_partition(pairs: np.ndarray, every: np.ndarray) -> list[list[int]]:
     Returns
     -------
     list of list of int
-        Of equal sums, that of fewer groups.
+        Ties go to fewer groups.
     """
     n = len(pairs)
 
@@ -58,7 +58,7 @@ def _group_gain(part: Sequence[int], pairs: np.ndarray, every: np.ndarray) -> fl
 
 
 def _partitions(items: list[int]) -> Iterator[list[list[int]]]:
-    """Yield every way to part some items into groups."""
+    """Yield every partition of some items into groups."""
     if not items:
         yield []
         return

@@ -1,4 +1,4 @@
-"""What sharing bought: scores of many fits, reduced to gains and their intervals."""
+"""Gains of sharing and their intervals, from the scores of many fits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Budget = int | None
 
 
 class Job(NamedTuple):
-    """One fit: which tasks, which repeat, how many labelled images a task."""
+    """One fit: which tasks, which repeat, how many labelled images per task."""
 
     tasks: Group
     repeat: int
@@ -30,7 +30,7 @@ class Job(NamedTuple):
 
 
 class SharingReport:
-    """What `compare_sharing` found.
+    """The result of `compare_sharing`.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class SharingReport:
         trained together.
     task_names : sequence of str
     metrics : mapping of task to str or None
-        The metric of each task, by `mtsk.metrics`; of None, more is better.
+        The metric of each task, by `mtsk.metrics`; None: more is better.
     confidence : float, default=0.95
     overlap : float, default=0
         n_test / n_train where repeats are folds; 0 where the test part is given.
@@ -59,12 +59,11 @@ class SharingReport:
     recommendation : dict of budget to dict
         ``together``: list of groups of tasks to train together; ``alone``: list of
         tasks. Without pairs: tasks that pay are trained alone, the others together,
-        also where no difference is shown, for one fit then serves them all.
-        With pairs: the partition of the tasks with the largest sum of gains, where a
-        task in a group gains the mean of what it gains with each of the others
-        (Standley et al., ICML 2020), or what was measured where all or two are
-        together; each partition is tried up to 8 tasks, above that groups are merged
-        while the sum grows.
+        also where no difference is shown, as one fit is then sufficient. With pairs:
+        the partition of the tasks with the largest sum of gains, where a task in a
+        group gains the mean of what it gains with each of the others (Standley et al.,
+        ICML 2020), or the measured gain where all or two are together; each partition
+        is tried up to 8 tasks, above that groups are merged while the sum grows.
     pair_gains : dict of budget to ndarray of shape (T, T), or None
         Entry (i, j): gain of task j from training with task i alone.
     scores, task_names, metrics, confidence
@@ -128,7 +127,7 @@ class SharingReport:
         return abs(float(self._of(task, (task,), budget).mean())) or float("nan")
 
     def _interval(self, values: np.ndarray) -> tuple[float, float, float]:
-        """Return mean and ends; see the Notes of `compare_sharing`."""
+        """Return mean and bounds; see the Notes of `compare_sharing`."""
         n = len(values)
         mean, spread = float(values.mean()), float(values.std(ddof=1))
         half_width = float(student.ppf(0.5 + self.confidence / 2, n - 1))
