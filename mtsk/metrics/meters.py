@@ -39,6 +39,7 @@ class ConfusionMeter:
         binary = task.group_.kind == "binary"
         self.size = 2 if binary else task.group_.size
         self.counts = np.zeros((self.size, self.size), int)
+        self.unseen: set[Any] = set()
         self.needs_maps = getattr(task, "postprocess", None) is not None
 
     def update(self, columns: np.ndarray, scores: np.ndarray) -> None:
@@ -52,8 +53,13 @@ class ConfusionMeter:
             guess = (guess > 0)[..., None] if binary else guess
         self._add(confusion(columns, guess, self.size))
 
+    def note_unseen(self, labels: set[Any]) -> None:
+        """Note labels of an image that are classes unknown to the task."""
+        self.unseen |= labels
+
     def merge(self, other: ConfusionMeter) -> None:
         self._add(other.counts.copy())
+        self.unseen |= other.unseen
 
     def _add(self, counts: np.ndarray) -> None:
         """Add counts, possibly of additional classes unseen by ``fit``."""
@@ -62,7 +68,24 @@ class ConfusionMeter:
         self.counts[: len(counts), : len(counts)] += counts
 
     def compute(self) -> float:
-        return self.reduce(self.counts)
+        return self.reduce(_split_last(self.counts, self.size, len(self.unseen)))
+
+
+def _split_last(counts: np.ndarray, size: int, n_unseen: int) -> np.ndarray:
+    """Return counts in which unseen classes, counted as one, are several.
+
+    None of them is ever predicted: the recall and the overlap of each are 0, whichever
+    of the pixels counted together are whose.
+    """
+    if len(counts) <= size or n_unseen < 2:
+        return counts
+    out = np.zeros((size + n_unseen,) * 2, counts.dtype)
+    out[: size + 1, : size + 1] = counts[: size + 1, : size + 1]
+    for row in range(size + 1, size + n_unseen):
+        column = int(out[size].argmax())
+        out[size, column] -= 1
+        out[row, column] += 1
+    return out
 
 
 class BoundaryF1Meter:

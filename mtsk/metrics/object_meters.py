@@ -73,7 +73,7 @@ class MaskMeter:
 class BoxMeter:
     """COCO's average precision of boxes, averaged over classes and overlaps.
 
-    Labels unseen by ``fit`` form one more class, which is never predicted.
+    Each label unseen by ``fit`` is one more class, which is never predicted.
     """
 
     from_targets = True
@@ -82,6 +82,7 @@ class BoxMeter:
     def __init__(self, task: Task, overlaps: np.ndarray) -> None:
         self.task = task
         self.curve = AveragePrecision(len(task.classes_) + 1, overlaps.tolist())
+        self.unseen: set[Any] = set()
 
     def update(self, target: Any, scores: np.ndarray) -> None:
         truth = self.task.canonical(target, scores.shape[:2])
@@ -96,13 +97,20 @@ class BoxMeter:
             within.max(axis=1, initial=0.0),
         )
 
+    def note_unseen(self, labels: set[Any]) -> None:
+        """Note labels of an image that are classes unknown to the task."""
+        self.unseen |= labels
+
     def merge(self, other: BoxMeter) -> None:
         self.curve.merge(other.curve)
+        self.unseen |= other.unseen
 
     def compute(self) -> float:
         found = self.curve.compute()
         known = ~np.isnan(found).all(axis=0)
-        return float(found[:, known].mean()) if known.any() else float("nan")
+        n_others = max(0, len(self.unseen) - 1)  # the first is among those found
+        total = found[:, known].mean(axis=0).sum() if known.any() else np.nan
+        return float(total / (known.sum() + n_others))
 
 
 _LEAST_SCORE = 0.01  # boxes below it change precision at no recall that matters

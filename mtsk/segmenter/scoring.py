@@ -115,6 +115,8 @@ def _score_shard(
             except TargetError as error:  # of labels, it may be, new since fit
                 columns[name] = predictor.tasks.encode(*about, unseen=True)
                 unseen.setdefault(name, str(error))
+                if hasattr(found[name], "note_unseen"):
+                    found[name].note_unseen(predictor.tasks[name].unseen_labels(entry))
         pairs = _columns_and_scores(predictor, views, maps, columns, max_pixels)
         for name, truth, scores in pairs:
             metric = found[name]

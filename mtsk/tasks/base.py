@@ -118,6 +118,23 @@ class Task(BaseEstimator, ABC):
             NaN where unlabelled.
         """
 
+    def unseen_labels(self, target: Any) -> set[Any]:
+        """Return the labels of an entry that ``fit`` did not see.
+
+        Metrics count each of them as a class that is never predicted.
+
+        Parameters
+        ----------
+        target : object
+            One entry, not None.
+
+        Returns
+        -------
+        set
+            Empty for tasks without classes.
+        """
+        return set()
+
     @abstractmethod
     def decode(self, scores: np.ndarray) -> Any:
         """Return scores, (..., n_scores), in the form that targets have."""

@@ -25,6 +25,7 @@ from mtsk.tasks.labels import (
     codes_of,
     learn_classes,
     missing_labels,
+    unseen_labels,
 )
 from mtsk.tasks.postprocess import suppress_boxes
 
@@ -215,6 +216,10 @@ class Detection(PixelTask):
         for i in order:
             self._draw_middle(columns, boxes[i], codes[i])
         return columns
+
+    def unseen_labels(self, target: Any) -> set[Any]:
+        _, labels, _ = self._read(target)
+        return unseen_labels(labels, self.classes_, ()) if len(labels) else set()
 
     def _draw_middle(self, columns: np.ndarray, box: np.ndarray, code: int) -> None:
         n_classes = len(self.classes_)

@@ -11,7 +11,13 @@ from mtsk._validation import parameter_error
 from mtsk.exceptions import TargetError
 from mtsk.tasks.base import ImageTask
 from mtsk.tasks.columns import ColumnGroup
-from mtsk.tasks.labels import UNLABELLED, as_list, codes_of, learn_classes
+from mtsk.tasks.labels import (
+    UNLABELLED,
+    as_list,
+    codes_of,
+    learn_classes,
+    unseen_labels,
+)
 from mtsk.tasks.precision import as_float32, check_resolution
 
 __all__ = ["Classification", "Count", "MultiLabel", "Ordinal", "Regression"]
@@ -57,6 +63,9 @@ class Classification(ImageTask):
     ) -> np.ndarray:
         _check_scalar(target)
         return codes_of([target], self.classes_, as_list(self.void), unseen=unseen)
+
+    def unseen_labels(self, target: Any) -> set[Any]:
+        return unseen_labels([target], self.classes_, as_list(self.void))
 
     def decode(self, scores: np.ndarray) -> Any:
         return self.classes_[scores.argmax(axis=-1)]

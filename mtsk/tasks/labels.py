@@ -9,7 +9,14 @@ import numpy as np
 
 from mtsk.exceptions import TargetError
 
-__all__ = ["as_label_array", "as_list", "codes_of", "learn_classes", "missing_labels"]
+__all__ = [
+    "as_label_array",
+    "as_list",
+    "codes_of",
+    "learn_classes",
+    "missing_labels",
+    "unseen_labels",
+]
 
 MANY = 1000
 """More classes than this must be named, since they are more likely ids."""
@@ -119,6 +126,13 @@ def codes_of(
     codes = place.astype(np.float32)
     codes[missing] = np.nan
     return codes
+
+
+def unseen_labels(target: Any, classes: np.ndarray, void: Sequence[Any]) -> set[Any]:
+    """Return the labels of a target that are not among the classes."""
+    labels = _distinct(as_label_array(target))
+    labels = labels[~missing_labels(labels, void)]
+    return set(np.setdiff1d(labels, classes).tolist())
 
 
 def as_list(value: Any) -> list[Any]:

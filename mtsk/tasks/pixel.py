@@ -19,6 +19,7 @@ from mtsk.tasks.labels import (
     as_list,
     codes_of,
     learn_classes,
+    unseen_labels,
 )
 from mtsk.tasks.postprocess import THIN_REACH, Step, Steps, check_step, thin_ridges
 
@@ -96,6 +97,9 @@ class SemanticSegmentation(PixelTask):
         return codes_of(labels, self.classes_, as_list(self.void), unseen=unseen)[
             ..., None
         ]
+
+    def unseen_labels(self, target: Any) -> set[Any]:
+        return unseen_labels(as_flat_map(target), self.classes_, as_list(self.void))
 
     def codes(self, scores: np.ndarray) -> np.ndarray:
         """Return the indices in ``classes_`` of the predicted classes.

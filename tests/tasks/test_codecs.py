@@ -140,7 +140,7 @@ def test_contract(name):
 
 
 class Forgetful(SurfaceNormals):
-    move = PixelTask.transform_columns
+    transform_columns = PixelTask.transform_columns
 
 
 class Backwards(BinaryMask):
