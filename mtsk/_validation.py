@@ -193,6 +193,30 @@ def _image_facts(image: np.ndarray) -> str:
     return facts
 
 
+def _remedy_for_dtype(image: np.ndarray) -> str:
+    """Return how to bring the values of an image of another dtype to one that is taken.
+
+    The range decides: what rescales an int32 by its dtype, as scikit-image does, turns a
+    picture of 8 or 16 bits black.
+    """
+    if image.dtype.kind == "b":
+        return "convert it by image.astype(np.uint8) * 255"
+    if image.dtype.kind not in "iu":
+        return "give numbers"
+    low, high = int(image.min()), int(image.max())
+    if low >= 0 and high <= 255:
+        return "its values have 8 bits: convert it by image.astype(np.uint8)"
+    if low >= 0 and high <= 65535:
+        return (
+            "its values have 16 bits: convert it by image.astype(np.uint16), or, where "
+            "they have fewer, divide it by its full scale, as float in [0, 1]"
+        )
+    return (
+        "scale it to float in [0, 1] by the range that its values can have, the same "
+        "for all images: (image - low) / (high - low)"
+    )
+
+
 def check_image(image: Any, where: str) -> np.ndarray:
     """Return ``image`` as float32 in [0, 1], shape (H, W, C), or say what is wrong.
 
@@ -254,8 +278,7 @@ def check_image(image: Any, where: str) -> np.ndarray:
     if image.dtype.kind != "f":
         raise ImageError(
             f"{where} must be uint8, uint16 or float in [0, 1], "
-            f"got {_image_facts(image)}; convert it with skimage.util.img_as_ubyte, "
-            "or scale it yourself"
+            f"got {_image_facts(image)}; {_remedy_for_dtype(image)}"
         )
     if not np.isfinite(image).all():
         raise ImageError(f"{where} must be finite, got NaN or infinity in it")

@@ -90,7 +90,12 @@ def test_a_dark_image_is_not_stretched():
     [
         (np.zeros((9, 9), bool), "image 7 must be uint8, uint16 or float.*dtype bool"),
         (np.full((9, 9), 300, np.int64), r"image 7.*dtype int64.*range \[300, 300\]"),
-        (np.zeros((9, 9), np.uint32), "image 7.*dtype uint32.*img_as_ubyte"),
+        (np.zeros((9, 9), np.uint32), r"image 7.*dtype uint32.*astype\(np.uint8\)"),
+        (np.full((9, 9), 255, np.int64), r"8 bits: .*astype\(np.uint8\)"),
+        (np.full((9, 9), 4000, np.int32), r"16 bits: .*astype\(np.uint16\)"),
+        (np.full((9, 9), -900, np.int16), r"\(image - low\) / \(high - low\)"),
+        (np.full((9, 9), 70_000, np.uint32), r"\(image - low\) / \(high - low\)"),
+        (np.zeros((9, 9), bool), r"astype\(np.uint8\) \* 255"),
         (np.zeros((9, 9), complex), "image 7.*dtype complex128"),
         (np.full((9, 9), "a"), "image 7.*dtype <U1"),
         (np.full((9, 9), 255.0), r"image 7 is floating.*range \[255, 255\].*divide"),
