@@ -99,7 +99,7 @@ def public_paths(module: ModuleType = mtsk) -> dict[str, str]:
     objects are what their path says.
     """
     paths = {}
-    for name in module.__all__:
+    for name in [*module.__all__, *getattr(module, "_MODULES", ())]:
         path = f"{module.__name__}.{name}"
         value = getattr(module, name)
         if isinstance(value, ModuleType):

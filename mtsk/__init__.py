@@ -46,7 +46,7 @@ _MODULES = (
     "tiling",
 )
 
-__all__ = [*_HOME, *_MODULES, "__version__"]
+__all__ = [*_HOME, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -58,4 +58,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_MODULES])

@@ -196,7 +196,7 @@ def _image_facts(image: np.ndarray) -> str:
 def _remedy_for_dtype(image: np.ndarray) -> str:
     """Return how to bring the values of an image of another dtype to one that is taken.
 
-    The range decides: what rescales an int32 by its dtype, as scikit-image does, turns a
+    The range decides: rescaling an int32 by its dtype, as scikit-image does, turns a
     picture of 8 or 16 bits black.
     """
     if image.dtype.kind == "b":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,11 +114,18 @@ def _says_turned(image: Image.Image) -> bool:
 _ORIENTATION = 0x0112  # EXIF's tag; 1 is upright, 0 is not in the standard
 
 
+def _natural_order(path: Path) -> tuple[list[Any], str]:
+    """Return a key by which numbers in names count by value: 2 comes before 10."""
+    parts = re.split(r"(\d+)", path.stem)
+    numbers = [int(p) if i % 2 else p for i, p in enumerate(parts)]
+    return numbers, path.name
+
+
 class ImageFolder(Sequence):
     """The image files of a folder, in order of name, read when indexed.
 
-    Hidden files, such as ``._x.png`` of macOS, are none of them. Targets that are a
-    folder belong to the images of another folder by their names.
+    Numbers in names count by value, and hidden files, such as ``._x.png`` of macOS, are
+    left out. Where images and targets are folders, files are paired by name.
     Indexing by an integer reads one image; by a slice, an index array or a boolean
     array it gives a smaller ``ImageFolder``, so that ``train_test_split`` and
     ``GridSearchCV`` never read a file they do not use.
@@ -164,9 +172,12 @@ class ImageFolder(Sequence):
             what = "it is a file" if Path(folder).exists() else "no such folder"
             raise ImageError(f"{what}: {str(folder)!r}")
         self.paths = sorted(
-            p
-            for p in Path(folder).iterdir()
-            if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+            (
+                p
+                for p in Path(folder).iterdir()
+                if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+            ),
+            key=_natural_order,
         )
         if not self.paths:
             raise ImageError(

@@ -1,4 +1,4 @@
-"""Which label file belongs to which image file: told by their names."""
+"""Which label file belongs to which image file, by their names."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def pair_by_name(
     Warns
     -----
     UserWarning
-        Of label files without an image. An image without a label file is unlabelled.
+        Of label files without an image, and where both sides have a part of their own
+        in all names. An image without a label file is unlabelled.
 
     Examples
     --------
@@ -81,26 +82,33 @@ def _candidates(
         yield found, labels
     a, b = _stripped(images), _stripped(labels)
     if set(a) == set(b) and len(set(a)) == len(images) == len(labels):
+        warnings.warn(
+            f"images {list(images[:_SHOWN])} and label files {list(labels[:_SHOWN])} "
+            "differ in what all of either have in common, and are paired by the rest",
+            UserWarning,
+            stacklevel=5,
+        )
         yield a, b
 
 
 def _without_affixes(longer: Sequence[str], names: Sequence[str]) -> list[str] | None:
     """Return what is left of names that all have one prefix and one suffix more."""
     known = set(names)
-    for name in sorted(known, key=len, reverse=True):
-        start = longer[0].find(name)
-        if start < 0:
-            continue
-        before, after = longer[0][:start], longer[0][start + len(name) :]
-        keys = [
-            other[len(before) : len(other) - len(after)]
-            for other in longer
-            if other.startswith(before) and other.endswith(after)
-        ]
-        if len(keys) == len(longer) and len(known & set(keys)) * 2 > min(
-            len(known), len(keys)
-        ):
-            return keys
+    by_length = sorted(known, key=len, reverse=True)
+    for one in longer:  # the first may have no partner
+        for name in by_length:
+            start = one.find(name)
+            if start < 0:
+                continue
+            before, after = one[:start], one[start + len(name) :]
+            keys = [
+                other[len(before) : len(other) - len(after)]
+                for other in longer
+                if other.startswith(before) and other.endswith(after)
+            ]
+            enough = 2 * len(known & set(keys)) > min(len(known), len(keys))
+            if len(keys) == len(longer) and enough:
+                return keys
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -103,6 +103,26 @@ class Targets:
             ),
             rows,
         )
+
+    @classmethod
+    def for_images(cls, images: ImageFolder, columns: Any = None, **tasks: Any) -> Self:
+        """Return targets in the order of a folder's images, to be cut into folds.
+
+        Parameters
+        ----------
+        images : ImageFolder
+        columns, **tasks
+            As of `Targets`. Entries that are an `ImageFolder` are paired with images
+            by name, and may be fewer; others are in the order of the images.
+
+        Returns
+        -------
+        Targets
+        """
+        if not isinstance(images, ImageFolder):
+            raise TypeError(f"images must be an ImageFolder, got {images!r:.80}")
+        given = {**(columns or {}), **tasks}
+        return cls({n: _aligned(n, e, images.stems) for n, e in given.items()})
 
     def _with_stems(self, other: Targets, rows: Any = None) -> Targets:
         """Let targets that were made of these know the names of their files."""

@@ -89,7 +89,7 @@ class ConfusionDisplay(ConfusionMatrixDisplay):
         if normalize not in ("true", "pred", "all", None):
             allowed = "'true', 'pred', 'all' or None"
             raise parameter_error("normalize", cls.__name__, allowed, normalize)
-        targets, bare = as_targets(Y, len(X))
+        targets, bare = as_targets(Y, len(X), getattr(X, "stems", None))
         classed = {n: c for n, t in estimator.tasks_.items() if (c := _classes(t))}
         if task is None and len(classed) == 1:
             (task,) = classed

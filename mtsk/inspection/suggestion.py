@@ -114,7 +114,7 @@ def suggest_labels(
         raise parameter_error("n", "suggest_labels", "an int > 0", n)
     names = predictor.tasks.choose(tasks)
     images = Images(X, predictor.features.channels, predictor.features.on_error)
-    known = _labelled(Y, len(images), predictor.tasks)
+    known = _labelled(Y, images, predictor.tasks)
     seen = describe_parts(predictor, images, names)
     typical = _typical_doubt(seen)
     rounds = [
@@ -130,11 +130,11 @@ def suggest_labels(
     return found
 
 
-def _labelled(Y: Any, n_images: int, tasks: TaskSet) -> dict[str, np.ndarray]:
+def _labelled(Y: Any, images: Images, tasks: TaskSet) -> dict[str, np.ndarray]:
     """Return the labelled images by task; empty where ``Y`` is None."""
     if Y is None:
         return {}
-    targets, bare = as_targets(Y, n_images)
+    targets, bare = as_targets(Y, len(images), images.stems)
     if bare and tasks.is_named:
         raise TargetError("Y must name its tasks, as it did for fit")
     names = tasks.choose(targets.task_names)

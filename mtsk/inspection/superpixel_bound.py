@@ -47,11 +47,12 @@ def superpixel_upper_bound(
     Examples
     --------
     >>> from mtsk import MultiTaskSegmenter
+    >>> from mtsk.crf import SuperpixelCRF
     >>> from mtsk.structure import Structure
     >>> from mtsk.inspection import superpixel_upper_bound
     >>> from mtsk.testing import toy_images
     >>> X, Y = toy_images(4)
-    >>> structure = Structure(n_segments=4)
+    >>> structure = Structure(SuperpixelCRF(), n_segments=4)
     >>> model = MultiTaskSegmenter(structure=structure, random_state=0).fit(X, Y)
     >>> coarse = superpixel_upper_bound(model, X, Y)["target"]
     >>> model = model.set_params(structure__n_segments=200)
@@ -60,7 +61,7 @@ def superpixel_upper_bound(
     """
     predictor = predictor_of(model, "superpixel_upper_bound")
     images = Images(X, predictor.features.channels, predictor.features.on_error)
-    targets, _ = as_targets(Y, len(images))
+    targets, _ = as_targets(Y, len(images), images.stems)
     superpixels = (given_structure(model) or Structure()).segmentation()
     tasks = {
         n: t

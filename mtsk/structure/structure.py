@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from numbers import Integral
+from typing import Any, Self
 
 from sklearn.base import BaseEstimator
 
-from mtsk._validation import Interval, StrOptions, check_parameters
+from mtsk._validation import (
+    Interval,
+    StrOptions,
+    check_parameters,
+    parameter_error,
+)
 from mtsk.crf import PixelCRF, SuperpixelCRF
 from mtsk.structure.superpixels import SUPERPIXELS, Segmentation, Superpixels
 
@@ -58,9 +64,40 @@ class Structure(BaseEstimator):
     def check_parameters(self) -> None:
         """Raise ``InvalidParameterError`` where a parameter is not allowed."""
         check_parameters(self, _CONSTRAINTS)
+        if self.regions is None and self.pixels is None:
+            allowed = (
+                "a SuperpixelCRF where `pixels` is None, too, as in "
+                "Structure(SuperpixelCRF(), PixelCRF(), n_segments=500)"
+            )
+            raise parameter_error("regions", self, allowed, None)
         for part in (self.regions, self.pixels):
             if part is not None:
                 part.check_parameters()
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, also those of ``regions`` and ``pixels``.
+
+        Parameters
+        ----------
+        **params : object
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            On a name that is none, and on a parameter of a part that is None.
+        """
+        for key in params:
+            part, nested, _ = key.partition("__")
+            if nested and params.get(part, getattr(self, part, self)) is None:
+                raise ValueError(
+                    f"{key!r} cannot be set: `{part}` of Structure is None; set it "
+                    "first"
+                )
+        return super().set_params(**params)
 
     def segmentation(self) -> Superpixels:
         """Return how images are cut into regions."""

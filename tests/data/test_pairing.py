@@ -36,7 +36,6 @@ def model():
         ("{}", "mask_{}"),
         ("{}_x", "{}"),
         ("img_{}", "img_{}_seg"),
-        ("photo-{}-a", "label-{}-b"),
     ],
 )
 @given(
@@ -57,6 +56,38 @@ def test_numbers_without_zeros_are_not_taken_for_one_another():
     labels = [f"{n}_mask" for n in sorted(range(1, 13), key=str)]
     pairs = pair_by_name(images, labels, "t")
     assert [labels[i] for i in pairs] == [f"{name}_mask" for name in images]
+
+
+def test_the_first_label_file_may_have_no_image():
+    with pytest.warns(UserWarning, match=r"have no image \(\['a_mask'\]\)"):
+        found = pair_by_name(["b", "c"], ["a_mask", "b_mask", "c_mask"], "t")
+    assert found == [1, 2]
+    assert pair_by_name(["z", "b"], ["b_mask"], "t") == [None, 0]
+
+
+def test_names_that_differ_on_both_sides_are_paired_with_a_warning():
+    with pytest.warns(UserWarning, match=r"\['train_1', 'train_2'\].*paired by the"):
+        assert pair_by_name(["train_1", "train_2"], ["test_2", "test_1"], "t") == [1, 0]
+
+
+def test_numbers_in_names_count_by_value(tmp_path):
+    names = [f"img_{i}" for i in range(1, 13)]
+    folder = write(tmp_path / "a", [f"{n}.png" for n in names], X[[0] * 12])
+    masks = write(tmp_path / "b", [f"{n}_mask.png" for n in names], MASKS[[0] * 12])
+    assert folder.stems == names
+    assert masks.stems == [f"{n}_mask" for n in names]
+
+
+def test_targets_in_the_order_of_images_are_cut_into_folds(tmp_path):
+    names = [f"{i}.png" for i in range(7)]
+    images = write(tmp_path / "images", names, X)
+    masks = write(tmp_path / "masks", names[:2] + names[3:], MASKS[[0, 1, 3, 4, 5, 6]])
+    Y = Targets.for_images(images, parts=masks, kind=list("abababa"))
+    assert Y.labelled("parts").tolist() == [0, 1, 3, 4, 5, 6]
+    np.testing.assert_array_equal(Y["parts"][3], MASKS[3])
+    assert cross_val_score(model(), images, Y.subset(["parts"]), cv=2).min() > 0.7
+    with pytest.raises(TypeError, match="images must be an ImageFolder"):
+        Targets.for_images(X, parts=masks)
 
 
 def test_what_has_no_partner_is_named():

@@ -197,6 +197,7 @@ def test_a_task_on_two_images_has_no_structure(toys):
         ({"structure": 3}, "`structure` of MultiTaskSegmenter"),
         ({"structure": Structure(superpixels="seeds")}, "`superpixels` of Structure"),
         ({"structure": Structure(n_segments=0)}, "`n_segments` of Structure"),
+        ({"structure": Structure(n_segments=9)}, "`regions` of Structure"),
         (
             {"links": Links(n_pseudo_label_rounds=-1)},
             "`n_pseudo_label_rounds` of Links",
@@ -214,6 +215,11 @@ def test_parameters_of_a_structure_that_is_not_there_are_refused():
     plain = MultiTaskSegmenter()
     with pytest.raises(ValueError, match=r"'structure__couple' cannot be set.*\"crf\""):
         plain.set_params(structure__couple=False)
+    pixels = MultiTaskSegmenter(structure=Structure(pixels=PixelCRF()))
+    with pytest.raises(
+        ValueError, match="`regions` of Structure is None; set it first"
+    ):
+        pixels.set_params(structure__regions__strength=1.0)
     both = plain.set_params(structure="crf", structure__couple=False)
     assert both.structure.couple is False
 
@@ -283,7 +289,7 @@ def test_coupled_tasks_are_predicted_alike_alone_and_together(toys, targets):
 
 
 @pytest.mark.parametrize(
-    "structure", [PixelCRF(), Structure(), Structure(pixels=PixelCRF(strength=1))]
+    "structure", [PixelCRF(), Structure(pixels=PixelCRF(strength=1))]
 )
 def test_other_forms_of_structure(toys, targets, structure):
     X, _ = toys

@@ -133,7 +133,7 @@ def compare_sharing(
     X = X if hasattr(X, "__len__") else list(X)
     if len(X) < 2:
         raise ImageError(f"{_NAME} takes at least 2 images, X holds {len(X)}")
-    targets, _ = as_targets(Y, len(X))
+    targets, _ = as_targets(Y, len(X), getattr(X, "stems", None))
     names = targets.task_names
     if len(names) < 2:
         raise TargetError(f"sharing takes at least 2 tasks, Y has {names}")
@@ -226,7 +226,7 @@ def _parts(
     if X_test is not None:
         if cv is not None or groups is not None:
             raise ValueError(f"{_NAME} takes X_test, or `cv` and `groups`, not both")
-        test, _ = as_targets(Y_test, len(X_test))
+        test, _ = as_targets(Y_test, len(X_test), getattr(X_test, "stems", None))
         _check_test(test, targets.task_names, "Y_test")
         test = test.subset(targets.task_names)
         return [(np.arange(len(X)), X_test, test)] * n_repeats
