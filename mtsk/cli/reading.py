@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mtsk import tasks as task_types
+from mtsk.cli.cells import column_values, from_spreadsheet_text
 from mtsk.data.files import ImageFolder, read_image
 from mtsk.data.pairing import pair_by_name
 from mtsk.data.targets import Targets
@@ -213,7 +214,7 @@ def _table(path: Path, stems: Sequence[str]) -> dict[str, list[Any]]:
         raise TargetError(f"{str(path)!r} has a cell in a column without a name")
     of: dict[str, dict] = {}
     for number, row in enumerate(rows, start=2):
-        stem = _stem(row["image"] or "", stems)
+        stem = _stem(from_spreadsheet_text(row["image"] or ""), stems)
         if stem in of:
             raise TargetError(f"{str(path)!r}, line {number}: {stem!r} a second time")
         of[stem] = row
@@ -226,7 +227,7 @@ def _table(path: Path, stems: Sequence[str]) -> dict[str, list[Any]]:
         )
     cells = {n: [(of[s].get(n) or "") if s in of else "" for s in stems] for n in names}
     return {
-        n: _values(column, f"{str(path)!r}, column {n!r}")
+        n: column_values(column, f"{str(path)!r}, column {n!r}")
         for n, column in cells.items()
     }
 
@@ -234,42 +235,3 @@ def _table(path: Path, stems: Sequence[str]) -> dict[str, list[Any]]:
 def _stem(name: str, stems: Sequence[str]) -> str:
     """Return what a file's name is without its suffix, if it has one."""
     return name if name in stems else Path(name).stem
-
-
-def _values(cells: Sequence[str], place: str) -> list[Any]:
-    """Return the values of a column: sets of tags, ints, floats, or text.
-
-    All of one kind: tags where any cell has a semicolon, numbers where all are. A few
-    words among numbers are taken for mistakes, and refused.
-    """
-    given = [cell.strip() for cell in cells]
-    if any(";" in cell for cell in given):
-        tags = [
-            {tag.strip() for tag in cell.split(";") if tag.strip()} if cell else None
-            for cell in given
-        ]
-        try:  # numbers, as those of maps are: so that tags can teach their pixels
-            return [None if own is None else {int(tag) for tag in own} for own in tags]
-        except ValueError:
-            return tags
-    for kind in (int, float):
-        try:
-            return [kind(cell) if cell else None for cell in given]
-        except ValueError:
-            continue
-    words = [cell for cell in given if cell and not _is_number(cell)]
-    n_given = sum(map(bool, given))
-    if len(words) < n_given / 2:
-        raise TargetError(
-            f"{place}: {n_given - len(words)} numbers, and {words[:3]}; empty cells "
-            "are unknown values; or let all be words"
-        )
-    return [cell or None for cell in given]
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from skimage.io import imsave
 
+from mtsk.cli.cells import spreadsheet_text
 from mtsk.data.files import read_image
 from mtsk.displays.drawing import (
     class_colours,
@@ -77,7 +78,7 @@ class PredictionWriter:
                 values = np.searchsorted(task.classes_, values)
             written.append(self._map(name, path, values, task))
         if self._of_images:
-            row = {"image": path.name}
+            row = {"image": spreadsheet_text(path.name)}
             row |= {n: _cell(found[n]) for n in self._of_images}
             self._append("predictions", ["image", *self._of_images], [row])
         return written
@@ -114,12 +115,13 @@ class PredictionWriter:
     def _boxes(self, name: str, path: Path, found: dict[str, np.ndarray]) -> None:
         found = self.tasks[name].corners(found)
         fields = ["image", "x0", "y0", "x1", "y1", "label", "score"]
-        rows = [
-            dict(zip(fields, (path.name, *map(float, box), label, score), strict=True))
-            for box, label, score in zip(
-                found["boxes"], found["labels"], found["scores"], strict=True
-            )
-        ]
+        image = spreadsheet_text(path.name)
+        rows = []
+        for box, label, score in zip(
+            found["boxes"], found["labels"], found["scores"], strict=True
+        ):
+            values = [image, *map(float, box), _cell(label), score]
+            rows.append(dict(zip(fields, values, strict=True)))
         self._append(name, fields, rows)
 
     def _append(self, name: str, fields: list[str], rows: list[dict]) -> None:
@@ -184,10 +186,11 @@ def _needs_codes(classes: Any) -> bool:
 def _cell(value: Any) -> Any:
     """Return what a table says of an image."""
     if isinstance(value, set | frozenset):
-        return ";".join(sorted(map(str, value)))
+        return spreadsheet_text(";".join(sorted(map(str, value))))
     array = np.asarray(value)
     if array.ndim == 0:
-        return array.item()
+        item = array.item()
+        return spreadsheet_text(item) if isinstance(item, str) else item
     return ";".join(str(v) for v in array.tolist())
 
 

@@ -91,16 +91,10 @@ def infer_task(name: str, entries: Sequence[Any]) -> Task:
             f"cannot tell the task of {name!r} from a {kind[0]}-D {kind[1]} target "
             f"(image {index}); say it with tasks={{{name!r}: ...}}{alone}"
         )
-    if kind == (0, "float") and _like_classes(entries):
-        warnings.warn(
-            f"task {name!r} has whole numbers as floats, and some are missing: pandas "
-            "makes these of classes too. They are learnt as numbers; if they are "
-            "classes, give integers (astype('Int64')), and if not, say "
-            f"tasks={{{name!r}: Regression()}}",
-            UserWarning,
-            stacklevel=2,
-        )
-    return _TASK_OF[kind]()
+    task = _TASK_OF[kind]()
+    if kind[1] == "float":
+        _warn_of_whole_numbers(name, task, entries)
+    return task
 
 
 def warn_of_classes(name: str, task: Task, *, said: bool) -> None:
@@ -138,11 +132,50 @@ def warn_of_classes(name: str, task: Task, *, said: bool) -> None:
         )
 
 
-def _like_classes(entries: Sequence[Any]) -> bool:
-    """Return whether some floats are missing and the others few whole numbers."""
-    known = {float(e) for e in entries if e is not None}
-    whole = all(value.is_integer() for value in known)
-    return whole and any(e is None for e in entries) and len(known) < len(entries) / 2
+def _warn_of_whole_numbers(name: str, task: Task, entries: Sequence[Any]) -> None:
+    """Warn of floats that were probably classes, tags or masks before a conversion."""
+    known = [np.asarray(entry) for entry in entries if entry is not None]
+    values = _whole_values(known)
+    n_axes = known[0].ndim
+    if n_axes == 0:  # counts as floats are common; with gaps, classes are, too
+        likely = len(known) < len(entries) and 0 < len(values) < len(entries) / 2
+        origin = "classes in a column with gaps, which pandas makes floats"
+        remedy = "integers (astype('Int64')) or say Classification()"
+    elif n_axes == 1:
+        likely = values == {0, 1}
+        origin = "tags"
+        remedy = "bool vectors or say MultiLabel(), which takes NaN as unlabelled"
+    elif values <= {0, 1}:
+        likely = len(values) > 1
+        origin = "a mask"
+        remedy = "bool maps"
+    else:
+        likely = 1 < len(values) <= _MANY_CLASSES
+        origin = "classes"
+        remedy = "integers or say SemanticSegmentation()"
+    if likely:
+        shown = ", ".join(f"{value:g}" for value in sorted(values)[:5])
+        more = ", ..." * (len(values) > 5)
+        warnings.warn(
+            f"task {name!r} has floats that all are whole numbers ({shown}{more}), and "
+            f"is learnt as {type(task).__name__}. If they were {origin}, give "
+            f"{remedy}; if not, say tasks={{{name!r}: {type(task).__name__}()}}",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _whole_values(arrays: Sequence[np.ndarray]) -> set[float]:
+    """Return the distinct values, NaN aside; none if one is not a whole number."""
+    found: set[float] = set()
+    for array in arrays:
+        values = array[np.isfinite(array)]
+        if (values % 1 != 0).any():
+            return set()
+        found.update(np.unique(values).tolist())
+        if len(found) > _MANY_CLASSES:
+            return set()
+    return found
 
 
 def _kind(entry: Any) -> tuple[int, str]:

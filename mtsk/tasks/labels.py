@@ -26,13 +26,22 @@ UNLABELLED = -1
 
 
 def as_label_array(target: Any) -> np.ndarray:
-    """Return labels as an integer, bool or str array; raise on other types."""
+    """Return labels as an integer, bool or str array; raise on other types.
+
+    Floats that are whole numbers become integers, NaN becomes −1: pandas makes floats
+    of a column of integers that has gaps.
+    """
     array = np.asarray(target)
     if array.dtype.kind == "O" and all(isinstance(v, str) for v in array.flat):
         array = array.astype(str)
+    if array.dtype.kind == "f":
+        filled = np.where(np.isnan(array), UNLABELLED, array)
+        if (np.abs(filled) < 2**53).all() and (filled % 1 == 0).all():
+            array = filled.astype(np.int64)
     if array.dtype.kind not in "iubU":
         raise TargetError(
-            f"class labels must be int, bool or str, got dtype {array.dtype}"
+            "class labels must be int, bool, str, or floats that are whole numbers or "
+            f"NaN, got dtype {array.dtype}"
         )
     return array
 

@@ -403,7 +403,7 @@ CUBE = np.zeros((2, 2, 3))
         (MAP.tolist(), SemanticSegmentation),
         (MAP > 0, BinaryMask),
         (MAP * 0.5, DenseRegression),
-        (MAP.astype(np.float16), DenseRegression),
+        (MAP.astype(np.float16) + 0.25, DenseRegression),
         (3, Classification),
         (np.int8(3), Classification),
         ("cat", Classification),
@@ -428,8 +428,58 @@ def test_integers_among_floats_are_floats():
 
 def test_classes_that_pandas_made_floats_are_told():
     column = Targets(k=pd.Series([1, 2, None, 1, 2, 1]))["k"]
-    with pytest.warns(UserWarning, match=r"'k' has whole numbers as floats.*Int64"):
+    with pytest.warns(UserWarning, match=r"'k' .*whole numbers \(1, 2\).*Int64"):
         assert isinstance(infer_task("k", column), Regression)
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected", "remedy"),
+    [
+        (np.array([[1, np.nan], [0, 1]]), Regression, "tags, give .*MultiLabel"),
+        ([np.eye(3), None], DenseRegression, "a mask, give bool"),
+        (
+            [np.full((2, 2), np.nan), np.eye(2) + 1],
+            DenseRegression,
+            "classes, give int",
+        ),
+    ],
+)
+def test_tags_and_maps_that_a_conversion_made_floats_are_told(
+    entries, expected, remedy
+):
+    with pytest.warns(UserWarning, match=f"'t' .*whole numbers.*{remedy}"):
+        assert isinstance(infer_task("t", entries), expected)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [[1.0, 2.0], [0.0, 1.0]],  # vectors of counts
+        [np.zeros((2, 2)), None],
+        [np.eye(3) / 2],
+        [np.arange(400.0).reshape(20, 20)],  # too many values for classes
+        [2.0, 3.0, 2.0, 2.0],  # counts, none missing
+        [0.5, None, 0.5, 0.5],
+    ],
+)
+def test_other_floats_are_numbers_without_a_word(entries):
+    assert type(infer_task("t", entries)) in (Regression, DenseRegression)
+
+
+@pytest.mark.parametrize("column", [[1.0, 2.0, np.nan], np.array([1, 2, -1.0])])
+def test_whole_floats_are_classes_where_classes_are_said(column):
+    task = Classification().fit(list(column)[:2])
+    assert task.classes_.tolist() == [1, 2]
+    assert task.classes_.dtype.kind == "i"
+    codes = [task.encode(entry, (4, 4)).item() for entry in column]
+    np.testing.assert_array_equal(codes, [0, 1, np.nan])
+
+
+def test_whole_floats_are_classes_of_maps_too():
+    task = SemanticSegmentation(void=0).fit([np.array([[0, 5.0], [7, np.nan]])])
+    assert task.classes_.tolist() == [5, 7]
+    codes = task.encode(np.array([[7.0, np.nan]]), (1, 2))
+    np.testing.assert_array_equal(codes.reshape(-1), [1, np.nan])
 
 
 def test_values_are_never_looked_at():

@@ -1,0 +1,74 @@
+"""Cells of tables: what is a number, what is text, what a spreadsheet would run."""
+
+import csv
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtsk.cli.cells import column_values, from_spreadsheet_text, spreadsheet_text
+from mtsk.cli.writing import PredictionWriter
+from mtsk.exceptions import TargetError
+from mtsk.tasks import Classification, MultiLabel, Regression
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["1", "", "-3"], [1, None, -3]),
+        (["1", "2.5", " .5 ", "-1.", "+2e-05"], [1, 2.5, 0.5, -1, 2e-5]),
+        (["10", "1_0", "a", "b"], ["10", "1_0", "a", "b"]),
+        (["007", "7", "12"], ["007", "7", "12"]),
+        (["1e5", "1e6"], ["1e5", "1e6"]),
+        (["nan", "inf", ""], ["nan", "inf", None]),
+        (["٣", "٤"], ["٣", "٤"]),  # digits of another script
+        (["1;2", "", "3"], [{1, 2}, None, {3}]),
+        (["1_0;1", "2"], [{"1_0", "1"}, {"2"}]),
+        (["'=1+1", "'-a", "'tis"], ["=1+1", "-a", "'tis"]),
+    ],
+)
+def test_values_of_a_column(cells, values):
+    found = column_values(cells, "t")
+    assert found == values
+    assert list(map(type, found)) == list(map(type, values)) or 2.5 in values
+
+
+@pytest.mark.parametrize("word", ["unknown", "nan", "1_0", "1e5", "-", "3,5"])
+def test_a_few_words_among_numbers_are_refused(word):
+    with pytest.raises(TargetError, match="t: 5 numbers, and"):
+        column_values([*"12345", word], "t")
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
+def test_what_python_writes_of_numbers_is_read_as_these(numbers):
+    found = column_values([repr(number) for number in numbers], "t")
+    assert found == numbers
+    assert column_values([str(np.float64(n)) for n in numbers], "t") == numbers
+
+
+@given(st.text())
+def test_text_survives_a_spreadsheet(text):
+    cell = spreadsheet_text(text)
+    assert from_spreadsheet_text(cell) == text or text.startswith("'")
+    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+def test_predictions_hold_no_formula(tmp_path):
+    tasks = {
+        "kind": Classification().fit(["=1+1", "b"]),
+        "tags": MultiLabel().fit([{"@a", "b"}]),
+        "value": Regression().fit([[-1.0, 2.0]]),
+    }
+    writer = PredictionWriter(tmp_path, tasks, overlays=False)
+    found = {"kind": "=1+1", "tags": {"@a", "b"}, "value": np.array([-1.0, 2.0])}
+    writer.write(tmp_path / "-one.png", found)
+    with open(tmp_path / "predictions.csv", newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert row == {
+        "image": "'-one.png",
+        "kind": "'=1+1",
+        "tags": "'@a;b",
+        "value": "-1.0;2.0",
+    }
+    assert column_values([row["tags"]], "t") == [{"@a", "b"}]
