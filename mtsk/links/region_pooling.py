@@ -50,7 +50,8 @@ class RegionPooling:
         ------
         UnknownTaskError
         InvalidParameterError
-            Where the task has no labels of pixels, or not these.
+            Where the task has no labels of pixels, or not these, or no task is of whole
+            images.
         """
         form = "the name of a task, or (name, list of labels)"
         name, labels = given, None
@@ -65,6 +66,9 @@ class RegionPooling:
             raise UnknownTaskError(
                 f"`region_pooling` names {name!r}; the tasks are {list(tasks)}"
             )
+        if all(map(tasks.is_of_pixels, tasks)):
+            allowed = "None where no task is of whole images: nothing would be pooled"
+            raise parameter_error("region_pooling", owner, allowed, given)
         task = tasks[name]
         kinds = [group.kind for group in task.groups_]
         labelled = kinds in (["nominal"], ["binary"]) and hasattr(task, "codes")

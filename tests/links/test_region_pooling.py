@@ -15,13 +15,14 @@ from mtsk.features import FeatureMaps, MemoryCache
 from mtsk.inspection import layer_attribution, task_table
 from mtsk.links import Links
 from mtsk.links.region_pooling import RegionPooling
-from mtsk.tasks import BinaryMask, Boundary, SemanticSegmentation
+from mtsk.tasks import BinaryMask, Boundary, Classification, SemanticSegmentation
 from mtsk.tasks.task_set import TaskSet
 from mtsk.testing import toy_images
 
 FEATURES = DeepFeatures(scales=(1,))
 X, MASKS = toy_images(12, (32, 40))
 KINDS = ["a", "b"] * 6
+KIND = Classification().fit(KINDS)
 Y = Targets(parts=[m if i < 5 else None for i, m in enumerate(MASKS)], kind=KINDS)
 
 
@@ -79,7 +80,7 @@ def test_a_label_that_is_nowhere_gets_the_mean_over_the_image():
     maps = FeatureMaps([np.arange(16.0).reshape(4, 4, 1)], [(1, 1)], (4, 4))
     scores = np.zeros((4, 4, 3))
     scores[:2, :, 2] = 1
-    pooling = RegionPooling.of("t", TaskSet({"t": task}), "test")
+    pooling = RegionPooling.of("t", TaskSet({"t": task, "kind": KIND}), "test")
     np.testing.assert_allclose(pooling.pooled(maps, scores), [11.5, 7.5, 3.5])
 
 
@@ -183,6 +184,11 @@ def test_a_task_that_only_pixels_around_tell(fitted):
         segmenter("edges", tasks={"edges": Boundary()}).fit(X, targets)
 
 
+def test_nothing_to_pool_for(fitted):
+    with pytest.raises(ValueError, match=r"`region_pooling`.*None where no task is of"):
+        segmenter("parts").fit(X, Targets(parts=list(MASKS)))
+
+
 def test_what_is_refused(fitted):
     with pytest.raises(UnknownTaskError, match="`region_pooling` names 'other'"):
         segmenter("other").fit(X, Y)
@@ -199,9 +205,7 @@ def test_what_is_refused(fitted):
     head = mtsk.JointRidge(alpha=1e-3, calibrate=False)
     with pytest.raises(AttributeError, match="cannot do `links__region_pooling`"):
         segmenter(head=head).partial_fit(X, Y)
-    disc = BinaryMask().fit([MASKS[0] == 7])
-    assert RegionPooling.of(
-        ("disc", [True]), TaskSet({"disc": disc}), "test"
-    ).codes == (1,)
+    tasks = TaskSet({"disc": BinaryMask().fit([MASKS[0] == 7]), "kind": KIND})
+    assert RegionPooling.of(("disc", [True]), tasks, "test").codes == (1,)
     with pytest.raises(ValueError, match=r"each of \[True\] once at most"):
-        RegionPooling.of(("disc", [False]), TaskSet({"disc": disc}), "test")
+        RegionPooling.of(("disc", [False]), tasks, "test")
