@@ -15,9 +15,10 @@ import timm
 import torch
 from common import options, report_machine, row
 
-from mtsk._resources import fast_int8, keep_freed_memory
+from mtsk._resources import keep_freed_memory
 from mtsk.backbones import INT8, Backbone, load_backbone
 from mtsk.backbones.hooks import HookedTaps
+from mtsk.backbones.int8 import int8_supported
 
 IMAGES = 8
 USED = "ours, batches of 2, freed memory kept (as DeepFeatures does)"
@@ -31,7 +32,7 @@ def main() -> None:
     plain = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
     taps = HookedTaps(tuple(f"blocks.{i}" for i in range(7)))
     ours = load_backbone()
-    integers = load_backbone(INT8) if fast_int8() else None
+    integers = load_backbone(INT8) if int8_supported() else None
 
     def eager() -> None:
         with torch.inference_mode():

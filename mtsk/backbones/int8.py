@@ -25,7 +25,7 @@ from mtsk._resources import fast_int8
 from mtsk.backbones.base import Backbone
 from mtsk.exceptions import BackboneError
 
-__all__ = ["INT8", "int8_backbone"]
+__all__ = ["INT8", "int8_backbone", "int8_supported"]
 
 INT8 = "efficientnet_lite0_int8"
 _ENGINE = "onednn"  # the engine of torch that uses VNNI
@@ -54,13 +54,12 @@ def int8_backbone(plain: Backbone) -> Backbone:
     Raises
     ------
     BackboneError
-        Where torch or the CPU cannot multiply such integers fast.
+        Where torch or the CPU cannot multiply such integers fast and exactly.
     """
-    engines = torch.backends.quantized.supported_engines
-    if not (hasattr(torch, "quint8") and _ENGINE in engines and fast_int8()):
+    if not int8_supported():
         raise BackboneError(
-            f"{INT8} needs a CPU with VNNI, and a torch with quantised tensors and "
-            f"{_ENGINE}; use {plain.name!r}"
+            f"{INT8} needs a CPU with VNNI, which ONEDNN_MAX_CPU_ISA must not switch "
+            f"off, and a torch with quantised tensors and {_ENGINE}; use {plain.name!r}"
         )
     assert plain.stages is not None
     grids = _grids(plain)
@@ -89,6 +88,26 @@ def int8_backbone(plain: Backbone) -> Backbone:
         digest=f"{plain.digest}-int8",
         takes_batches=True,
     )
+
+
+@cache
+def int8_supported() -> bool:
+    """Return whether 8-bit integers are multiplied fast, and added up exactly.
+
+    Without VNNI oneDNN adds two products in 16 bits, which overflow, and so it does on
+    a CPU that has VNNI where ``ONEDNN_MAX_CPU_ISA`` names a lesser one: it is tried.
+    """
+    engines = torch.backends.quantized.supported_engines
+    if not (hasattr(torch, "quint8") and _ENGINE in engines and fast_int8()):
+        return False
+    n_channels, largest = 64, 255
+    conv = nn.Conv2d(n_channels, 8, 1, bias=False)
+    nn.init.ones_(conv.weight)
+    out = _Grid(float(n_channels), 0)  # on which the exact sum is the largest code
+    x = _Grid(1.0, 0).of(torch.full((1, n_channels, 4, 4), float(largest)))
+    with torch.inference_mode():
+        found: Tensor = _Conv(conv, out)(x).int_repr()
+    return bool((found == largest).all())
 
 
 @dataclass(frozen=True)

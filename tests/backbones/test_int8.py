@@ -1,6 +1,9 @@
 """The bundled network in integers: what it was, to what 8 bits can say."""
 
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -24,7 +27,7 @@ from mtsk.exceptions import BackboneError
 from mtsk.testing import toy_images
 
 needs_vnni = pytest.mark.skipif(
-    not int8.fast_int8() or "onednn" not in torch.backends.quantized.supported_engines,
+    not int8.int8_supported(),
     reason="this CPU or torch multiplies no integers of 8 bits",
 )
 X, MASKS = toy_images(6, (32, 40))
@@ -142,9 +145,21 @@ def test_what_it_cannot_do_is_told(tmp_path):
 
 
 def test_a_cpu_without_such_arithmetic_is_told(monkeypatch):
-    monkeypatch.setattr(int8, "fast_int8", lambda: False)
+    monkeypatch.setattr(int8, "int8_supported", lambda: False)
     with pytest.raises(BackboneError, match="needs a CPU with VNNI"):
         int8.int8_backbone(load_backbone())
+
+
+def test_integers_that_would_overflow_are_refused():
+    """oneDNN without VNNI adds products in 16 bits, whatever the CPU has."""
+    code = "from mtsk.backbones import INT8, load_backbone as load; load(INT8)"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        capture_output=True,
+        text=True,
+    )
+    assert "BackboneError: efficientnet_lite0_int8 needs a CPU with VNNI" in run.stderr
 
 
 @needs_vnni
