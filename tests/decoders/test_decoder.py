@@ -69,7 +69,7 @@ def every_kind(X, Y):
     return Targets(
         parts=list(Y),
         square=list(Y == 1),
-        depth=[np.where(y, 40.0, 10.0) for y in Y],
+        depth=[np.where(y, 40.5, 10.5) for y in Y],
         size=[float(y.sum()) for y in Y],
         tag=list(np.where(np.arange(len(X)) % 2, "odd", "even")),
     )
@@ -338,7 +338,7 @@ def test_bad_targets_name_task_and_image():
 def test_divergence_is_told():
     X, Y = scenes(4)
     with pytest.raises(ValueError, match="training diverged in epoch"):
-        model(learning_rate=1e12, n_epochs=5).fit(X, [y * 1e3 for y in Y * 1.0])
+        model(learning_rate=1e12, n_epochs=5).fit(X, [y * 1e3 + 0.5 for y in Y])
 
 
 CHECKS = [

@@ -136,7 +136,7 @@ def test_tags_do_not_hurt_and_other_tasks_do_not_feel_them(tagged):
     with_depth = Targets(
         semantic=targets["semantic"],
         tags=targets["tags"],
-        depth=[y * 1.0 if i % 2 else None for i, y in enumerate(Y)],
+        depth=[y + 0.5 if i % 2 else None for i, y in enumerate(Y)],
     )
     taught = model().fit(X, with_depth)
     alone = model(links=Links(n_pseudo_label_rounds=0)).fit(X, with_depth)
