@@ -70,11 +70,13 @@ def spreadsheet_text(text: str) -> str:
     """Return text that no spreadsheet takes for a formula.
 
     An apostrophe goes before what begins like one, as spreadsheets themselves do for
-    text; `from_spreadsheet_text` takes it away.
+    text, and before such text that has apostrophes already; `from_spreadsheet_text`
+    takes it away.
     """
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA) else text
 
 
 def from_spreadsheet_text(cell: str) -> str:
     """Return the text of which `spreadsheet_text` made the cell."""
-    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA) else cell
+    protected = cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA)
+    return cell[1:] if protected else cell

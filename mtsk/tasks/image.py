@@ -26,6 +26,8 @@ __all__ = ["Classification", "Count", "MultiLabel", "Ordinal", "Regression"]
 class Classification(ImageTask):
     """One class per image. A target is an int, str or bool; −1 is unlabelled.
 
+    Floats that are whole numbers count as ints, and NaN as −1.
+
     Parameters
     ----------
     void : label or sequence of labels, default=()

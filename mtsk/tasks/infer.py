@@ -54,6 +54,11 @@ def infer_task(name: str, entries: Sequence[Any]) -> Task:
     ------
     TargetError
         Where no entry is labelled, entries disagree, or no task takes such entries.
+
+    Warns
+    -----
+    UserWarning
+        Where floats are whole numbers that were probably classes, tags or a mask.
     """
     kinds: dict[tuple[int, str], int] = {}
     for index, entry in enumerate(entries):

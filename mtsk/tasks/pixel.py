@@ -35,7 +35,8 @@ class SemanticSegmentation(PixelTask):
     """One class at every pixel.
 
     A target is a label map of shape (H, W), integer or str; −1 and ``void`` mean
-    unlabelled, so scribbles are label maps that are −1 nearly everywhere.
+    unlabelled, so scribbles are label maps that are −1 nearly everywhere. Floats that
+    are whole numbers count as integers, and NaN as −1.
     ``predict`` gives label maps with the labels as they were given.
 
     Parameters

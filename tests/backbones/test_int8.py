@@ -150,6 +150,15 @@ def test_a_cpu_without_such_arithmetic_is_told(monkeypatch):
         int8.int8_backbone(load_backbone())
 
 
+@pytest.mark.skipif(
+    not int8.fast_int8() or "ONEDNN_MAX_CPU_ISA" in os.environ,
+    reason="this CPU has no VNNI, or oneDNN is told not to use it",
+)
+def test_a_cpu_with_vnni_is_supported():
+    """Otherwise every test above would be skipped."""
+    assert int8.int8_supported()
+
+
 def test_integers_that_would_overflow_are_refused():
     """oneDNN without VNNI adds products in 16 bits, whatever the CPU has."""
     code = "from mtsk.backbones import INT8, load_backbone as load; load(INT8)"

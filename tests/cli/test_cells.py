@@ -17,7 +17,7 @@ from mtsk.tasks import Classification, MultiLabel, Regression
     ("cells", "values"),
     [
         (["1", "", "-3"], [1, None, -3]),
-        (["1", "2.5", " .5 ", "-1.", "+2e-05"], [1, 2.5, 0.5, -1, 2e-5]),
+        (["1", "2.5", " .5 ", "-1.", "+2e-05"], [1.0, 2.5, 0.5, -1.0, 2e-5]),
         (["10", "1_0", "a", "b"], ["10", "1_0", "a", "b"]),
         (["007", "7", "12"], ["007", "7", "12"]),
         (["1e5", "1e6"], ["1e5", "1e6"]),
@@ -31,7 +31,7 @@ from mtsk.tasks import Classification, MultiLabel, Regression
 def test_values_of_a_column(cells, values):
     found = column_values(cells, "t")
     assert found == values
-    assert list(map(type, found)) == list(map(type, values)) or 2.5 in values
+    assert list(map(type, found)) == list(map(type, values))
 
 
 @pytest.mark.parametrize("word", ["unknown", "nan", "1_0", "1e5", "-", "3,5"])
@@ -47,10 +47,10 @@ def test_what_python_writes_of_numbers_is_read_as_these(numbers):
     assert column_values([str(np.float64(n)) for n in numbers], "t") == numbers
 
 
-@given(st.text())
+@given(st.text() | st.text("'=+-@\t\ra", max_size=5))
 def test_text_survives_a_spreadsheet(text):
     cell = spreadsheet_text(text)
-    assert from_spreadsheet_text(cell) == text or text.startswith("'")
+    assert from_spreadsheet_text(cell) == text
     assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
 
 
