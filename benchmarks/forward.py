@@ -15,13 +15,12 @@ import timm
 import torch
 from common import options, report_machine, row
 
-from mtsk._resources import keep_freed_memory
 from mtsk.backbones import INT8, Backbone, load_backbone
 from mtsk.backbones.hooks import HookedTaps
 from mtsk.backbones.int8 import int8_supported
 
 IMAGES = 8
-USED = "ours, batches of 2, freed memory kept (as DeepFeatures does)"
+USED = "ours, batches of 2, as DeepFeatures does"
 
 
 def main() -> None:
@@ -42,18 +41,13 @@ def main() -> None:
         for start in range(0, IMAGES, size):
             network(x[start : start + size])
 
-    def as_used(network: Backbone = ours) -> None:
-        with keep_freed_memory():
-            batched(2, network)
-
     ways = {
         "timm eager, one batch": eager,
         "ours, folded, channels last, one batch": lambda: batched(IMAGES),
-        "ours, batches of 2": lambda: batched(2),
-        USED: as_used,
+        USED: lambda: batched(2),
     }
     if integers is not None:
-        ways["the same in integers of 8 bits"] = lambda: as_used(integers)
+        ways["the same in integers of 8 bits"] = lambda: batched(2, integers)
     if chosen.more:
         ways |= other_ways(ours, x)
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -84,10 +78,7 @@ def other_ways(ours: Backbone, x: torch.Tensor) -> dict[str, Callable[[], None]]
 
     def in_twos(backbone: Backbone, half: bool) -> Callable[[], None]:
         def run() -> None:
-            with (
-                keep_freed_memory(),
-                torch.autocast("cpu", torch.bfloat16, enabled=half),
-            ):
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 for start in range(0, IMAGES, 2):
                     backbone(x[start : start + 2])
 

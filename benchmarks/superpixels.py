@@ -18,7 +18,6 @@ from skimage.io import imread
 from skimage.segmentation import find_boundaries
 from skimage.segmentation import slic as skimage_slic
 
-from mtsk._resources import keep_freed_memory
 from mtsk.structure.superpixels import best_labelling, slic
 
 VOID = 11
@@ -29,10 +28,9 @@ def main() -> None:
     report_machine()
     paths, labels = load_masks(chosen.data, "camvid", "val")
     found = []
-    with keep_freed_memory():
-        for path, truth in list(zip(paths, labels, strict=True))[: chosen.images]:
-            image = imread(path).astype(np.float32) / 255
-            found.append([*judge(ours, image, truth), *judge(theirs, image, truth)])
+    for path, truth in list(zip(paths, labels, strict=True))[: chosen.images]:
+        image = imread(path).astype(np.float32) / 255
+        found.append([*judge(ours, image, truth), *judge(theirs, image, truth)])
     one, other = np.split(np.median(found, axis=0), 2)
     names = ("milliseconds", "regions", "boundary recall", "achievable accuracy")
     for name, a, b in zip(names, one, other, strict=True):

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from mtsk._resources import keep_freed_memory, one_blas_thread
+from mtsk._resources import one_blas_thread
 from mtsk._validation import Interval, StrOptions, check_parameters
 from mtsk.backbones import choose_device
 from mtsk.data.augmentation import Augmentation
@@ -202,7 +202,6 @@ class SharedDecoder(BaseEstimator):
         with (
             torch.random.fork_rng(devices=[]),
             one_blas_thread(),
-            keep_freed_memory(),
         ):
             torch.manual_seed(seed)
             settings = self._settings(seed)

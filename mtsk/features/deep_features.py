@@ -16,7 +16,6 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from tqdm.auto import tqdm
 
-from mtsk._resources import keep_freed_memory
 from mtsk._validation import (
     HasMethods,
     Interval,
@@ -285,7 +284,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
             disable=bar is not None or not self.verbose,
             unit="image",
         )
-        with keep_freed_memory(), own:
+        with own:
             for new in images.each(_Waiting.of, readers):
                 (own if bar is None else bar).update()
                 new.key = content_digest(new.digest, fingerprint)

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from tqdm.auto import tqdm
 
-from mtsk._resources import keep_freed_memory, one_blas_thread
+from mtsk._resources import one_blas_thread
 from mtsk._validation import Interval, check_parameters
 from mtsk.heads.base import (
     CLASS_WEIGHT,
@@ -154,7 +154,6 @@ class JointLogistic(JointLinear):
                 total=self.max_iter, desc="head", disable=not self.verbose, unit="pass"
             ) as bar,
             one_blas_thread(),
-            keep_freed_memory(),
         ):
             table = TallTable(X)
             warm_start(X, table, objectives, self.max_iter)

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
-from mtsk._resources import fast_bfloat16, keep_freed_memory, one_blas_thread
+from mtsk._resources import fast_bfloat16, one_blas_thread
 from mtsk._validation import (
     Interval,
     check_parameters,
@@ -189,7 +189,6 @@ class SharedLayerNetwork(JointHead):
         with (
             torch.random.fork_rng(devices=[]),
             one_blas_thread(),
-            keep_freed_memory(),
         ):
             torch.manual_seed(seed)
             rows = _Rows(X, Y, weight, self, target)

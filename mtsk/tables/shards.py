@@ -18,7 +18,6 @@ import numpy as np
 from sklearn.base import clone
 from tqdm.auto import tqdm
 
-from mtsk._resources import keep_freed_memory
 from mtsk.data.images import Images
 from mtsk.features import DeepFeatures
 from mtsk.structure import Picture, Superpixels
@@ -223,8 +222,7 @@ class TableReader:
         kept = self._checkpoint()
         shards = self._cut(kept)
         n_done, total = kept.load_total(self.extractor.accumulators, shards)
-        # Every sum that is added takes and leaves the same large blocks.
-        with self._bar() as bar, keep_freed_memory():
+        with self._bar() as bar:
             bar.update(sum(len(s.images) for s in shards[:n_done]))
             parts = self._read(shards[n_done:], bar)
             for shard, part in zip(shards[n_done:], parts, strict=True):

@@ -15,7 +15,7 @@ import joblib
 import numpy as np
 from tqdm.auto import tqdm
 
-from mtsk._resources import keep_freed_memory, release_freed_memory
+from mtsk._resources import release_freed_memory
 from mtsk._validation import MIN_SIDE, parameter_error
 from mtsk.backbones import receptive_radius
 from mtsk.exceptions import ImageError, TilingError
@@ -221,9 +221,8 @@ class _Job:
             disable=not verbose,
             unit="tile",
         )
-        with keep_freed_memory(largest=_LARGEST_KEPT):
-            for index in bar:
-                store.finish_tile(index, self._tile(store, index))
+        for index in bar:
+            store.finish_tile(index, self._tile(store, index))
         return self._collect(store)
 
     def _tile(self, store: TileStore, index: int) -> dict[str, Any]:
@@ -350,9 +349,6 @@ class _ScoredTile:
     tile: Rectangle
     area: Rectangle
     scores: np.ndarray
-
-
-_LARGEST_KEPT = 2**25  # bytes; the maps of a tile are larger, what makes them is not
 
 
 def _own_boxes(task: Detection, seen: _ScoredTile) -> dict[str, list]:

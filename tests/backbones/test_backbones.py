@@ -2,10 +2,6 @@
 
 import copy
 import pickle
-import resource
-import subprocess
-import sys
-import threading
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +11,6 @@ from sklearn.base import clone
 from tests_support import Tiny, n_hooks, noise, tiny
 from torch import nn
 
-from mtsk._resources import _glibc, keep_freed_memory
 from mtsk.backbones import (
     BUNDLED,
     Backbone,
@@ -394,62 +389,6 @@ def test_devices():
 def test_unknown_device(device):
     with pytest.raises(BackboneError, match=f"`device`='{device}' cannot be used"):
         choose_device(device)
-
-
-@pytest.mark.skipif(not hasattr(_glibc(), "mallinfo2"), reason="glibc's malloc only")
-def test_large_blocks_go_back_at_once_where_asked():
-    # In a process of its own: elsewhere what other tests freed may serve the block.
-    run = subprocess.run(
-        [sys.executable, "-c", _GAINED], capture_output=True, text=True, check=True
-    )
-    gained = [int(line) for line in run.stdout.split()]
-    assert gained[0] >= 2**24
-    assert gained[1] == 0
-
-
-_GAINED = """
-import numpy as np
-from mtsk._resources import _glibc, _Mallinfo2, keep_freed_memory
-
-libc = _glibc()
-libc.mallinfo2.restype = _Mallinfo2
-for keeper in (keep_freed_memory(largest=2**22), keep_freed_memory()):
-    with keeper:
-        before = libc.mallinfo2().hblkhd  # bytes that malloc took with mmap
-        block = np.ones(2**24, np.uint8)
-        print(libc.mallinfo2().hblkhd - before)
-        del block
-"""
-
-
-@pytest.mark.skipif(not hasattr(_glibc(), "mallinfo2"), reason="glibc's malloc only")
-def test_threads_keep_freed_memory_too():
-    faults = []
-
-    def work():
-        usage = resource.getrusage
-        with keep_freed_memory():
-            for _ in range(3):
-                before = usage(resource.RUSAGE_SELF).ru_minflt
-                blocks = [b"1" * n for n in (40 * 2**20, 40 * 2**20)]
-                faults.append(usage(resource.RUSAGE_SELF).ru_minflt - before)
-                del blocks
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert faults[2] < 2000  # pages; a block has 10,240
-
-
-def test_keeping_freed_memory_nests_and_survives_errors():
-    backbone, x = load_backbone(tiny()), noise()
-    expected = backbone(x)
-    with keep_freed_memory(), keep_freed_memory():
-        inside = backbone(x)
-    with pytest.raises(RuntimeError, match="on purpose"), keep_freed_memory():
-        raise RuntimeError("on purpose")
-    for a, b in zip(expected, inside, strict=True):
-        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("shape", [(1, 416, 320), (2, 160, 96), (1, 64, 352)])
