@@ -38,6 +38,7 @@ __all__ = [
     "JointTable",
     "Memo",
     "check_codes",
+    "check_entry_weights",
     "class_power",
     "class_weights",
     "labelled_columns",
@@ -123,7 +124,7 @@ class JointTable(BaseEstimator):
     def check_table(
         self, X: Any, y: Any, sample_weight: Any, *, reset: bool = True
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return X, the coded table of y (float32, NaN missing), and row weights."""
+        """Return X, the coded table of y (float32, NaN missing), and entry weights."""
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is "
@@ -132,9 +133,7 @@ class JointTable(BaseEstimator):
         X = validate_data(self, X, reset=reset, dtype=[np.float32, np.float64])
         Y = self._code(y, reset)
         check_consistent_length(X, Y)
-        weight = check_sample_weight(
-            sample_weight, X, dtype=np.float64, ensure_non_negative=True
-        )
+        weight = check_entry_weights(sample_weight, X, Y.shape[1])
         with np.errstate(over="ignore"):
             small = X.astype(np.float32, copy=False)
         if X.dtype == np.float64 and not np.isfinite(small).all():
@@ -338,6 +337,44 @@ def check_codes(groups: Sequence[ColumnGroup], Y: np.ndarray) -> None:
             )
 
 
+def check_entry_weights(sample_weight: Any, X: np.ndarray, n_columns: int) -> Any:
+    """Return the weight of every entry of y, checked.
+
+    Parameters
+    ----------
+    sample_weight : array-like of shape (n,) or (n, n_columns), or None
+        Of rows, or of entries; None is 1.
+    X : ndarray of shape (n, d)
+    n_columns : int
+
+    Returns
+    -------
+    ndarray of float64, shape (n, n_columns)
+        Not to be written to.
+
+    Raises
+    ------
+    ValueError
+    """
+    if sample_weight is None or np.asarray(sample_weight).ndim != 2:
+        weight = check_sample_weight(
+            sample_weight, X, dtype=np.float64, ensure_non_negative=True
+        )
+        return np.broadcast_to(weight[:, None], (len(X), n_columns))
+    weight = check_array(
+        sample_weight,
+        dtype=np.float64,
+        ensure_non_negative=True,
+        input_name="sample_weight",
+    )
+    if weight.shape != (len(X), n_columns):
+        raise ValueError(
+            f"sample_weight must have the shape of y, {(len(X), n_columns)}, or "
+            f"{(len(X),)}, got {weight.shape}"
+        )
+    return weight
+
+
 def class_power(class_weight: ClassWeight) -> float:
     """Return p, where classes of frequency f weigh ∝ f ** −p."""
     if isinstance(class_weight, str):
@@ -351,15 +388,14 @@ def class_weights(
     """Return the weight of each entry, of mean 1 over the labelled ones, 0 elsewhere.
 
     An entry of a class with frequency f weighs ∝ f^−p, with p from `class_power`, times
-    the row's own weight.
+    its own weight.
 
     Parameters
     ----------
     group : ColumnGroup
     Y : ndarray of shape (n, group.n_columns)
         Coded, NaN where missing.
-    weight : ndarray of shape (n,)
-        Row weights.
+    weight : ndarray of shape (n, group.n_columns)
     power : {"sqrt", "balanced"}, float in [0, 1] or None
 
     Returns
@@ -367,7 +403,7 @@ def class_weights(
     ndarray of float64, shape (n, group.n_columns)
     """
     valid = ~np.isnan(Y)
-    out = np.where(valid, weight[:, None], 0.0)
+    out = np.where(valid, weight, 0.0)
     if group.kind != "real":
         size = group.size if group.kind == "nominal" else 2
         for j in range(Y.shape[1]):

@@ -28,6 +28,8 @@ class Capabilities:
         ``fit`` takes ``groups``: the image of each row.
     takes_memo : bool
         ``fit`` takes ``memo``, a cache of quantities derived from ``X``.
+    takes_entry_weights : bool
+        ``sample_weight`` may have the shape of ``y``: a weight for each entry.
     weighs_tasks : bool
         It has a parameter ``task_weights``, by task index.
     rows_per_image : int
@@ -40,6 +42,7 @@ class Capabilities:
     learns_from_sums: bool = False
     takes_groups: bool = False
     takes_memo: bool = False
+    takes_entry_weights: bool = False
     weighs_tasks: bool = False
     rows_per_image: int = 500
 

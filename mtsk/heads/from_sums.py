@@ -105,7 +105,7 @@ class FromSums(JointLinear):
         ----------
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_columns)
-        sample_weight : array-like of shape (n_samples,), default=None
+        sample_weight : array-like of shape (n_samples,) or as ``y``, default=None
 
         Returns
         -------
@@ -258,13 +258,14 @@ class FromSums(JointLinear):
         for group, columns, scores in labelled_columns(self.groups_):
             targets = one_hot(group, Y[:, columns])
             for j, column in enumerate(Y[:, columns].T):
+                mass = weight[:, columns.start + j]
                 own = targets if group.kind == "nominal" else targets[:, [j]]
                 n_classes = group.size if group.kind == "nominal" else 2
                 if group.kind == "real" or self.class_weight is None:
-                    yield (scores.start + j, 0), weight * ~np.isnan(column), own
+                    yield (scores.start + j, 0), mass * ~np.isnan(column), own
                     continue
                 for code in range(n_classes):
-                    yield (scores.start + j, code), weight * (column == code), own
+                    yield (scores.start + j, code), mass * (column == code), own
 
     def _solve_sums(self, sums: dict[Key, Moments]) -> None:
         """Solve from the sums, weighting classes by their observed frequencies."""

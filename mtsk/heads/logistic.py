@@ -113,7 +113,9 @@ class JointLogistic(JointLinear):
     @property
     def capabilities(self) -> Capabilities:
         """What the head can do."""
-        return Capabilities(is_joint=True, is_linear=True, takes_memo=True)
+        return Capabilities(
+            is_joint=True, is_linear=True, takes_memo=True, takes_entry_weights=True
+        )
 
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, memo: Memo | None = None
@@ -124,7 +126,7 @@ class JointLogistic(JointLinear):
         ----------
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_columns)
-        sample_weight : array-like of shape (n_samples,), default=None
+        sample_weight : array-like of shape (n_samples,) or as ``y``, default=None
         memo : object with ``get`` and ``put``, default=None
             Caches the eigendecomposition between fits. One memo per ``X``.
 
@@ -145,7 +147,7 @@ class JointLogistic(JointLinear):
         X, Y, weight = self.check_table(X, y, sample_weight)
         bases: dict[bytes, Basis] = {}
         by_group = [
-            list(self._objectives(group, Y[:, part], X, weight, bases, memo))
+            list(self._objectives(group, Y[:, part], X, weight[:, part], bases, memo))
             for group, part, _ in labelled_columns(self.groups_)
         ]
         objectives = [objective for own in by_group for objective in own]
@@ -184,7 +186,7 @@ class JointLogistic(JointLinear):
 
         Features are standardised over the rows where any column of the group is known.
         """
-        rows = np.where(np.isnan(Y).all(axis=1), 0.0, weight)
+        rows = np.where(np.isnan(Y), 0.0, weight).max(axis=1)
         if not rows.any():
             raise ValueError("a column group has no labelled row of positive weight")
         key = rows.tobytes()

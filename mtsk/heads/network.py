@@ -152,7 +152,11 @@ class SharedLayerNetwork(JointHead):
     def capabilities(self) -> Capabilities:
         """What the head can do."""
         return Capabilities(
-            is_joint=True, takes_groups=True, weighs_tasks=True, rows_per_image=1000
+            is_joint=True,
+            takes_groups=True,
+            takes_entry_weights=True,
+            weighs_tasks=True,
+            rows_per_image=1000,
         )
 
     def fit(
@@ -164,7 +168,7 @@ class SharedLayerNetwork(JointHead):
         ----------
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_columns)
-        sample_weight : array-like of shape (n_samples,), default=None
+        sample_weight : array-like of shape (n_samples,) or as ``y``, default=None
         groups : array-like of shape (n_samples,), default=None
             Rows of one group, such as the pixels of one image, are held out together.
 
@@ -183,7 +187,7 @@ class SharedLayerNetwork(JointHead):
         weighting = make_weighting(self.task_weights, len(self.groups_), self)
         held = self._held_out(len(X), groups, seed)
         target = torch.device(_best_device() if self.device == "auto" else self.device)
-        mean, variance = mean_and_variance(X, weight)
+        mean, variance = mean_and_variance(X, weight.max(axis=1))
         self._mean = mean.astype(np.float32)
         self._scale = inverse_std(variance, mean).astype(np.float32)
         with (
@@ -374,7 +378,9 @@ class _Rows:
         self.t_shift = np.zeros(n_scores, np.float32)
         self._parts = []
         for group, columns, scores in labelled_columns(head.groups_):
-            mass = class_weights(group, Y[:, columns], weight, head.class_weight)
+            mass = class_weights(
+                group, Y[:, columns], weight[:, columns], head.class_weight
+            )
             if not mass.any():
                 raise ValueError(
                     "a column group has no labelled row of positive weight"

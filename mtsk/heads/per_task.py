@@ -30,8 +30,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from mtsk._validation import check_sample_weight
-from mtsk.heads.base import check_codes, labelled_columns
+from mtsk.heads.base import check_codes, check_entry_weights, labelled_columns
 from mtsk.heads.capabilities import Capabilities, capabilities_of
 from mtsk.tasks.columns import ColumnGroup
 
@@ -91,7 +90,11 @@ class PerTaskHead(MetaEstimatorMixin, BaseEstimator):
     @property
     def capabilities(self) -> Capabilities:
         """What the head can do."""
-        return Capabilities(takes_groups=True)
+        several = isinstance(self.estimator, list | tuple)
+        heads = self.estimator if several else [self.estimator]
+        return Capabilities(
+            takes_groups=True, takes_entry_weights=all(map(_takes_weights, heads))
+        )
 
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
@@ -102,9 +105,9 @@ class PerTaskHead(MetaEstimatorMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples, n_columns)
-        sample_weight : array-like of shape (n_samples,), default=None
-            Rows of weight 0 are left out. Other weights are passed to the estimators,
-            in a pipeline to its last step.
+        sample_weight : array-like of shape (n_samples,) or as ``y``, default=None
+            Entries of weight 0 are left out. Other weights are passed to the
+            estimators, in a pipeline to its last step.
         groups : array-like of shape (n_samples,), default=None
             Passed to the joint heads that take it.
 
@@ -126,7 +129,7 @@ class PerTaskHead(MetaEstimatorMixin, BaseEstimator):
             raise ValueError(f"y has {Y.shape[1]} columns, `columns` name {width}")
         check_codes(self.groups_, Y)
         if sample_weight is not None:
-            sample_weight = check_sample_weight(sample_weight, X)
+            sample_weight = check_entry_weights(sample_weight, X, width)
         several = isinstance(self.estimator, list | tuple)
         chosen = self.estimator if several else [self.estimator] * len(self.groups_)
         if len(chosen) != len(self.groups_):
@@ -140,7 +143,12 @@ class PerTaskHead(MetaEstimatorMixin, BaseEstimator):
             jobs += [(g, cols) for cols in _column_sets(chosen[g], columns)]
         fitted = Parallel(n_jobs=self.n_jobs)(
             delayed(_fit_one)(
-                chosen[g], self.groups_[g], X, Y[:, cols], sample_weight, groups
+                chosen[g],
+                self.groups_[g],
+                X,
+                Y[:, cols],
+                None if sample_weight is None else sample_weight[:, cols],
+                groups,
             )
             for g, cols in jobs
         )
@@ -222,16 +230,19 @@ def _fit_one(
 ) -> Any:
     model = clone(estimator)
     if _is_joint(model):
+        able = capabilities_of(model)
+        if sample_weight is not None and able and not able.takes_entry_weights:
+            sample_weight = sample_weight[:, 0]
         extra = {"sample_weight": sample_weight, "groups": image}
         extra = {k: v for k, v in extra.items() if has_fit_parameter(model, k)}
         return model.set_params(columns=[group]).fit(X, Y, **extra)
     counts = ~np.isnan(Y).any(axis=1)
     if sample_weight is not None:
-        counts &= sample_weight != 0
+        counts &= (sample_weight != 0).all(axis=1)
     rows = np.flatnonzero(counts)
     if not len(rows):
         raise ValueError(f"a {group.kind} column group has no labelled row")
-    extra = {} if sample_weight is None else _weights(model, sample_weight[rows])
+    extra = {} if sample_weight is None else _weights(model, sample_weight[rows, 0])
     y = Y[rows] if group.kind == "real" else Y[rows].astype(np.int64)
     if not _is_chain(model):
         y = y[:, 0]
@@ -253,10 +264,14 @@ def _fit_one(
     return model.fit(X[rows], y, **extra)
 
 
+def _takes_weights(estimator: Any) -> bool:
+    return has_fit_parameter(_last(estimator), "sample_weight")
+
+
 def _weights(model: Any, weight: np.ndarray) -> dict[str, np.ndarray]:
     """Return the arguments that pass weights to an estimator."""
     last = _last(model)
-    if has_fit_parameter(last, "sample_weight"):
+    if _takes_weights(model):
         if last is model or get_config()["enable_metadata_routing"]:
             return {"sample_weight": weight}
         return {f"{model.steps[-1][0]}__sample_weight": weight}

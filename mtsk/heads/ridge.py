@@ -117,6 +117,7 @@ class JointRidge(FromSums):
             learns_from_sums=hasattr(self, "merge"),
             takes_groups=True,
             takes_memo=True,
+            takes_entry_weights=True,
         )
 
     def fit(
@@ -133,7 +134,7 @@ class JointRidge(FromSums):
         ----------
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,) or (n_samples, n_columns)
-        sample_weight : array-like of shape (n_samples,), default=None
+        sample_weight : array-like of shape (n_samples,) or as ``y``, default=None
         groups : array-like of shape (n_samples,), default=None
             Rows of one group, such as the pixels of one image, share a fold. If all
             labelled rows of a column are in one group, its folds are of rows.
@@ -230,7 +231,9 @@ class JointRidge(FromSums):
         """Return the target and the weight of every score, (n, n_scores) each."""
         targets, weights = [], []
         for group, columns, _ in labelled_columns(self.groups_):
-            entries = class_weights(group, Y[:, columns], weight, self.class_weight)
+            entries = class_weights(
+                group, Y[:, columns], weight[:, columns], self.class_weight
+            )
             if not entries.any(axis=0).all():
                 raise ValueError(
                     "a column has no labelled row of positive weight: columns "

@@ -32,6 +32,7 @@ from mtsk.tables import (
     TableReader,
     require_labels,
 )
+from mtsk.tables.table import weights_of_entries
 from mtsk.tasks.task_set import GRANULARITIES, Granularity, TaskSet
 
 __all__ = [
@@ -141,6 +142,7 @@ class FitSettings:
             self.seed,
             tuple((link.pixels, link.tags) for link in tag_links),
             Superpixels() if structure is None else structure.segmentation(),
+            self.heads.capabilities.takes_entry_weights,
             dict(accumulators or {}),
         )
         return TableReader(
@@ -255,9 +257,10 @@ def fit_more(
         if len(table.X):
             if heads[kind] is None:
                 heads[kind] = settings.heads.make(settings.tasks, kind)
-            heads[kind].partial_fit(
-                table.X, table.Y, sample_weight=weight[table.images]
+            weights = weights_of_entries(
+                table.weights, settings.tasks.layout(kind), weight[table.images]
             )
+            heads[kind].partial_fit(table.X, table.Y, sample_weight=weights)
     n_images, n_rows = (0, 0) if before is None else (before.n_images, before.n_rows)
     return FitResult(
         replace(predictor, heads=heads),

@@ -22,6 +22,7 @@ from mtsk.heads import (
 )
 from mtsk.heads.capabilities import Capabilities, capabilities_of
 from mtsk.tables import Table
+from mtsk.tables.table import weights_of_entries
 from mtsk.tasks.task_set import GRANULARITIES, Granularity, TaskSet
 
 __all__ = ["HEADS", "HEADS_OF_ONE_TASK", "HeadFactory", "HeadFitter", "named_head"]
@@ -71,7 +72,8 @@ class HeadFactory:
     def capabilities(self) -> Capabilities:
         """Capabilities common to all heads that are made."""
         if isinstance(self.head, Mapping):
-            return PerTaskHead(None, []).capabilities
+            heads = [named_head(head) for head in self.head.values()]
+            return PerTaskHead(heads, []).capabilities
         return capabilities_of(self.head) or PerTaskHead(self.head, []).capabilities
 
     def make(self, tasks: TaskSet, granularity: Granularity) -> Any:
@@ -175,8 +177,12 @@ class HeadFitter:
             extra["groups"] = table.images
         if able.takes_memo:
             extra["memo"] = self.features.memo(table.digest)
-        if (self.weight != 1).any():
-            extra["sample_weight"] = self.weight[table.images]
+        by_image = self.weight[table.images] if (self.weight != 1).any() else None
+        weights = weights_of_entries(
+            table.weights, self.tasks.layout(granularity), by_image
+        )
+        if weights is not None:
+            extra["sample_weight"] = weights
         return head.fit(table.X, table.Y, **extra)
 
 

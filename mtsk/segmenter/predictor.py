@@ -11,6 +11,7 @@ import joblib
 import numpy as np
 from tqdm.auto import tqdm
 
+from mtsk._resources import call_and_release
 from mtsk.data import Images
 from mtsk.features import DeepFeatures, FeatureMaps
 from mtsk.heads.capabilities import Capabilities, capabilities_of
@@ -228,7 +229,8 @@ class Predictor:
         ends = shard_ends(n, n_jobs, _SHARD)
         quiet = replace(self, features=self.features.quiet())
         parts = joblib.Parallel(n_jobs=n_jobs, return_as="generator")(
-            joblib.delayed(work)(
+            joblib.delayed(call_and_release)(
+                work,
                 quiet,
                 images.part(start, end),
                 {name: list(column[start:end]) for name, column in entries.items()},

@@ -13,7 +13,7 @@ from mtsk.exceptions import TargetError
 from mtsk.features import FeatureMaps
 from mtsk.metrics import task_metric
 from mtsk.segmenter.predictor import Entries, Predictor
-from mtsk.tables import choose_pixels
+from mtsk.tables import pixel_ranks, sample_pixels
 
 __all__ = ["TaskScores", "score_images"]
 
@@ -146,10 +146,8 @@ def _columns_and_scores(
         if predictor.tasks.is_of_pixels(name):
             truth = truth.reshape(-1, truth.shape[-1])
             labelled = ~np.isnan(truth).all(axis=1)
-            chosen = choose_pixels(
-                labelled[None], max_pixels, predictor.seed, maps.digest
-            )
-            rows = np.flatnonzero(chosen[0])
+            ranks = pixel_ranks(len(truth), predictor.seed, maps.digest)
+            rows = sample_pixels(labelled, ranks, max_pixels).places
             points = np.stack(np.unravel_index(rows, maps.shape), axis=1)
             truth = truth[rows]
         if truth.size:

@@ -267,7 +267,8 @@ def _part_of(file: Any) -> ShardPart:
         for kind in GRANULARITIES
     }
     for table in tables.values():
-        if not len(table.Y) == len(table.images) == table.weak.shape[1]:
+        lengths = {len(table.Y), len(table.images)}
+        if lengths != {table.weak.shape[1], table.weights.shape[1]}:
             raise ValueError("tables of unequal lengths")
     skipped = {int(i): s for i, s in json.loads(str(file["skipped"])).items()}
     n_read, n_rows = int(file["n_read"]), int(file["n_rows"])

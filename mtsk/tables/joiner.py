@@ -81,6 +81,7 @@ class TableJoiner:
         if not parts:
             return Table.empty()
         weak = np.concatenate([part.weak for part in parts], axis=1)
+        weights = np.concatenate([part.weights for part in parts], axis=1)
         digest = hashlib.blake2b(digest_size=16)
         for part in parts:
             digest.update(part.marks.tobytes())
@@ -90,6 +91,7 @@ class TableJoiner:
             np.concatenate([part.images for part in parts]),
             digest.hexdigest(),
             {n: w for n, w in zip(self.tasks, weak, strict=True) if w.any()},
+            weights,
         )
 
 

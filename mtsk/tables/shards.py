@@ -18,11 +18,12 @@ import numpy as np
 from sklearn.base import clone
 from tqdm.auto import tqdm
 
+from mtsk._resources import call_and_release
 from mtsk.data.images import Images
 from mtsk.features import DeepFeatures
 from mtsk.structure import Picture, Superpixels
 from mtsk.tables.checkpoint import Checkpoint, ShardPart
-from mtsk.tables.table import TableBuilder
+from mtsk.tables.table import TableBuilder, weights_of_entries
 from mtsk.tasks.task_set import GRANULARITIES, Granularity, TaskSet
 
 __all__ = ["RowExtractor", "ShardSizes", "TableReader", "in_this_process", "shard_ends"]
@@ -44,6 +45,8 @@ class RowExtractor:
         the former are given rows all the same.
     superpixels : Superpixels
         Of the pictures that are kept.
+    by_class : bool
+        As of `TableBuilder`: for heads that take weights of entries.
     accumulators : dict of {"pixel", "image"} to estimator
         Unfitted heads with ``add_rows``, which take the rows in where they are made.
     """
@@ -54,6 +57,7 @@ class RowExtractor:
     seed: int
     pseudo_labelled: tuple[tuple[str, str], ...] = ()
     superpixels: Superpixels = field(default_factory=Superpixels)
+    by_class: bool = True
     accumulators: dict[Granularity, Any] = field(default_factory=dict)
 
     def digest(self) -> str:
@@ -67,7 +71,7 @@ class RowExtractor:
                 features.fingerprint(),
                 sorted(params.items(), key=lambda item: item[0]),
                 [(n, type(t).__name__, vars(t)) for n, t in self.tasks.items()],
-                (self.max_pixels, self.seed, self.pseudo_labelled),
+                (self.max_pixels, self.seed, self.pseudo_labelled, self.by_class),
                 [
                     (kind, type(head).__name__, head.get_params())
                     for kind, head in self.accumulators.items()
@@ -99,7 +103,9 @@ class RowExtractor:
             Moved on by every image.
         """
         builders = {
-            kind: TableBuilder(self.tasks, kind, self.max_pixels, self.seed)
+            kind: TableBuilder(
+                self.tasks, kind, self.max_pixels, self.seed, by_class=self.by_class
+            )
             for kind in GRANULARITIES
         }
         n_read, pictures = 0, {}
@@ -121,15 +127,19 @@ class RowExtractor:
         for kind, unfitted in self.accumulators.items():
             heads[kind], table = clone(unfitted), tables[kind]
             if len(table.X):
-                own_weight = (
-                    None if weight is None else weight[table.images - images.first]
+                by_image = None
+                if weight is not None:
+                    by_image = weight[table.images - images.first]
+                entry_weights = weights_of_entries(
+                    table.weights, self.tasks.layout(kind), by_image
                 )
-                heads[kind].add_rows(table.X, table.Y, own_weight)
+                heads[kind].add_rows(table.X, table.Y, entry_weights)
             tables[kind] = table._replace(
                 X=table.X[:0],
                 Y=table.Y[:0],
                 images=table.images[:0],
                 weak=table.weak[:, :0],
+                weights=table.weights[:, :0],
             )
         skipped = dict(images.skipped)
         return ShardPart(tables, n_read, skipped, pictures, heads, n_rows)
@@ -285,8 +295,8 @@ class TableReader:
             return
         quiet = replace(self.extractor, features=self.extractor.features.quiet())
         parts = joblib.Parallel(n_jobs=self.n_jobs, return_as="generator")(
-            joblib.delayed(quiet.extract)(
-                s.images, _smallest_dtypes(s.entries), s.weight, s.keep
+            joblib.delayed(call_and_release)(
+                quiet.extract, s.images, _smallest_dtypes(s.entries), s.weight, s.keep
             )
             for s in shards
         )

@@ -1,18 +1,19 @@
-"""From pictures to tables: which pixels become rows, and what stands in them."""
+"""From images to tables: rows of features, columns of targets, weights."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mtsk.features import FeatureMaps
+from mtsk.tables.sampling import PixelSample, pixel_ranks, sample_pixels
 from mtsk.tasks.columns import column_slices
-from mtsk.tasks.task_set import Granularity, TaskSet
+from mtsk.tasks.task_set import Granularity, Layout, TaskSet
 
-__all__ = ["Table", "TableBuilder", "TablePart", "choose_pixels"]
+__all__ = ["Table", "TableBuilder", "TablePart", "weights_of_entries"]
 
 
 class Table(NamedTuple):
@@ -29,6 +30,8 @@ class Table(NamedTuple):
         Hash of which pixels of which images the rows are.
     weak : dict of str to ndarray of bool, shape (n_rows,)
         Rows that were chosen for a task although it is not labelled there.
+    weights : ndarray of float32, shape (n_tasks, n_rows)
+        How many pixels each row stands for in a task, relative to the image's others.
     """
 
     X: np.ndarray
@@ -36,11 +39,13 @@ class Table(NamedTuple):
     images: np.ndarray
     digest: str
     weak: dict[str, np.ndarray]
+    weights: np.ndarray
 
     @classmethod
     def empty(cls) -> Table:
         """Return a table without rows."""
-        return cls(np.empty((0, 0)), np.empty((0, 0)), np.empty(0, int), "", {})
+        none = np.empty((0, 0), np.float32)
+        return cls(none, none, np.empty(0, int), "", {}, none)
 
 
 class TablePart(NamedTuple):
@@ -52,6 +57,8 @@ class TablePart(NamedTuple):
         As of `Table`.
     weak : ndarray of bool, shape (n_tasks, n_rows)
         As of `Table`, for every task.
+    weights : ndarray of float32, shape (n_tasks, n_rows)
+        As of `Table`.
     marks : ndarray of uint8
         Hashes of which pixels of which images the rows are.
     labelled_at : ndarray of int, shape (n_tasks,)
@@ -64,46 +71,10 @@ class TablePart(NamedTuple):
     Y: np.ndarray
     images: np.ndarray
     weak: np.ndarray
+    weights: np.ndarray
     marks: np.ndarray
     labelled_at: np.ndarray
     blank: np.ndarray
-
-
-def choose_pixels(
-    labelled: np.ndarray, max_pixels: int, seed: int, digest: str
-) -> np.ndarray:
-    """Return, for each task, which pixels of an image become rows.
-
-    Every pixel gets a random rank from the seed and the image's own hash; a task
-    takes its ``max_pixels`` lowest labelled ones. So tasks labelled at the same pixels
-    take the same ones, a task's choice does not depend on the other tasks, and an
-    image's choice not on the other images.
-
-    Parameters
-    ----------
-    labelled : ndarray of bool, shape (n_tasks, n)
-    max_pixels : int
-    seed : int
-    digest : str
-        Hexadecimal hash of the image.
-
-    Returns
-    -------
-    ndarray of bool, shape (n_tasks, n)
-    """
-    random = np.random.default_rng([seed, int(digest or "0", 16)])
-    rank = random.random((labelled.shape[1],), dtype=np.float32)
-    chosen = np.zeros_like(labelled)
-    for task, mask in enumerate(labelled):
-        if task and np.array_equal(mask, labelled[task - 1]):
-            chosen[task] = chosen[task - 1]
-            continue
-        places = np.flatnonzero(mask)
-        if len(places) > max_pixels:
-            order = np.argpartition(rank[places], max_pixels)
-            places = places[order[:max_pixels]]
-        chosen[task, places] = True
-    return chosen
 
 
 class TableBuilder:
@@ -118,20 +89,31 @@ class TableBuilder:
         Most pixels an image gives a task, for each of its groups of columns.
     seed : int
         Of the choice of pixels.
+    by_class : bool, default=True
+        Whether rare classes of an image are sure to have rows, see `sample_pixels`;
+        the rows then have weights.
     """
 
     def __init__(
-        self, tasks: TaskSet, granularity: Granularity, max_pixels: int, seed: int
+        self,
+        tasks: TaskSet,
+        granularity: Granularity,
+        max_pixels: int,
+        seed: int,
+        *,
+        by_class: bool = True,
     ) -> None:
         self.tasks = tasks
         self.granularity = granularity
         self.layout = tasks.layout(granularity)
         self.max_pixels = max_pixels
         self.seed = seed
+        self.by_class = by_class
         self._X: list[np.ndarray] = []
         self._Y: list[np.ndarray] = []
         self._images: list[np.ndarray] = []
         self._weak: list[np.ndarray] = []
+        self._weights: list[np.ndarray] = []
         self._marks: list[bytes] = []
         self._labelled_at = dict.fromkeys(self.layout.names, 0)
         self._blank: list[tuple[int, int]] = []
@@ -183,15 +165,14 @@ class TableBuilder:
         columns: list[np.ndarray],
         weak: list[bool],
     ) -> None:
-        labelled = np.stack(
-            [
-                _any_known(c) | any_pixel
-                for c, any_pixel in zip(columns, weak, strict=True)
-            ]
-        )
-        parts, owner = self._parts(columns, labelled)
-        each = choose_pixels(parts, self.max_pixels, self.seed, maps.digest)
-        chosen = np.stack([each[owner == t].any(axis=0) for t in range(len(columns))])
+        n_pixels = len(columns[0])
+        ranks = pixel_ranks(n_pixels, self.seed, maps.digest)
+        chosen = np.zeros((len(columns), n_pixels), bool)
+        weights = np.ones((len(columns), n_pixels), np.float32)
+        for t, column in enumerate(columns):
+            for places, weight in self._samples(t, column, weak[t], ranks):
+                chosen[t, places] = True
+                weights[t, places] = weight
         rows = np.flatnonzero(chosen.any(axis=0))
         if not len(rows):
             return
@@ -204,24 +185,27 @@ class TableBuilder:
             axis=1,
         ).astype(np.float32)
         self._weak.append(chosen[:, rows] & np.array(weak)[:, None])
+        self._weights.append(weights[:, rows])
         self._append(index, maps, maps.at(points), table, rows.tobytes())
 
-    def _parts(
-        self, columns: list[np.ndarray], labelled: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return where each group of columns is known, and whose it is.
+    def _samples(
+        self, t: int, columns: np.ndarray, weak: bool, ranks: np.ndarray
+    ) -> Iterator[PixelSample]:
+        """Yield the pixels that each group of columns of a task takes.
 
         A task of several groups takes pixels for each: what only objects know, such as
         how large they are, may be known at few.
         """
-        parts: list[np.ndarray] = []
-        owner: list[int] = []
-        for t, name in enumerate(self.layout.names):
-            slices = column_slices(self.tasks[name].groups_)
-            several = [_any_known(columns[t][:, part]) for part in slices]
-            parts += several if len(slices) > 1 else [labelled[t]]
-            owner += [t] * len(slices)
-        return np.stack(parts), np.array(owner)
+        groups = self.tasks[self.layout.names[t]].groups_
+        if len(groups) > 1:
+            for part in column_slices(groups):
+                known = _any_known(columns[:, part])
+                yield sample_pixels(known, ranks, self.max_pixels)
+            return
+        has_classes = groups[0].kind != "real" and columns.shape[1] == 1
+        codes = columns[:, 0] if self.by_class and has_classes and not weak else None
+        known = _any_known(columns) | weak
+        yield sample_pixels(known, ranks, self.max_pixels, codes)
 
     def _append(
         self,
@@ -247,10 +231,42 @@ class TableBuilder:
             np.concatenate(self._Y) if n else np.empty((0, n_columns), np.float32),
             np.concatenate(self._images) if n else np.empty(0, int),
             np.concatenate(self._weak, axis=1) if self._weak else none,
+            np.concatenate(self._weights, axis=1)
+            if self._weights
+            else np.ones(none.shape, np.float32),
             np.frombuffer(b"".join(self._marks), np.uint8),
             np.array(list(self._labelled_at.values()), int),
             np.array(self._blank, int).reshape(-1, 2),
         )
+
+
+def weights_of_entries(
+    weights: np.ndarray, layout: Layout, by_image: np.ndarray | None = None
+) -> np.ndarray | None:
+    """Return the weight of every entry of a table of targets.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n_tasks, n_rows)
+        As of `Table`.
+    layout : Layout
+        Of the table's columns.
+    by_image : ndarray of shape (n_rows,), optional
+        Weight of each row's image.
+
+    Returns
+    -------
+    ndarray or None
+        Of shape (n_rows, n_columns); (n_rows,) where all tasks weigh rows alike; None
+        where all weights are 1.
+    """
+    if (weights == 1).all():
+        return by_image
+    tasks = np.empty(layout.n_columns, np.intp)
+    for t, name in enumerate(layout.names):
+        tasks[layout.columns[name]] = t
+    entries = weights.T[:, tasks].astype(np.float64)
+    return entries if by_image is None else entries * by_image[:, None]
 
 
 def _any_known(columns: np.ndarray) -> np.ndarray:

@@ -521,7 +521,7 @@ def test_y_is_required():
 def test_class_weights_have_mean_one_and_follow_frequency(codes, power):
     Y = np.array(codes, float)[:, None]
     known = ~np.isnan(Y[:, 0])
-    w = class_weights(ColumnGroup("nominal", 3), Y, np.ones(len(Y)), power)[:, 0]
+    w = class_weights(ColumnGroup("nominal", 3), Y, np.ones(Y.shape), power)[:, 0]
     assert (w[~known] == 0).all()
     if not known.any():
         return
@@ -534,14 +534,15 @@ def test_class_weights_have_mean_one_and_follow_frequency(codes, power):
 
 def test_balanced_gives_every_class_the_same_mass():
     Y = np.array([0, 0, 0, 1.0])[:, None]
-    w = class_weights(ColumnGroup("binary", 1), Y, np.array([1, 1, 2, 1.0]), "balanced")
+    weight = np.array([1, 1, 2, 1.0])[:, None]
+    w = class_weights(ColumnGroup("binary", 1), Y, weight, "balanced")
     assert w[:3].sum() == pytest.approx(w[3:].sum())
     assert w[2] == pytest.approx(2 * w[0])
 
 
 def test_numbers_have_no_class_weight():
     Y = np.array([[1.0], [1.0], [9.0], [np.nan]])
-    w = class_weights(ColumnGroup("real", 1), Y, np.ones(4), "balanced")
+    w = class_weights(ColumnGroup("real", 1), Y, np.ones(Y.shape), "balanced")
     np.testing.assert_array_equal(w[:, 0], [1, 1, 1, 0])
 
 

@@ -84,7 +84,7 @@ def test_a_fit_leaves_the_global_generator_alone():
 def rows_of(X, Y, groups=GROUPS, **parameters):
     head = SharedLayerNetwork((8,), dropout=0.0, columns=groups, **parameters)
     X, Y, weight = head.check_table(X, Y, None)
-    mean, variance = mean_and_variance(X, weight)
+    mean, variance = mean_and_variance(X, weight.max(axis=1))
     head._mean, head._scale = mean, inverse_std(variance, mean)
     torch.manual_seed(0)
     net = module._Network(X.shape[1], (8,), 0.0, groups).double()
@@ -152,7 +152,7 @@ def test_weights_are_repetitions():
     repeated = rows_of(np.repeat(X, count, 0), np.repeat(Y, count, 0))[1]
     head = SharedLayerNetwork((8,), columns=GROUPS)
     X, Y, weight = head.check_table(X, Y, count)
-    mean, variance = mean_and_variance(X, weight)
+    mean, variance = mean_and_variance(X, weight.max(axis=1))
     head._mean, head._scale = mean, inverse_std(variance, mean)
     weighted = module._Rows(X, Y, weight, head, torch.device("cpu"))
     weighted.X, weighted._half = weighted.X.double(), False

@@ -195,7 +195,7 @@ def _held_out_losses(
     d, alphas = sample.X.shape[1], penalties(fits.alpha)
     group, columns, _ = labelled_columns(sample.groups)[task]
     targets, test = one_hot(group, sample.Y[:, columns]), sample.fold == fold
-    ones = np.ones(len(table))
+    ones = np.ones(sample.Y[:, columns].shape)
     entries = class_weights(group, sample.Y[:, columns], ones, fits.class_weight)
     offers = [s for _, _, s in labelled_columns(sample.groups)] + [slice(0, 0)]
     out = np.zeros((len(offers), len(alphas), len(sample.labelled)))
