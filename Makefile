@@ -6,7 +6,7 @@ export MPLBACKEND = Agg
 
 .PHONY: check lint types test rounding examples docs dist clean setup
 
-check: lint types test rounding examples docs
+check: lint types test rounding docs
 
 lint:
 	$(PYTHON) -m ruff check .

@@ -29,6 +29,18 @@ ROUNDING = (
     "structure/test_structure.py",
     "tiling",
 )
+# Tests among them of names, forms and files, which take long.
+NOT_ROUNDING = (
+    "[decoder]",
+    "[fcn]",
+    "[unet]",
+    "model_selection",
+    "test_a_grid_search_over_strength",
+    "test_another_process_with_another_hash_seed_says_the_same",
+    "test_in_the_segmenter",
+    "test_weights_by_the_tasks_names",
+    "test_weights_of_tasks_in_every_form",
+)
 
 
 def pytest_collection_modifyitems(items):
@@ -36,5 +48,6 @@ def pytest_collection_modifyitems(items):
     here = Path(__file__).parent
     for item in items:
         place = item.path.relative_to(here) if here in item.path.parents else Path()
-        if any(place.is_relative_to(name) for name in ROUNDING):
+        among = any(place.is_relative_to(name) for name in ROUNDING)
+        if among and not any(part in item.name for part in NOT_ROUNDING):
             item.add_marker(pytest.mark.rounding)
