@@ -13,9 +13,7 @@ def test_the_tour_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = README.read_text("utf-8")
     assert "make_digit_scenes(30)" in text
-    text = text.replace(
-        "make_digit_scenes(30)", "make_digit_scenes(16)"
-    )  # half as long
+    text = text.replace("make_digit_scenes(30)", "make_digit_scenes(16)")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(blocks) >= 4
     names: dict = {}

@@ -8,7 +8,7 @@ import numpy as np
 
 __all__ = ["PixelSample", "pixel_ranks", "sample_pixels"]
 
-_QUOTA_SHARE = 4  # a class's quota: its equal share of the rows, divided by this
+_QUOTA_SHARE = 2  # a class's quota is its equal share of the rows, divided by this
 
 
 class PixelSample(NamedTuple):
@@ -60,8 +60,8 @@ def sample_pixels(
     With ``codes``, every class in the image is seen: one that would get fewer pixels
     than its quota takes them before the others do, and weights undo that, so that
     weighted means over the sample estimate those over all labelled pixels without bias
-    (stratified sampling; Cochran, Sampling Techniques, 3rd ed., ch. 5). The quota is a
-    quarter of an equal share of ``max_pixels``, and at least one pixel.
+    (stratified sampling; Cochran, Sampling Techniques, 3rd ed., ch. 5). The quota is
+    half of an equal share of ``max_pixels``, and at least one pixel.
 
     Parameters
     ----------

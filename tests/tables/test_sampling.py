@@ -105,8 +105,7 @@ def test_rare_classes_have_rows_and_other_tasks_do_not_feel_them():
     np.testing.assert_array_equal(part.X[own[:, 1]], plain.X[~np.isnan(plain.Y[:, 1])])
 
 
-@pytest.mark.parametrize("head", ["logistic", "ridge"])
-def test_few_pixels_of_a_class_are_learnt(head):
+def test_few_pixels_of_a_class_are_learnt():
     rng = np.random.default_rng(0)
     images = rng.integers(60, 120, (4, 96, 96, 3), dtype=np.uint8)
     masks = np.zeros((4, 96, 96), int)
@@ -117,7 +116,7 @@ def test_few_pixels_of_a_class_are_learnt(head):
         masks[i, y - 6 : y + 10, x - 6 : x + 10][
             masks[i, y - 6 : y + 10, x - 6 : x + 10] == 0
         ] = -1
-    model = MultiTaskSegmenter(head=head, max_pixels_per_image=100, random_state=0)
+    model = MultiTaskSegmenter(max_pixels_per_image=100, random_state=0)
     found = model.fit(images, masks).predict(images)
     assert (found[masks == 1] == 1).mean() > 0.9
     assert (found[masks == 0] == 0).mean() > 0.95
