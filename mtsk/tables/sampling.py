@@ -86,7 +86,8 @@ def sample_pixels(
         return PixelSample(places[chosen], np.ones(max_pixels, np.float32))
     code = codes[places].astype(np.intp)
     total = np.bincount(code)
-    share = max(1, max_pixels // (_QUOTA_SHARE * np.count_nonzero(total)))
+    n_classes = int(np.count_nonzero(total))
+    share = max(1, max_pixels // (_QUOTA_SHARE * n_classes))
     quota = np.minimum(total, share)
     short = np.bincount(code[chosen], minlength=len(total)) < quota
     if not short.any():
