@@ -17,7 +17,7 @@ ROOT = Path(mtsk.__file__).parent
 # From low to high, as ARCHITECTURE.md has them. A module may import from packages of
 # its own layer, which form no cycle, and of lower ones.
 LAYERS = [
-    {"exceptions", "_validation", "_resources", "_atomic"},
+    {"exceptions", "_validation", "_resources", "_atomic", "_progress"},
     {"data"},
     {"tasks", "backbones"},
     {"features", "heads", "crf", "metrics", "displays", "datasets"},
@@ -33,6 +33,7 @@ HEADS_MAY = {
     "mtsk.exceptions",
     "mtsk._validation",
     "mtsk._resources",
+    "mtsk._progress",
 }
 
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

@@ -14,8 +14,8 @@ from joblib import cpu_count
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
-from tqdm.auto import tqdm
 
+from mtsk._progress import progress_bar
 from mtsk._validation import (
     HasMethods,
     Interval,
@@ -278,7 +278,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         readers = min(cpu_count(), _MOST_READERS) if computes else 0
         fingerprint = self.fingerprint()
         waiting: list[_Waiting] = []
-        own = tqdm(
+        own = progress_bar(
             total=len(images),
             desc=desc,
             disable=bar is not None or not self.verbose,

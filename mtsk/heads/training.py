@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
+from mtsk._progress import progress_bar
 from mtsk.heads.weighting import TaskWeighting
 
 __all__ = ["Trainer", "numpy_state"]
@@ -99,7 +99,7 @@ class Trainer:
             total_steps=self.n_epochs * self.n_steps,
             pct_start=0.2,
         )
-        bar = tqdm(
+        bar = progress_bar(
             range(self.n_epochs), desc=self.desc, disable=not self.verbose, unit="epoch"
         )
         for epoch in bar:

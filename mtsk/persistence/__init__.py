@@ -26,7 +26,7 @@ except ImportError as error:
         "saving and loading models needs skops: pip install 'mtsk[io]'"
     ) from error
 
-from mtsk.persistence.audit import audit, check_trees, is_ours
+from mtsk.persistence.audit import audit, is_ours
 from mtsk.persistence.card import ModelCard, card_of
 from mtsk.persistence.container import MANIFEST, read_container, write_container
 from mtsk.persistence.networks import (
@@ -34,6 +34,7 @@ from mtsk.persistence.networks import (
     extract_networks,
     restore_networks,
 )
+from mtsk.persistence.soundness import check_compiled
 
 __all__ = ["ModelCard", "describe", "load", "save"]
 
@@ -178,7 +179,7 @@ def load(
         model = skops.io.loads(members[_MODEL], trusted=types)
         if not isinstance(model, BaseEstimator):
             raise ModelFileError(f"{name} holds no estimator")
-        check_trees(model, name)
+        check_compiled(model, name)
         states = [read_tensors(members[_network(i)]) for i in range(len(about))]
         model = restore_networks(model, about, states, trusted, backbone, name)
         check_networks(model, name)

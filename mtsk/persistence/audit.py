@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import skops.io
 from sklearn import metrics, model_selection
-from sklearn.tree import BaseDecisionTree
 
 from mtsk.exceptions import ModelFileError
+from mtsk.persistence.soundness import TREES
 
-__all__ = ["audit", "check_trees", "is_ours"]
+__all__ = ["audit", "is_ours"]
 
 # Packages whose classes hold numbers and settings, and those of their modules that name
 # places on a disk, which are not among them.
@@ -55,23 +55,19 @@ _LOADERS = {  # of skops; those that call what the file names are not among them
     "ReduceNode",
     "SetNode",
     "SliceNode",
-    "SparseMatrixNode",
     "TreeNode",
     "TupleNode",
     "TypeNode",
 }
-_TREE = "sklearn.tree._tree.Tree"
-_TREES = (  # check_trees looks where their branches lead
-    _TREE,
-    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
-)
 _SAFE = {
     "numpy.dtype",  # made of an empty array, and so of a checked header
-    *_TREES,
+    *TREES,
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
 }
+_OF_ARRAYS = {"NdArrayNode", "MaskedArrayNode", "DTypeNode"}
 _DEEPEST = 200
+_MOST_OBJECTS = 10**6  # in a model, those that are referred to counted each time
 
 
 def audit(data: bytes, allow: Collection[str], name: str) -> list[str]:
@@ -102,6 +98,8 @@ def audit(data: bytes, allow: Collection[str], name: str) -> list[str]:
             if entry.filename.endswith(".npy"):
                 _check_array(archive, entry, name)
         schema = json.loads(archive.read("schema.json"))
+    if _expanded_size(schema, name, {}) > _MOST_OBJECTS:
+        raise ModelFileError(f"{name} holds more objects than any model")
     for node in _nodes(schema, name):
         loader = node.get("__loader__")
         if loader not in _LOADERS and not _is_allowed(node, allow):
@@ -109,6 +107,9 @@ def audit(data: bytes, allow: Collection[str], name: str) -> list[str]:
                 f"{name} holds {_path(node)!r}, to be loaded as {loader!r}, which is "
                 "no part of a model"
             )
+        file = str(node.get("file", ""))
+        if loader in _OF_ARRAYS and file and not file.endswith(".npy"):
+            raise ModelFileError(f"{name}: {file!r} stands for an array and is none")
     unknown = skops.io.get_untrusted_types(data=data)
     foreign = [path for path in unknown if not is_ours(path) and path not in allow]
     if foreign:
@@ -155,57 +156,26 @@ def _is_of_a_search(path: str) -> bool:
     )
 
 
-def check_trees(model: Any, name: str) -> None:
-    """Refuse decision trees whose branches lead nowhere.
+def _expanded_size(node: Any, name: str, sizes: dict[Any, int], depth: int = 0) -> int:
+    """Return how many objects a schema stands for, with references followed.
 
-    scikit-learn follows them unchecked, in compiled code.
-
-    Parameters
-    ----------
-    model : object
-    name : str
-        How messages call the file.
-
-    Raises
-    ------
-    ModelFileError
+    Who loads a schema follows each reference anew, so that a few levels of references
+    to references can stand for billions.
     """
-    for tree, n_features in _trees(model, set()):
-        check = _is_sound if _type_path(tree) == _TREE else _is_sound_boosted
-        if not check(tree, n_features):
-            raise ModelFileError(f"{name} holds a decision tree that is none")
-
-
-def _is_sound(tree: Any, n_features: int) -> bool:
-    leaf = (tree.children_left == -1) & (tree.children_right == -1)
-    return (
-        _lead_on(leaf, tree.children_left, tree.children_right)
-        and _are_within(tree.feature[~leaf], n_features)
-        and tree.value.shape[0] == tree.node_count
-    )
-
-
-def _is_sound_boosted(tree: Any, n_features: int) -> bool:
-    nodes = tree.nodes
-    leaf = nodes["is_leaf"].astype(bool)
-    by_category = nodes[~leaf & nodes["is_categorical"].astype(bool)]
-    sets = min(len(tree.raw_left_cat_bitsets), len(tree.binned_left_cat_bitsets))
-    return (
-        _lead_on(leaf, nodes["left"].astype(int), nodes["right"].astype(int))
-        and _are_within(nodes["feature_idx"][~leaf], n_features)
-        and _are_within(by_category["bitset_idx"].astype(int), sets)
-    )
-
-
-def _lead_on(leaf: np.ndarray, left: np.ndarray, right: np.ndarray) -> bool:
-    """Tell whether all that is no leaf leads to nodes further on, and so to an end."""
-    places = np.arange(len(leaf))
-    ahead = (left > places) & (left < len(leaf)) & (right > places)
-    return bool(len(leaf) and (leaf | (ahead & (right < len(leaf)))).all())
-
-
-def _are_within(numbers: np.ndarray, end: int) -> bool:
-    return bool(((numbers >= 0) & (numbers < end)).all())
+    if depth > _DEEPEST:
+        raise ModelFileError(f"{name} is nested deeper than any model")
+    if not isinstance(node, dict | list):
+        return 0
+    if isinstance(node, list):
+        return sum(_expanded_size(part, name, sizes, depth + 1) for part in node)
+    key = node.get("__id__")
+    if isinstance(key, int | str) and key in sizes:
+        return sizes[key]
+    parts = node.values()
+    size = 1 + sum(_expanded_size(part, name, sizes, depth + 1) for part in parts)
+    if isinstance(key, int | str):
+        sizes[key] = size
+    return size
 
 
 def _nodes(node: Any, name: str, depth: int = 0) -> Iterator[dict[str, Any]]:
@@ -226,10 +196,6 @@ def _path(node: dict[str, Any]) -> str:
     return f"{node.get('__module__')}.{node.get('__class__')}"
 
 
-def _type_path(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}"
-
-
 def _is_allowed(node: dict[str, Any], allow: Collection[str]) -> bool:
     return _path(node) in allow
 
@@ -245,30 +211,3 @@ def _check_array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) ->
         there = entry.file_size - file.tell()
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != there:
         raise ModelFileError(f"{name}: array {entry.filename!r} is not what it says")
-
-
-def _trees(
-    value: Any, seen: set[int], n_features: int = 0
-) -> Iterator[tuple[Any, int]]:
-    """Yield every tree in an object, and of how many features it is shown rows."""
-    if id(value) in seen:
-        return
-    seen.add(id(value))
-    parts: Any = ()
-    if _type_path(value) in _TREES:
-        yield value, n_features
-    elif isinstance(value, dict):
-        parts = value.values()
-    elif isinstance(value, list | tuple | set):
-        parts = value
-    elif isinstance(value, np.ndarray):
-        parts = value.ravel() if value.dtype == object else ()
-    elif hasattr(value, "__dict__") and not isinstance(value, type):
-        parts = vars(value).values()
-        own = vars(value).get("n_features_in_")
-        if isinstance(own, int | np.integer):
-            # an ensemble shows its trees what it was shown itself
-            inside = isinstance(value, BaseDecisionTree) and n_features
-            n_features = min(int(own), n_features) if inside else int(own)
-    for part in parts:
-        yield from _trees(part, seen, n_features)

@@ -18,6 +18,7 @@ import numpy as np
 from sklearn.base import clone
 from tqdm.auto import tqdm
 
+from mtsk._progress import progress_bar
 from mtsk._resources import call_and_release
 from mtsk.data.images import Images
 from mtsk.features import DeepFeatures
@@ -245,7 +246,7 @@ class TableReader:
         self._checkpoint().remove()
 
     def _bar(self) -> tqdm:
-        return tqdm(
+        return progress_bar(
             total=len(self.images),
             desc="features",
             disable=not self.verbose,

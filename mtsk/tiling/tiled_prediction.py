@@ -13,8 +13,8 @@ from typing import Any
 
 import joblib
 import numpy as np
-from tqdm.auto import tqdm
 
+from mtsk._progress import progress_bar
 from mtsk._resources import release_freed_memory
 from mtsk._validation import MIN_SIDE, parameter_error
 from mtsk.backbones import receptive_radius
@@ -213,7 +213,7 @@ class _Job:
 
     def run(self, store: TileStore, verbose: int) -> dict[str, Any]:
         waiting = [i for i in range(len(self.tiles)) if i not in store.done]
-        bar = tqdm(
+        bar = progress_bar(
             waiting,
             desc="tiles",
             total=len(self.tiles),

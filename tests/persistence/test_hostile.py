@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 import skops.io
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.svm import SVC, SVR, NuSVC, NuSVR
 from sklearn.tree import DecisionTreeClassifier
 
 import mtsk
 from mtsk import DeepFeatures, JointRidge, MultiTaskSegmenter
 from mtsk.exceptions import ModelFileError, MtskError
 from mtsk.persistence.container import FORMAT, MANIFEST, read_container, write_container
+from mtsk.tasks import DenseRegression
 from mtsk.testing import toy_images
 
 CASES = int(os.environ.get("MTSK_DAMAGES", "40"))  # of each kind; more in benchmarks
@@ -356,3 +359,123 @@ def test_functions_of_numpy_are_fine(tmp_path):
 def test_a_head_alone_is_small(tmp_path):
     mtsk.save(JointRidge().fit(np.eye(4), [0, 1, 0, 1]), tmp_path / "m")
     assert (tmp_path / "m").stat().st_size < 20_000
+
+
+def head_of(estimator, tmp_path, task=None):
+    """Return the path of a model with a head of scikit-learn's."""
+    X, masks = toy_images(4)
+    model = MultiTaskSegmenter(
+        task,
+        features=DeepFeatures(scales=(0.5,), n_components=3),
+        head=estimator,
+        random_state=0,
+        max_pixels_per_image=40,
+    ).fit(X, masks if task is None else masks.astype(float) + 0.5)
+    mtsk.save(model, tmp_path / "m.mtsk")
+    return tmp_path / "m.mtsk", model, X
+
+
+def array_of(schema, attribute):
+    """Return the stored array of an attribute of some object, as (node, edit)."""
+
+    def find(part):
+        if isinstance(part, dict):
+            own = part.get("content")
+            if isinstance(own, dict) and attribute in own and "file" in own[attribute]:
+                return own[attribute]["file"]
+            part = list(part.values())
+        for inner in part if isinstance(part, list) else ():
+            found = find(inner)
+            if found is not None:
+                return found
+        return None
+
+    return find(schema)
+
+
+def with_array(path, tmp_path, attribute, change):
+    def edit(schema, content):
+        file = array_of(schema, attribute)
+        assert file is not None
+        buffer = io.BytesIO()
+        np.save(buffer, change(np.load(io.BytesIO(content[file]))))
+        content[file] = buffer.getvalue()
+
+    return edited(path, tmp_path, edit)
+
+
+@pytest.mark.parametrize("machine", [SVC(), NuSVC(nu=0.05), SVC(kernel="poly")])
+@pytest.mark.parametrize(
+    ("attribute", "change"),
+    [
+        ("_n_support", lambda a: np.array([-(10**9), 10**9 + a.sum()], np.int32)),
+        ("_n_support", lambda a: a[:1]),
+        ("_dual_coef_", lambda a: a[:, :-3]),
+        ("_dual_coef_", lambda a: a.astype(np.float32)),
+        ("support_", lambda a: a[:2]),
+        ("support_vectors_", lambda a: a[:, :1]),
+        ("support_vectors_", lambda a: a[:2]),
+        ("_intercept_", lambda a: a[:0]),
+        ("_probA", lambda a: np.zeros(7)),
+    ],
+)
+def test_support_vectors_that_do_not_fit_are_refused(
+    machine, attribute, change, tmp_path
+):
+    path, model, X = head_of(machine, tmp_path)
+    np.testing.assert_array_equal(mtsk.load(path).predict(X), model.predict(X))
+    with pytest.raises(ModelFileError, match="support vectors that are none"):
+        mtsk.load(with_array(path, tmp_path, attribute, change))
+
+
+@pytest.mark.parametrize("machine", [SVR(), NuSVR()])
+def test_regression_with_support_vectors(machine, tmp_path):
+    path, model, X = head_of(machine, tmp_path, DenseRegression())
+    np.testing.assert_array_equal(mtsk.load(path).predict(X), model.predict(X))
+    hostile = with_array(path, tmp_path, "_n_support", lambda a: a + 5)
+    with pytest.raises(ModelFileError, match="support vectors that are none"):
+        mtsk.load(hostile)
+
+
+@pytest.mark.parametrize("algorithm", ["kd_tree", "ball_tree", "brute"])
+def test_trees_of_neighbours_are_grown_anew(algorithm, tmp_path):
+    neighbours = KNeighborsClassifier(3, algorithm=algorithm)
+    path, model, X = head_of(neighbours, tmp_path)
+    types = mtsk.persistence.describe(path)["types"]
+    assert bool(types) == (algorithm != "brute")
+    loaded = mtsk.load(path, allow=types)
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+
+
+def test_references_to_references(path, tmp_path):
+    def edit(schema, _):
+        def reference(number):
+            return {
+                "__class__": "list",
+                "__module__": "builtins",
+                "__loader__": "ListNode",
+                "__id__": 10**6 + number,
+                "content": [],
+            }
+
+        deepest = reference(0)
+        for number in range(1, 30):
+            level = reference(number)
+            level["content"] = [deepest, *[reference(number - 1) for _ in range(3)]]
+            deepest = level
+        schema["content"]["more"] = deepest
+
+    with pytest.raises(ModelFileError, match="more objects than any model"):
+        mtsk.load(edited(path, tmp_path, edit))
+
+
+def test_archives_in_an_arrays_place(path, tmp_path):
+    def edit(schema, content):
+        node = next(n for n in nodes(schema) if str(n.get("file")).endswith(".npy"))
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, a=np.zeros(10**6))
+        content["bomb.npz"] = buffer.getvalue()
+        node["file"] = "bomb.npz"
+
+    with pytest.raises(ModelFileError, match=r"'bomb.npz' stands for an array"):
+        mtsk.load(edited(path, tmp_path, edit))

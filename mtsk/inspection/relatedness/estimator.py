@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.utils import check_random_state
-from tqdm.auto import tqdm
 
+from mtsk._progress import progress_bar
 from mtsk._validation import (
     Interval,
     SequenceOf,
@@ -317,7 +317,7 @@ class TaskRelatedness(JointTable):
         draws = np.stack(
             [
                 self._related(statistic, sample, weight)
-                for weight in tqdm(
+                for weight in progress_bar(
                     sample.draws(self.n_bootstrap, random),
                     desc=self.method,
                     total=self.n_bootstrap,
