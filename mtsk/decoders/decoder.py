@@ -98,6 +98,8 @@ class SharedDecoder(BaseEstimator):
     taps_ : list of TapInfo
     losses_ : list of ndarray of shape (n_groups,)
         Mean training loss of each group, by epoch; 1 is the null model's.
+    prior_corrections_ : ndarray of float32, shape (n_scores,)
+        Added to scores before they become probabilities at the classes' frequencies.
     n_iter_ : int
         Epochs.
 
@@ -208,11 +210,19 @@ class SharedDecoder(BaseEstimator):
             loader = BatchLoader(training_set, features, settings)
             self.taps_ = loader.taps
             self.units_ = [(loss.scale, loss.shift) for loss in loader.group_losses]
+            self.prior_corrections_ = np.concatenate(
+                [loss.prior_correction for loss in loader.group_losses]
+            ).astype(np.float32)
             network = self._network()
             loader.standardise(network)
             self._train(network.to(settings.device), loader, weighting, seed)
         self.features_ = loader.tuned_features()
         return self
+
+    @property
+    def prior_corrections(self) -> np.ndarray:
+        """What is added to scores before they become probabilities, (n_scores,)."""
+        return self.prior_corrections_
 
     def scores(
         self, maps: FeatureMaps, points: np.ndarray | None = None

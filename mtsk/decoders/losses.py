@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mtsk.heads.base import ClassWeight, class_power
+from mtsk.heads.base import ClassWeight, class_power, log_priors
 from mtsk.heads.losses import each_loss, null_loss
 from mtsk.tasks.columns import ColumnGroup
 
@@ -63,6 +63,7 @@ class GroupLoss:
         """
         mass = self.counts.sum(axis=1, keepdims=True)
         prior = self.counts / np.maximum(mass, 1e-300)
+        self.prior_correction = self.power * log_priors(self.group, prior)
         unit = np.where(prior > 0, prior.clip(1e-300) ** -self.power, 0.0)
         unit /= np.maximum((unit * prior).sum(axis=1, keepdims=True), 1e-300)
         self.shift = np.zeros(self.group.size, np.float32)

@@ -42,6 +42,8 @@ __all__ = [
     "class_power",
     "class_weights",
     "labelled_columns",
+    "log_priors",
+    "prior_corrections",
     "from_memo",
 ]
 
@@ -223,12 +225,20 @@ class JointHead(JointTable):
         """
         return {}
 
+    @property
+    def prior_corrections(self) -> np.ndarray | float:
+        """What is added to scores before they become probabilities, (n_scores,)."""
+        return getattr(self, "prior_corrections_", 0.0)
+
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the scores of every group, side by side, (n_samples, n_scores)."""
         raise NotImplementedError
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return probabilities of classes and labels (and the numbers of real columns).
+
+        Those at the frequencies of the rows, whatever the class weights: the most
+        probable class need not be that of ``predict``, which rare classes win earlier.
 
         Parameters
         ----------
@@ -238,7 +248,7 @@ class JointHead(JointTable):
         -------
         ndarray of shape (n_samples, n_scores)
         """
-        scores = self.decision_function(X)
+        scores = self.decision_function(X) + self.prior_corrections
         squash = {"nominal": softmax, "binary": lambda s, axis: expit(s)}
         for group, part in zip(self.groups_, score_slices(self.groups_), strict=True):
             if group.kind in squash:
@@ -415,6 +425,79 @@ def class_weights(
     return out * np.where(
         total > 0, valid.sum(axis=0) / np.where(total > 0, total, 1), 0
     )
+
+
+def prior_corrections(
+    groups: Sequence[ColumnGroup],
+    Y: np.ndarray,
+    weight: np.ndarray,
+    class_weight: ClassWeight,
+) -> np.ndarray:
+    """Return what turns scores learnt with class weights into calibrated ones.
+
+    A classifier learnt with weights w_k gives posteriors ∝ w_k p(k | x); with
+    w_k ∝ f_k ** −p, adding p · log f_k to the scores undoes that (Elkan, *The
+    foundations of cost-sensitive learning*, IJCAI 2001, theorem 2).
+
+    Parameters
+    ----------
+    groups : sequence of ColumnGroup
+    Y : ndarray of shape (n, n_columns)
+        Coded, NaN where missing.
+    weight : ndarray of shape (n, n_columns)
+        Of entries.
+    class_weight : {"sqrt", "balanced"}, float in [0, 1] or None
+
+    Returns
+    -------
+    ndarray of float32, shape (n_scores,)
+        0 for numbers, and for classes that do not occur.
+    """
+    power = class_power(class_weight)
+    parts = []
+    for group, columns, _ in labelled_columns(list(groups)):
+        shares = np.stack(
+            [
+                _class_shares(group, column, mass)
+                for column, mass in zip(
+                    Y[:, columns].T, weight[:, columns].T, strict=True
+                )
+            ]
+        )
+        parts.append(power * log_priors(group, shares))
+    return np.concatenate(parts).astype(np.float32)
+
+
+def log_priors(group: ColumnGroup, shares: np.ndarray) -> np.ndarray:
+    """Return the log frequency (odds, of labels) that belongs to each score of a group.
+
+    Parameters
+    ----------
+    group : ColumnGroup
+    shares : ndarray of shape (n_columns, n_classes)
+        Frequencies; of numbers not looked at.
+
+    Returns
+    -------
+    ndarray of shape (group.size,)
+        0 for numbers, and for classes that do not occur.
+    """
+    if group.kind == "real":
+        return np.zeros(group.size)
+    logs = np.log(np.where(shares > 0, shares, 1.0))
+    if group.kind == "nominal":
+        return logs[0]
+    return np.where((shares > 0).all(axis=1), logs[:, 1] - logs[:, 0], 0.0)
+
+
+def _class_shares(group: ColumnGroup, y: np.ndarray, mass: np.ndarray) -> np.ndarray:
+    """Return the frequency of each class in a column; 1 where it has none."""
+    size = {"nominal": group.size, "binary": 2, "real": 1}[group.kind]
+    if group.kind == "real":
+        return np.ones(1)
+    known = ~np.isnan(y)
+    counts = np.bincount(y[known].astype(np.intp), mass[known], minlength=size)
+    return counts / max(counts.sum(), 1e-300)
 
 
 def labelled_columns(

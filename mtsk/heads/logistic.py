@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from tqdm.auto import tqdm
 
+from mtsk._progress import progress_bar
 from mtsk._resources import one_blas_thread
 from mtsk._validation import Interval, check_parameters
 from mtsk.heads.base import (
@@ -22,6 +22,7 @@ from mtsk.heads.base import (
     class_weights,
     from_memo,
     labelled_columns,
+    prior_corrections,
 )
 from mtsk.heads.capabilities import Capabilities
 from mtsk.heads.glm import Basis, Objective, minimise, warm_start
@@ -57,8 +58,8 @@ class JointLogistic(JointLinear):
         any where they are confident, so it needs a larger penalty.
     class_weight : {"sqrt", "balanced"}, float in [0, 1] or None, default="sqrt"
         Classes and labels of frequency f weigh ∝ 1/√f, 1/f, f to the power of minus
-        this number, or 1. Probabilities refer to the weighted frequencies, as in
-        scikit-learn.
+        this number, or 1: decisions favour rare classes. Probabilities are corrected
+        for it.
     columns : list of ColumnGroup, default=None
         What the columns of ``y`` are (then coded, NaN missing). None reads integer,
         bool and str columns as classes, float ones as numbers.
@@ -75,6 +76,8 @@ class JointLogistic(JointLinear):
     coef_ : ndarray of float32, shape (n_features, n_scores)
     intercept_ : ndarray of float32, shape (n_scores,)
     groups_ : list of ColumnGroup
+    prior_corrections_ : ndarray of float32, shape (n_scores,)
+        Added to scores in ``predict_proba``, where classes have their own frequencies.
     n_iter_ : list of int
         Steps taken by group: the maximum over its labels or numbers.
 
@@ -152,7 +155,7 @@ class JointLogistic(JointLinear):
         ]
         objectives = [objective for own in by_group for objective in own]
         with (
-            tqdm(
+            progress_bar(
                 total=self.max_iter, desc="head", disable=not self.verbose, unit="pass"
             ) as bar,
             one_blas_thread(),
@@ -169,6 +172,9 @@ class JointLogistic(JointLinear):
             )
         self.n_iter_ = [max(o.n_iter for o in own) for own in by_group]
         parts = [objective.linear() for objective in objectives]
+        self.prior_corrections_ = prior_corrections(
+            self.groups_, Y, weight, self.class_weight
+        )
         self.coef_ = np.concatenate([w for w, _ in parts], axis=1).astype(np.float32)
         self.intercept_ = np.concatenate([b for _, b in parts]).astype(np.float32)
         return self

@@ -28,6 +28,7 @@ from mtsk.heads.base import (
     JointHead,
     class_weights,
     labelled_columns,
+    prior_corrections,
 )
 from mtsk.heads.capabilities import Capabilities
 from mtsk.heads.losses import each_loss, null_loss, prior_of
@@ -196,6 +197,9 @@ class SharedLayerNetwork(JointHead):
         ):
             torch.manual_seed(seed)
             rows = _Rows(X, Y, weight, self, target)
+            self.prior_corrections_ = prior_corrections(
+                self.groups_, Y, weight, self.class_weight
+            )
             network = _Network(
                 X.shape[1], self.hidden_layer_sizes, self.dropout, self.groups_
             )

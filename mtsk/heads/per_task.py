@@ -177,6 +177,19 @@ class PerTaskHead(MetaEstimatorMixin, BaseEstimator):
         ]
         return np.concatenate(parts, axis=1).astype(np.float32)
 
+    @property
+    def prior_corrections(self) -> np.ndarray:
+        """What is added to scores before they become probabilities, (n_scores,).
+
+        That of our own heads; scikit-learn's estimators give what they give.
+        """
+        return np.concatenate(
+            [
+                np.zeros(group.size) + getattr(models[0], "prior_corrections", 0.0)
+                for group, models in zip(self.groups_, self.models_, strict=True)
+            ]
+        )
+
 
 def _last(estimator: Any) -> Any:
     return estimator[-1] if isinstance(estimator, Pipeline) else estimator

@@ -24,6 +24,7 @@ from mtsk.heads.base import (
     class_weights,
     from_memo,
     labelled_columns,
+    prior_corrections,
 )
 from mtsk.heads.blocks import Block, solve_ridge
 from mtsk.heads.calibration import calibrate_classes, calibrate_label
@@ -155,6 +156,7 @@ class JointRidge(FromSums):
         T, W = self._targets_and_weights(Y, weight)
         fold = self._folds(len(X), groups)
         self._sums = None
+        self.prior_corrections_: np.ndarray | float = 0.0  # else no logits
         if hasattr(self, "partial_fit") and self._sums_nbytes() <= _MOST_BYTES:
             self._sums = {}  # kept for later calls of partial_fit
             self._add_table(X, Y, weight)
@@ -174,6 +176,9 @@ class JointRidge(FromSums):
         if self.calibrate and any(len(x.folds) > 1 for x in blocks):
             held_out = self._held_out_scores(X, blocks, chosen)
             coef, intercept = self._calibrated(coef, intercept, held_out, T, W, blocks)
+            self.prior_corrections_ = prior_corrections(
+                self.groups_, Y, weight, self.class_weight
+            )
         self.coef_ = coef.astype(np.float32)
         self.intercept_ = intercept.astype(np.float32)
         return self

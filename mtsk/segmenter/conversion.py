@@ -27,30 +27,31 @@ def convert_shard(
     images: Images,
     entries: Entries,
     names: Sequence[str],
-    convert: Callable[[Task, np.ndarray], Any],
+    convert: Callable[[Predictor, str, np.ndarray], Any],
 ) -> tuple[dict[int, dict[str, Any]], dict[int, str]]:
     """Return the converted scores of some images, and which were skipped."""
     found = {}
     stream = predictor.features.iter_views_and_maps(images, desc="predict")
     for index, views, maps in stream:
         scores = predictor.scores(views, maps, names)
-        found[index] = {n: convert(predictor.tasks[n], s) for n, s in scores.items()}
+        found[index] = {n: convert(predictor, n, s) for n, s in scores.items()}
     return found, dict(images.skipped)
 
 
-def decoded(task: Task, scores: np.ndarray) -> Any:
+def decoded(predictor: Predictor, name: str, scores: np.ndarray) -> Any:
     """Return scores in the form that targets have."""
-    return task.decode(scores)
+    return predictor.tasks[name].decode(scores)
 
 
-def unchanged(task: Task, scores: np.ndarray) -> np.ndarray:
+def unchanged(predictor: Predictor, name: str, scores: np.ndarray) -> np.ndarray:
     """Return the scores."""
     return scores
 
 
-def probabilities(task: Task, scores: np.ndarray) -> np.ndarray:
-    """Return probabilities; those of a mask in (H, W)."""
-    found = task.probabilities(scores)
+def probabilities(predictor: Predictor, name: str, scores: np.ndarray) -> np.ndarray:
+    """Return probabilities at the classes' frequencies; those of a mask in (H, W)."""
+    task = predictor.tasks[name]
+    found = task.probabilities(scores + predictor.prior_corrections(name))
     is_mask = scores.ndim == 3 and task.groups_ == (ColumnGroup("binary", 1),)
     return found[..., 0] if is_mask else found
 

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import joblib
 import numpy as np
-from tqdm.auto import tqdm
 
+from mtsk._progress import progress_bar
 from mtsk._resources import call_and_release
 from mtsk.data import Images
 from mtsk.features import DeepFeatures, FeatureMaps
@@ -65,6 +65,20 @@ class Predictor:
     def head_of(self, name: str) -> Any:
         """Return the head that a task's scores come from."""
         return self.heads["pixel" if self.tasks.is_of_pixels(name) else "image"]
+
+    def prior_corrections(self, name: str) -> np.ndarray | float:
+        """Return what is added to a task's scores before they become probabilities."""
+        head = self.head_of(name)
+        found: Any = getattr(head, "prior_corrections", 0.0)
+        if np.ndim(found) == 0:
+            return float(found)
+        kind: Granularity = "pixel" if self.tasks.is_of_pixels(name) else "image"
+        own = self.tasks.layout(kind).scores[name]
+        before = 0  # a decoder has the scores of pixels first, then those of images
+        if kind == "image" and head is self.heads["pixel"]:
+            of_pixels = self.tasks.layout("pixel").scores
+            before = max(part.stop for part in of_pixels.values())
+        return found[before + own.start : before + own.stop]
 
     def capabilities(self, granularity: Granularity) -> Capabilities:
         """Return what the head of pixels, or of whole images, can do."""
@@ -237,7 +251,7 @@ class Predictor:
             )
             for start, end in pairwise([0, *ends])
         )
-        with tqdm(
+        with progress_bar(
             total=n, desc=desc, disable=not self.features.verbose, unit="image"
         ) as bar:
             for part, (start, end) in zip(parts, pairwise([0, *ends]), strict=True):

@@ -459,6 +459,10 @@ class MultiTaskSegmenter(BaseEstimator):
     def predict_proba(self, X: Any, tasks: Sequence[str] | None = None) -> Any:
         """Return probabilities: (H, W, K) or (K,) of classes, (H, W) of a mask.
 
+        They are those at the frequencies that classes have in the training data. The
+        most probable class need not be that of ``predict``: most heads give rare
+        classes a larger weight, and decide by it.
+
         Parameters
         ----------
         X : images
@@ -609,7 +613,7 @@ class MultiTaskSegmenter(BaseEstimator):
         self,
         X: Any,
         tasks: Sequence[str] | None,
-        convert: Callable[[Task, np.ndarray], Any],
+        convert: Callable[[Predictor, str, np.ndarray], Any],
     ) -> Any:
         """Return every image's scores, converted, by task."""
         predictor = self._current_predictor()

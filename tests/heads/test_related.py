@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from mtsk import JointRidge, MultiTaskSegmenter
+from mtsk import DeepFeatures, JointRidge, MultiTaskSegmenter
 from mtsk.heads import RelatedRidge
 from mtsk.heads.related import System, solve_related, task_covariance
 from mtsk.heads.sharing_ridge import Equations
@@ -149,6 +149,9 @@ def test_a_bad_share_is_named(share):
 def test_in_the_segmenter():
     X, Y = toy_images(4)
     model = MultiTaskSegmenter(
-        head=RelatedRidge(), random_state=0, max_pixels_per_image=100
+        features=DeepFeatures(scales=(1.0,)),
+        head=RelatedRidge(),
+        random_state=0,
+        max_pixels_per_image=100,
     )
     assert model.fit(X, Y).score(X, Y) > 0.8
