@@ -77,24 +77,18 @@ def digit_scenes(n_scenes: int):
 
 def own_folder(images: Path, labels: Path, void: list[int]):
     pictures, maps = ImageFolder(images), ImageFolder(labels)
-    of_name = {path.stem: i for i, path in enumerate(maps.paths)}
-    without = [p.name for p in pictures.paths if p.stem not in of_name]
-    if without:
-        raise ImageError(f"no label map in {labels} for: {without[:5]}")
     if len(pictures) < 2:
         raise ImageError(f"{images} must hold at least 2 images, one of them to test")
-    masks = [maps[of_name[path.stem]] for path in pictures.paths]
-    for path, mask in zip(pictures.paths, masks, strict=True):
-        if mask.ndim != 2:
-            raise ImageError(
-                f"the label map of {path.name} has shape {mask.shape}; it must be one "
-                "integer class a pixel (H, W), not a picture of colours"
-            )
+    targets = Targets.for_images(pictures, semantic=maps, edges=maps)  # paired by name
+    labelled = targets.any_labelled()
+    if len(labelled) < len(pictures):
+        without = sorted(set(range(len(pictures))) - set(labelled.tolist()))
+        names = [pictures.paths[i].name for i in without[:5]]
+        raise ImageError(f"no label map in {labels} for: {names}")
     order = np.random.default_rng(0).permutation(len(pictures))
     cut = max(1, len(order) // 4)
     test, train = order[:cut], order[cut:]
     tasks = {"semantic": SemanticSegmentation(void=void), "edges": Boundary(void=void)}
-    targets = Targets(semantic=masks, edges=masks)
     return tasks, pictures[train], targets[train], pictures[test], targets[test]
 
 

@@ -48,7 +48,7 @@ class Worldly(Slight):
         return super().forward(x - x.mean(dim=(2, 3), keepdim=True))
 
 
-KILLS = int(os.environ.get("MTSK_KILLS", "3"))  # more where there is time
+KILLS = int(os.environ.get("MTSK_KILLS", "2"))  # more where there is time
 
 
 def run_until_done(script: str, longest: float, seed: int = 0) -> None:

@@ -76,15 +76,30 @@ def _parser() -> argparse.ArgumentParser:
         "a folder of label maps, named as their images, or a .csv with a column "
         "'image' and one for every task; NAME=FOLDER says what the task is called"
     )
+    colours_help = (
+        "a .csv with columns 'colour' (#rrggbb) and 'class', for label maps in colours"
+    )
+    limit_help = "refuse images of more pixels (90 megapixels by default)"
+    axes_help = (
+        "what the axes of TIFF files are, such as ZYX for stacks or CYX for channels, "
+        "where the files do not say it"
+    )
     own = command("train", "Learn from a folder of images and their labels.")
     own.add_argument("images", help="a folder of images")
     own.add_argument("labels", nargs="+", help=labels_help)
+    own.add_argument("--axes", help=axes_help)
+    own.add_argument("--max-megapixels", type=float, help=limit_help)
+    own.add_argument("--classes", metavar="COLOURS.csv", help=colours_help)
     own.add_argument("-o", "--output", required=True, help="the model's file")
     own.add_argument(
-        "--task", action="append", default=[], metavar="NAME=TYPE[:CLASSES]"
+        "--task",
+        action="append",
+        default=[],
+        metavar="NAME=TYPE[:OPTION=VALUE]",
+        help="what a label is, such as cells=BinaryMask:positive=255",
     )
     own.add_argument(
-        "--void", type=int, nargs="*", default=[], help="unlabelled values"
+        "--void", nargs="*", default=[], help="values of maps that mean unlabelled"
     )
     own.add_argument("--head", choices=_HEADS, default="logistic")
     own.add_argument("--structure", choices=["crf"], help="neighbours speak together")
@@ -107,6 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("model")
     own.add_argument("images", nargs="+", help="images, or folders of them")
     own.add_argument("-o", "--output", required=True, help="a folder")
+    own.add_argument("--axes", help=axes_help)
+    own.add_argument("--max-megapixels", type=float, help=limit_help)
     own.add_argument("--tasks", nargs="+", help="of the model's; all by default")
     own.add_argument(
         "--overlays", action="store_true", help="draw over the images, too"
@@ -117,6 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("model")
     own.add_argument("images")
     own.add_argument("labels", nargs="+", help=labels_help)
+    own.add_argument("--axes", help=axes_help)
+    own.add_argument("--max-megapixels", type=float, help=limit_help)
+    own.add_argument("--classes", metavar="COLOURS.csv", help=colours_help)
     own.add_argument("--allow", nargs="+", default=[], help="types of your own to load")
 
     own = command("describe", "Print a model's card.")

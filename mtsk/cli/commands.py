@@ -15,24 +15,27 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone
-from tqdm.auto import tqdm
 
 import mtsk
+from mtsk._progress import progress_bar
 from mtsk._validation import parameter_error
 from mtsk.backbones import BUNDLED, INT8, known_backbones
 from mtsk.cli.reading import (
     check_stems,
     image_paths,
     named_tasks,
+    read_colours,
     read_labels,
+    set_limit,
     tags_as_sets,
 )
 from mtsk.cli.writing import PredictionWriter
+from mtsk.data.tiff import ImagePath
 from mtsk.datasets import make_digit_scenes
 from mtsk.exceptions import ModelFileError, MtskError, TargetError
 from mtsk.features import MemoryCache
 from mtsk.segmenter.parameters import given_tasks
-from mtsk.tasks import Boundary, Ordinal, SemanticSegmentation, Task, infer_task
+from mtsk.tasks import Boundary, Ordinal
 from mtsk.tiling.tile_store import check_names
 
 __all__ = ["backbones", "demo", "describe", "evaluate", "predict", "train"]
@@ -44,10 +47,10 @@ def train(options: argparse.Namespace) -> int:
     """Learn from folders, judge by what was held out, write the model."""
     import_module("mtsk.persistence")  # what saving needs, before hours have gone by
     _check_writable(Path(options.output))
-    targets, images = read_labels(options.labels, image_paths([options.images]))
+    targets, images = _labelled(options)
     check_names(targets.task_names)
     _check_varied(targets)
-    tasks = _tasks(options, targets)
+    tasks = named_tasks(options.task, targets, options.void)
     targets = tags_as_sets(targets, tasks)
     model = mtsk.MultiTaskSegmenter(
         tasks,
@@ -79,24 +82,15 @@ def train(options: argparse.Namespace) -> int:
         f"  {k}: {metrics[k]} {s:.4g} on {len(held)} held out"
         for k, s in scores.items()
     ]
+    lines += _colours_as_classes(model)
     about = {"images": n, "held_out": len(held), "scores": scores, "metrics": metrics}
     _say(options, {"model": str(options.output), **about}, "\n".join(lines))
     return _DONE
 
 
-def _tasks(options: argparse.Namespace, targets: mtsk.Targets) -> dict[str, Task]:
-    """Return the tasks that were named, and those that know what is unlabelled."""
-    tasks = named_tasks(options.task, targets.task_names)
-    for name in targets.task_names if options.void else ():
-        task = tasks.get(name) or infer_task(name, targets[name])
-        if isinstance(task, SemanticSegmentation):
-            tasks[name] = task.set_params(void=options.void)
-    return tasks
-
-
 def _scores_of_a_trial(
     model: mtsk.MultiTaskSegmenter,
-    images: Sequence[Path],
+    images: Sequence[ImagePath],
     targets: mtsk.Targets,
     taught: Sequence[int],
     held: Sequence[int],
@@ -121,7 +115,7 @@ def _scores_of_a_trial(
 
 
 @contextmanager
-def _files_named(images: Sequence[Path]) -> Iterator[None]:
+def _files_named(images: Sequence[ImagePath]) -> Iterator[None]:
     """Let errors that tell an image's place tell its file too."""
     try:
         yield
@@ -144,14 +138,15 @@ def predict(options: argparse.Namespace) -> int:
     model = _segmenter(options).set_params(verbose=0)  # the bar is of all images
     names = model.tasks_.choose(options.tasks)
     tasks = {name: model.tasks_[name] for name in names}
-    paths = image_paths(options.images)
+    set_limit(options.max_megapixels)
+    paths = image_paths(options.images, options.axes)
     check_stems(paths)
     writer = PredictionWriter(Path(options.output), tasks, options.overlays)
     failed: dict[str, str] = {}
     done = 0
     try:
         bar = _shows_progress(options)
-        for path in tqdm(paths, desc="predict", unit="image", disable=not bar):
+        for path in progress_bar(paths, desc="predict", unit="image", disable=not bar):
             try:
                 found = model.predict([path], tasks=names)
             except (OSError, ValueError, MemoryError) as error:
@@ -171,8 +166,8 @@ def predict(options: argparse.Namespace) -> int:
 
 
 def _shows_progress(options: argparse.Namespace) -> bool:
-    """Tell whether bars are for somebody: not in a pipe, a log, or beside JSON."""
-    return not options.json and sys.stderr.isatty()
+    """Tell whether progress is told: not beside JSON, which programs read."""
+    return not options.json
 
 
 def _segmenter(options: argparse.Namespace) -> Any:
@@ -190,7 +185,7 @@ def _segmenter(options: argparse.Namespace) -> Any:
 def evaluate(options: argparse.Namespace) -> int:
     """Score a model on labelled images."""
     model = _segmenter(options).set_params(verbose=_shows_progress(options))
-    targets, images = read_labels(options.labels, image_paths([options.images]))
+    targets, images = _labelled(options)
     truth = targets
     if (
         not model.tasks_.is_named
@@ -274,6 +269,32 @@ def _write_images(folder: Path, images: Any) -> None:
 
     for i, image in enumerate(images):
         imsave(folder / f"scene_{i:03d}.png", image, check_contrast=False)
+
+
+def _colours_as_classes(model: mtsk.MultiTaskSegmenter) -> list[str]:
+    """Return a line for every task whose classes are colours."""
+    lines = []
+    for name, task in model.tasks_.items():
+        classes = [str(label) for label in getattr(task, "classes_", [])]
+        if classes and all(_COLOUR.fullmatch(label) for label in classes):
+            lines.append(
+                f"  {name}: classes are the colours {', '.join(classes)}; --classes "
+                "names them"
+            )
+    return lines
+
+
+_COLOUR = re.compile("#[0-9a-f]{6}")
+
+
+def _labelled(
+    options: argparse.Namespace,
+) -> tuple[mtsk.Targets, list[ImagePath]]:
+    """Return the labels that are given, and the images that have any."""
+    set_limit(options.max_megapixels)
+    colours = None if options.classes is None else read_colours(Path(options.classes))
+    images = image_paths([options.images], options.axes)
+    return read_labels(options.labels, images, colours, options.axes)
 
 
 def _split(n: int, share: float, seed: int) -> tuple[list[int], list[int]]:

@@ -9,89 +9,184 @@ from inspect import isabstract
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from mtsk import tasks as task_types
 from mtsk.cli.cells import column_values, from_spreadsheet_text
-from mtsk.data.files import ImageFolder, read_image
+from mtsk.data.files import ImageFolder
+from mtsk.data.label_maps import MOST_COLOURS, read_label_maps
 from mtsk.data.pairing import pair_by_name
 from mtsk.data.targets import Targets
+from mtsk.data.tiff import ImagePath
 from mtsk.exceptions import ImageError, TargetError
-from mtsk.tasks import MultiLabel, Task
+from mtsk.tasks import MultiLabel, Task, infer_task
+from mtsk.tasks.labels import as_list
 
-__all__ = ["check_stems", "image_paths", "named_tasks", "read_labels", "tags_as_sets"]
+__all__ = [
+    "check_stems",
+    "image_paths",
+    "named_tasks",
+    "read_colours",
+    "read_labels",
+    "set_limit",
+    "tags_as_sets",
+]
 
 _NOT_IN_FOLDERS = ("Detection", "DensityCount", "ImageToImage", "SurfaceNormals")
 
 
-def image_paths(given: Sequence[str]) -> list[Path]:
+def image_paths(given: Sequence[str], axes: str | None = None) -> list[ImagePath]:
     """Return image files, of folders those that are in them, in order of name.
+
+    Parameters
+    ----------
+    given : sequence of str
+        Files and folders.
+    axes : str, optional
+        Of TIFF files, as of `ImageFolder`.
+
+    Returns
+    -------
+    list of Path or TiffImage
 
     Raises
     ------
     ImageError
         Where a folder is not there, or holds no image.
     """
-    found: list[Path] = []
+    found: list[ImagePath] = []
     for item in map(Path, given):
-        found += [item] if item.is_file() else ImageFolder(item).paths
+        found += ImageFolder([item] if item.is_file() else item, axes=axes).paths
     return found
 
 
-def check_stems(paths: Sequence[Path]) -> None:
+def set_limit(megapixels: float | None) -> None:
+    """Set how many pixels an image may have.
+
+    Parameters
+    ----------
+    megapixels : float or None
+        None is Pillow's own limit.
+    """
+    if megapixels is not None:
+        Image.MAX_IMAGE_PIXELS = int(megapixels * 1e6)
+
+
+def check_stems(paths: Sequence[ImagePath]) -> None:
     """Refuse files whose names differ in suffix or folder alone.
 
     Raises
     ------
     ImageError
     """
-    seen: dict[str, Path] = {}
+    seen: dict[str, ImagePath] = {}
     for path in paths:
         other = seen.setdefault(path.stem, path)
         if other != path:
             raise ImageError(f"{str(other)!r} and {str(path)!r} have one name")
 
 
-def named_tasks(given: Sequence[str], names: Sequence[str]) -> dict[str, Task]:
-    """Return the tasks said as NAME=TYPE, or as NAME=TYPE:CLASS,CLASS and so on.
+def named_tasks(
+    given: Sequence[str], targets: Targets, void: Sequence[str] = ()
+) -> dict[str, Task]:
+    """Return the tasks that options name or configure.
+
+    Parameters
+    ----------
+    given : sequence of str
+        ``NAME=TYPE``, ``NAME=TYPE:CLASS,CLASS`` or ``NAME=TYPE:OPTION=VALUE``, with as
+        many options as the type has, each after a colon.
+    targets : Targets
+    void : sequence of str
+        Values that mean unlabelled, for all tasks of pixels.
+
+    Returns
+    -------
+    dict of str to Task
+        Of the others all is inferred.
 
     Raises
     ------
     TargetError
-        Where a type is none, or a name is that of no label.
+        Where a type is none, a name is that of no label, a type has no such option, or
+        no task can take ``void``.
     """
     found: dict[str, Task] = {}
-    types = {
-        name: value
-        for name, value in vars(task_types).items()
-        if isinstance(value, type) and issubclass(value, Task) and not isabstract(value)
-    }
-    for kind in _NOT_IN_FOLDERS:
-        del types[kind]
     for item in given:
         name, _, said = item.partition("=")
-        kind, _, classes = said.partition(":")
-        if kind not in types:
+        kind, *options = said.split(":")
+        if kind not in _TYPES:
             raise TargetError(
-                f"--task {item}: must be NAME=TYPE, and TYPE one of {sorted(types)}"
+                f"--task {item}: must be NAME=TYPE, and TYPE one of {sorted(_TYPES)}"
             )
-        if classes and "classes" not in types[kind]().get_params():
-            raise TargetError(f"--task {item}: a {kind} has no classes to name")
-        if name not in names:
-            raise TargetError(f"--task {item}: the labels are {list(names)}")
-        found[name] = types[kind]()
-        if classes:
-            found[name].set_params(classes=_labels(classes.split(",")))
+        if name not in targets.task_names:
+            raise TargetError(f"--task {item}: the labels are {targets.task_names}")
+        found[name] = _configured(item, _TYPES[kind](), options)
+    values = _labels(void)
+    takers = []
+    for name in targets.task_names if void else ():
+        task = found.get(name) or infer_task(name, targets[name])
+        if task.is_of_pixels and "void" in task.get_params():
+            takers.append(name)
+            found[name] = task if as_list(task.void) else task.set_params(void=values)
+    if void and not takers:
+        raise TargetError(
+            f"--void {' '.join(void)}: none of the labels {targets.task_names} are of "
+            "pixels"
+        )
     return found
 
 
+_TYPES: dict[str, type[Task]] = {
+    name: value
+    for name, value in vars(task_types).items()
+    if isinstance(value, type)
+    and issubclass(value, Task)
+    and not isabstract(value)
+    and name not in _NOT_IN_FOLDERS
+}
+
+
+def _configured(item: str, task: Task, options: Sequence[str]) -> Task:
+    """Return a task with the options of one ``--task``."""
+    known = task.get_params(deep=False)
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals:  # classes alone
+            name, value = "classes", option
+        if name not in known:
+            having = f"only {sorted(known)}" if known else "none"
+            raise TargetError(
+                f"--task {item}: a {type(task).__name__} has no option {name!r}, "
+                f"{having}"
+            )
+        task.set_params(**{name: _option(name, value)})
+    return task
+
+
+def _option(name: str, text: str) -> Any:
+    """Return an option's value: numbers, true and false, words, or several."""
+    if name in ("classes", "void"):
+        return _labels(text.split(","))
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
 def _labels(words: Sequence[str]) -> list[Any]:
-    """Return labels as a table of them has them: numbers, if all are."""
-    try:
-        return [int(word) for word in words]
-    except ValueError:
-        return list(words)
+    """Return labels as tables and maps of them have them: numbers, if all are."""
+    for number in (int, float):
+        try:
+            return [number(word) for word in words]
+        except ValueError:
+            continue
+    return list(words)
 
 
 def tags_as_sets(targets: Targets, tasks: Mapping[str, Task]) -> Targets:
@@ -106,9 +201,40 @@ def tags_as_sets(targets: Targets, tasks: Mapping[str, Task]) -> Targets:
     return Targets({name: tags(name) for name in targets.task_names})
 
 
+def read_colours(path: Path) -> dict[str, Any]:
+    """Return what colours mean, from a .csv with the columns ``colour`` and ``class``.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    dict of str to int or str
+
+    Raises
+    ------
+    TargetError
+    """
+    rows = _rows(path)
+    if not rows or not {"colour", "class"} <= set(rows[0]):
+        raise TargetError(
+            f"{str(path)!r} must have the columns 'colour' (#rrggbb) and 'class'; it "
+            f"has {list(rows[0]) if rows else 'no row'}"
+        )
+    place = f"{str(path)!r}, column 'class'"
+    classes = column_values([row["class"] or "" for row in rows], place)
+    if any(not isinstance(value, int | str) for value in classes):
+        raise TargetError(f"{place}: classes are whole numbers or words")
+    return {str(r["colour"]): c for r, c in zip(rows, classes, strict=True)}
+
+
 def read_labels(
-    given: Sequence[str], images: Sequence[Path]
-) -> tuple[Targets, list[Path]]:
+    given: Sequence[str],
+    images: Sequence[ImagePath],
+    colours: Mapping[str, Any] | None = None,
+    axes: str | None = None,
+) -> tuple[Targets, list[ImagePath]]:
     """Return targets for images, from folders of maps and tables.
 
     Parameters
@@ -119,11 +245,16 @@ def read_labels(
         ``.csv`` has a column ``image`` (file names) and a column for every task; empty
         cells are missing labels.
     images : sequence of Path
+    colours : mapping of str to label, optional
+        What the colours of label maps mean, as of `read_label_maps`.
+    axes : str, optional
+        Of the images, as of `ImageFolder`: stacks of label maps have them, too, but for
+        the channels.
 
     Returns
     -------
     targets : Targets
-    used : list of Path
+    used : list of Path or TiffImage
         The images for which there is any label.
 
     Raises
@@ -144,7 +275,9 @@ def read_labels(
         if path.suffix.lower() == ".csv":
             found = _table(path, stems)
         else:
-            found = {name if separator else path.name: _folder(path, stems)}
+            found = {
+                name if separator else path.name: _folder(path, stems, colours, axes)
+            }
         for task in found:
             if task in columns:
                 raise TargetError(f"two labels are called {task!r}; say NAME=FOLDER")
@@ -160,55 +293,37 @@ def read_labels(
     return Targets(chosen), [images[i] for i in labelled]
 
 
-def _folder(path: Path, stems: Sequence[str]) -> list[Any]:
+def _folder(
+    path: Path,
+    stems: Sequence[str],
+    colours: Mapping[str, Any] | None,
+    axes: str | None,
+) -> list[Any]:
     if not path.is_dir():
         raise TargetError(f"labels {str(path)!r} are neither a folder nor a .csv file")
-    paths = ImageFolder(path).paths
+    of_maps = None if axes is None else "".join(a for a in axes if a not in "CcSs")
+    paths = ImageFolder(path, axes=of_maps).paths
     pairs = pair_by_name(stems, [p.stem for p in paths], path.name)
-    return [None if i is None else _map(paths[i]) for i in pairs]
-
-
-def _map(path: Path) -> np.ndarray:
-    """Read a label map; of a palette its numbers, and three equal channels are one."""
-    array = _palette_numbers(path)
-    if array is None:
-        array = read_image(path)
-    if array.ndim == 3 and (array == array[..., :1]).all():
-        array = array[..., 0]
-    if array.ndim == 3:
-        raise TargetError(
-            f"label map {str(path)!r} is in colours, {array.shape}; write it with one "
-            "number a pixel"
-        )
-    return array if array.dtype.kind in "fb" else array.astype(np.int64)
-
-
-def _palette_numbers(path: Path) -> np.ndarray | None:
-    """Return the numbers of an image with a palette; None of any other."""
-    try:
-        with Image.open(path) as file:
-            return np.asarray(file) if file.mode == "P" else None
-    except OSError:  # left to the reader of all images
-        return None
+    used = [i for i in pairs if i is not None]
+    maps = read_label_maps([paths[i] for i in used], colours)
+    for i, found in zip(used, maps, strict=True):
+        if found.ndim != 2:
+            raise TargetError(
+                f"label map {str(paths[i])!r} has shape {found.shape} and more than "
+                f"{MOST_COLOURS} colours: it is no label map, or was saved as JPEG or "
+                "resampled; save label maps as PNG, resampled by the nearest neighbour"
+            )
+    of = dict(zip(used, maps, strict=True))
+    return [None if i is None else of[i] for i in pairs]
 
 
 def _table(path: Path, stems: Sequence[str]) -> dict[str, list[Any]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file, skipinitialspace=True)
-            names = [name.strip() for name in table.fieldnames or []]
-            table.fieldnames = names
-            rows = list(table)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TargetError(f"{str(path)!r} cannot be read: {error}") from error
+    rows = _rows(path)
     if not rows or "image" not in rows[0]:
         raise TargetError(
             f"{str(path)!r} must have rows, commas between cells, and a column "
             f"'image'; it has {list(rows[0]) if rows else 'no row'}"
         )
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise TargetError(f"{str(path)!r} has two columns {twice}")
     names = [name for name in rows[0] if name != "image"]
     if None in names or not all(names) or any(None in row for row in rows):
         raise TargetError(f"{str(path)!r} has a cell in a column without a name")
@@ -230,6 +345,22 @@ def _table(path: Path, stems: Sequence[str]) -> dict[str, list[Any]]:
         n: column_values(column, f"{str(path)!r}, column {n!r}")
         for n, column in cells.items()
     }
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a table, by the names of its columns."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file, skipinitialspace=True)
+            names = [name.strip() for name in table.fieldnames or []]
+            table.fieldnames = names
+            rows = list(table)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TargetError(f"{str(path)!r} cannot be read: {error}") from error
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if rows and twice:
+        raise TargetError(f"{str(path)!r} has two columns {twice}")
+    return rows
 
 
 def _stem(name: str, stems: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from skimage.io import imsave
 
 from mtsk.cli.cells import spreadsheet_text
 from mtsk.data.files import read_image
+from mtsk.data.tiff import ImagePath
 from mtsk.displays.drawing import (
     class_colours,
     kind_of_task,
@@ -62,7 +63,7 @@ class PredictionWriter:
                     json.dumps(text, indent=1, ensure_ascii=False), encoding="utf-8"
                 )
 
-    def write(self, path: Path, found: dict[str, Any]) -> list[Path]:
+    def write(self, path: ImagePath, found: dict[str, Any]) -> list[Path]:
         """Write one image's predictions; return the files of maps."""
         written = []
         for name, task in self.tasks.items():
@@ -83,7 +84,7 @@ class PredictionWriter:
             self._append("predictions", ["image", *self._of_images], [row])
         return written
 
-    def _map(self, name: str, path: Path, values: np.ndarray, task: Task) -> Path:
+    def _map(self, name: str, path: ImagePath, values: np.ndarray, task: Task) -> Path:
         folder = self.folder / name
         if values.dtype.kind == "b":
             values = values.astype(np.uint8) * 255
@@ -102,7 +103,9 @@ class PredictionWriter:
         imsave(out, values, check_contrast=False)
         return out
 
-    def _overlay(self, name: str, path: Path, found: Any, task: Task) -> list[Path]:
+    def _overlay(
+        self, name: str, path: ImagePath, found: Any, task: Task
+    ) -> list[Path]:
         drawn = overlay(read_image(path), found, task)
         if drawn is None:
             return []
@@ -112,7 +115,7 @@ class PredictionWriter:
         imsave(out, drawn, check_contrast=False)
         return [out]
 
-    def _boxes(self, name: str, path: Path, found: dict[str, np.ndarray]) -> None:
+    def _boxes(self, name: str, path: ImagePath, found: dict[str, np.ndarray]) -> None:
         found = self.tasks[name].corners(found)
         fields = ["image", "x0", "y0", "x1", "y1", "label", "score"]
         image = spreadsheet_text(path.name)
@@ -194,7 +197,7 @@ def _cell(value: Any) -> Any:
     return ";".join(str(v) for v in array.tolist())
 
 
-def _write_georeferenced(source: Path, out: Path, values: np.ndarray) -> bool:
+def _write_georeferenced(source: ImagePath, out: Path, values: np.ndarray) -> bool:
     """Write a map where its image lies on Earth; False where that is not known."""
     try:
         import rasterio

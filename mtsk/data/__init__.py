@@ -2,6 +2,14 @@
 
 from mtsk.data.files import ImageFolder
 from mtsk.data.images import Images
+from mtsk.data.label_maps import CategoricalMap, read_label_maps
 from mtsk.data.targets import Targets, as_targets
 
-__all__ = ["ImageFolder", "Images", "Targets", "as_targets"]
+__all__ = [
+    "CategoricalMap",
+    "ImageFolder",
+    "Images",
+    "Targets",
+    "as_targets",
+    "read_label_maps",
+]

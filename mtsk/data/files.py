@@ -5,13 +5,22 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from mtsk.data.limits import RAISE_LIMIT, check_n_pixels
+from mtsk.data.tiff import (
+    TIFF,
+    ImagePath,
+    TiffImage,
+    check_axes,
+    read_tiff,
+    tiff_images,
+)
 from mtsk.exceptions import ImageError
 
 __all__ = ["SUFFIXES", "ImageFolder", "read_image", "read_image_ahead"]
@@ -20,29 +29,33 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Read one image file with scikit-image.
+    """Read one image file, with scikit-image and tifffile.
 
     Parameters
     ----------
-    path : str or path-like
-        The file.
+    path : str, path-like or TiffImage
+        The file, or one image of a stack.
 
     Returns
     -------
     ndarray
-        The pixels as stored: dtype and number of channels are the file's own. EXIF
+        The pixels as stored, (H, W) or (H, W, C): dtype and number of channels are the
+        file's own, whatever the order of a TIFF's axes. EXIF
         orientation is not applied; a warning is issued where it is set (except for
         TIFF).
 
     Raises
     ------
     ImageError
-        Where the file is missing or cannot be decoded; the message names it.
+        Where the file is missing or cannot be decoded, does not tell its axes, or holds
+        several images; the message names it.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # decoders warn of harmless metadata
             pixels, turned = _decoded(path)
+    except ImageError:
+        raise
     except Exception as error:  # decoders raise arbitrary exceptions
         reason = "no such file"
         if os.path.exists(path):
@@ -91,11 +104,24 @@ def _decoded(path: str | os.PathLike) -> tuple[np.ndarray, bool]:
     """Return pixels as stored, and whether the file marks them as not upright."""
     from skimage.io import imread
 
-    if os.fspath(path).lower().endswith((".tif", ".tiff")):
-        return np.asarray(imread(os.fspath(path))), False
+    if os.fspath(path).lower().endswith(TIFF):
+        return read_tiff(path), False
+    _check_size(path)
     with open(path, "rb") as file:  # decoders leave broken files open
         pixels = np.asarray(imread(file))
     return pixels, _is_to_be_turned(path)
+
+
+def _check_size(path: str | os.PathLike) -> None:
+    """Refuse a file of more pixels than Pillow's limit, before they are decoded."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except Image.DecompressionBombError as error:  # twice the limit
+        raise ImageError(f"{str(path)!r}: {error}; {RAISE_LIMIT}") from error
+    except (OSError, ValueError, SyntaxError):  # a kind that only imread reads
+        return
+    check_n_pixels(path, height, width)
 
 
 def _is_to_be_turned(path: str | os.PathLike) -> bool:
@@ -134,11 +160,20 @@ class ImageFolder(Sequence):
     ----------
     folder : str or path-like, or sequence of paths
         A folder, or the files themselves.
+    colours : mapping of str to label, default=None
+        Where the folder holds targets in colours: what each colour means, such as
+        ``{"#ff0000": "lesion", "#000000": "skin"}``. None calls classes by their
+        colours; see `mtsk.data.read_label_maps`.
+    axes : str, default=None
+        What the axes of TIFF files are, a letter each: Y and X, C or S for channels, Z
+        for depth, T for time, such as ``"ZYX"``. It counts for files of as many axes.
+        None is what each file says (ImageJ, OME, shaped); one that does not say it is
+        refused where it has more than Y and X.
 
     Attributes
     ----------
-    paths : list of pathlib.Path
-        The files.
+    paths : list of pathlib.Path or TiffImage
+        The files; of a TIFF that is a stack, each of its images.
 
     Raises
     ------
@@ -159,10 +194,19 @@ class ImageFolder(Sequence):
     1 (16, 20, 3)
     """
 
-    def __init__(self, folder: str | os.PathLike | Sequence[Any]) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike | Sequence[Any],
+        *,
+        colours: Mapping[str, Any] | None = None,
+        axes: str | None = None,
+    ) -> None:
+        self.colours = colours
+        axes = check_axes(axes)
+        self.paths: list[ImagePath]
         if not isinstance(folder, str | os.PathLike):
             try:
-                self.paths = [Path(p) for p in folder]
+                self.paths = _images_of(list(folder), axes)
             except TypeError:
                 raise ImageError(
                     f"ImageFolder takes a folder or a sequence of paths, got {folder!r}"
@@ -171,7 +215,7 @@ class ImageFolder(Sequence):
         if not Path(folder).is_dir():
             what = "it is a file" if Path(folder).exists() else "no such folder"
             raise ImageError(f"{what}: {str(folder)!r}")
-        self.paths = sorted(
+        files = sorted(
             (
                 p
                 for p in Path(folder).iterdir()
@@ -179,6 +223,7 @@ class ImageFolder(Sequence):
             ),
             key=_natural_order,
         )
+        self.paths = _images_of(files, axes)
         if not self.paths:
             raise ImageError(
                 f"folder {str(folder)!r} holds no image ({', '.join(SUFFIXES)})"
@@ -203,7 +248,20 @@ class ImageFolder(Sequence):
         if isinstance(key, int | np.integer):
             return read_image(self.paths[key])
         chosen = np.arange(len(self))[key]
-        return ImageFolder([self.paths[i] for i in chosen])
+        return ImageFolder([self.paths[i] for i in chosen], colours=self.colours)
 
     def __repr__(self) -> str:
         return f"ImageFolder({len(self)} images)"
+
+
+def _images_of(files: Sequence[Any], axes: str | None) -> list[ImagePath]:
+    """Return files, and of TIFF files that are stacks each image."""
+    found: list[ImagePath] = []
+    for file in files:
+        if isinstance(file, TiffImage):
+            found.append(file)
+        elif str(file).lower().endswith(TIFF):
+            found += tiff_images(Path(file), axes)
+        else:
+            found.append(Path(file))
+    return found

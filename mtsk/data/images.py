@@ -22,6 +22,7 @@ import numpy as np
 
 from mtsk._validation import check_image, parameter_error
 from mtsk.data.files import ImageFolder, read_image, read_image_ahead
+from mtsk.data.tiff import TiffImage
 from mtsk.exceptions import ImageError, SkippedImageWarning
 
 __all__ = ["Images", "as_views", "image_weights"]
@@ -78,7 +79,7 @@ class Images:
         item = self.source[index - self.first]
         where = f"image {index}"
         if isinstance(item, str | os.PathLike):
-            where += f" ({os.fspath(item)})"
+            where += f" ({item})"
             try:
                 item = read_file(item)
             except ImageError as error:
@@ -153,7 +154,7 @@ class Images:
         """Return whether images can be read by several threads at once."""
         if type(self.source) in _ARRAYS and self.source.dtype.kind != "O":
             return True
-        known = {str, type(Path()), *_ARRAYS}
+        known = {str, type(Path()), TiffImage, *_ARRAYS}
         held = type(self.source) in (list, tuple, np.ndarray)
         return held and {type(item) for item in self.source} <= known
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from mtsk.data.files import ImageFolder
+from mtsk.data.label_maps import read_label_maps
 from mtsk.data.pairing import pair_by_name
 from mtsk.exceptions import TargetError, UnknownTaskError
 
@@ -28,7 +29,7 @@ class Targets:
     ----------
     columns : mapping of str to sequence, or pandas DataFrame, optional
         Task name to one entry per image. ``None`` is a missing entry; masked entries of
-        a masked array are unlabelled.
+        a masked array are unlabelled. An `ImageFolder` is read by `read_label_maps`.
     **tasks : sequence
         The same, as keywords.
 
@@ -61,9 +62,10 @@ class Targets:
         for name, entries in merged.items():
             if not isinstance(name, str) or not name:
                 raise TargetError(f"task names must be str, not empty, got {name!r}")
-            self._columns[name] = _entries(name, entries)
             if isinstance(entries, ImageFolder):
                 self._stems[name] = entries.stems
+                entries = read_label_maps(entries.paths, entries.colours)
+            self._columns[name] = _entries(name, entries)
         lengths = {name: len(column) for name, column in self._columns.items()}
         if len(set(lengths.values())) > 1:
             raise TargetError(f"tasks differ in number of images: {lengths}")
@@ -282,7 +284,11 @@ def _aligned(name: str, entries: Any, stems: Sequence[str]) -> Any:
     if not isinstance(entries, ImageFolder):
         return entries
     pairs = pair_by_name(stems, entries.stems, name)
-    return [None if i is None else entries[i] for i in pairs]
+    used = [i for i in pairs if i is not None]
+    chosen = [entries.paths[i] for i in used]
+    maps = read_label_maps(chosen, entries.colours)
+    of = dict(zip(used, maps, strict=True))
+    return [None if i is None else of[i] for i in pairs]
 
 
 def _columns_of(frame: Any) -> dict[str, Any]:

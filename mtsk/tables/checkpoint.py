@@ -329,5 +329,5 @@ def _item_mark(item: Any) -> Any:
     try:
         status = os.stat(item)
     except OSError:
-        return os.fspath(item)
-    return os.fspath(item), status.st_size, status.st_mtime_ns
+        return str(item)
+    return str(item), status.st_size, status.st_mtime_ns

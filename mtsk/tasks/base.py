@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import entr, expit, softmax
 from sklearn.base import BaseEstimator
 
+from mtsk.data.label_maps import CategoricalMap
 from mtsk.exceptions import TargetError
 from mtsk.tasks.columns import ColumnGroup, Kind, score_slices
 
@@ -277,8 +278,14 @@ def as_map(target: Any, shape: tuple[int, int] | None = None) -> np.ndarray:
 
 def as_flat_map(
     target: Any, shape: tuple[int, int] | None = None, *, entry: int | None = None
-) -> np.ndarray:
-    """Return a dense target of one value per pixel, (H, W); see `as_map`."""
+) -> Any:
+    """Return a dense target of one value per pixel, (H, W); see `as_map`.
+
+    A `CategoricalMap` is returned as it is.
+    """
+    if isinstance(target, CategoricalMap):
+        as_map(target.codes, shape)
+        return target
     try:
         array = as_map(target, shape)
     except TargetError as error:

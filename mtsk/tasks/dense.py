@@ -9,10 +9,16 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from mtsk._validation import Interval, StrOptions, check_parameters
+from mtsk._validation import (
+    Interval,
+    StrOptions,
+    check_parameters,
+    parameter_error,
+)
 from mtsk.exceptions import TargetError
 from mtsk.tasks.base import PixelTask, as_map
 from mtsk.tasks.columns import ColumnGroup
+from mtsk.tasks.labels import as_list
 from mtsk.tasks.precision import as_float32, check_resolution
 
 __all__ = ["DenseRegression", "DensityCount", "ImageToImage", "SurfaceNormals"]
@@ -29,6 +35,9 @@ class DenseRegression(PixelTask):
     scale : {"linear", "log"}, default="linear"
         ``"log"`` learns logarithms, so that errors are relative, as suits depth (Eigen,
         Puhrsch & Fergus, NeurIPS 2014). Targets must then be above 0.
+    void : float or sequence of float, default=()
+        Numbers that mean "unlabelled", such as 0 where a sensor saw nothing; of maps of
+        several numbers, where all are this one.
 
     Attributes
     ----------
@@ -48,16 +57,18 @@ class DenseRegression(PixelTask):
 
     metrics = ("r2", "rmse", "mae", "abs_rel", "delta1", "silog")
 
-    def __init__(self, scale: str = "linear") -> None:
+    def __init__(self, scale: str = "linear", void: Any = ()) -> None:
         self.scale = scale
+        self.void = void
 
     def _check(self) -> None:
         check_parameters(self, {"scale": [StrOptions({"linear", "log"})]})
+        _check_void(self)
 
     def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
         if not len(targets):
             raise TargetError("no entry is given")
-        arrays = [as_map(t) for t in targets]
+        arrays = [_without_void(as_map(t), self.void) for t in targets]
         self.flat_ = all(a.ndim == 2 for a in arrays)
         widths = {1 if a.ndim == 2 else a.shape[2] for a in arrays}
         if len(widths) > 1:
@@ -69,7 +80,8 @@ class DenseRegression(PixelTask):
     def encode(
         self, target: Any, shape: tuple[int, int], *, unseen: bool = False
     ) -> np.ndarray:
-        columns = _numbers(target, shape, self.n_values_)
+        known = _without_void(as_map(target, shape), self.void)
+        columns = _numbers(known, shape, self.n_values_)
         if self.scale == "linear":
             return columns
         if (columns <= 0).any():  # False for NaN
@@ -98,6 +110,11 @@ class SurfaceNormals(PixelTask):
     towards the viewer (opposite axes, such as up, also work unless an `Augmentation`
     rotates images). NaN is unlabelled. ``predict`` gives float32 maps of unit vectors.
 
+    Parameters
+    ----------
+    void : float or sequence of float, default=()
+        Numbers that mean "unlabelled" where all three are this one, such as 0.
+
     Examples
     --------
     >>> import numpy as np
@@ -109,6 +126,12 @@ class SurfaceNormals(PixelTask):
     """
 
     metrics = ("within_30", "angular_error")
+
+    def __init__(self, void: Any = ()) -> None:
+        self.void = void
+
+    def _check(self) -> None:
+        _check_void(self)
 
     def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
         for i, target in enumerate(targets):
@@ -122,7 +145,8 @@ class SurfaceNormals(PixelTask):
     def encode(
         self, target: Any, shape: tuple[int, int], *, unseen: bool = False
     ) -> np.ndarray:
-        columns = _numbers(target, shape, 3)
+        known = _without_void(as_map(target, shape), self.void)
+        columns = _numbers(known, shape, 3)
         length = np.linalg.norm(columns, axis=-1)
         off = np.abs(length - 1) > _OFF_UNIT  # False for NaN
         if off.any():
@@ -258,6 +282,11 @@ class ImageToImage(PixelTask):
     A target is an image (H, W) or (H, W, C): uint8, uint16, or float in [0, 1] with NaN
     unlabelled. ``predict`` gives images of the dtype and the shape that targets have.
 
+    Parameters
+    ----------
+    void : number or sequence of numbers, default=()
+        Values that mean "unlabelled" where all channels have this one, such as 0.
+
     Attributes
     ----------
     dtype_ : dtype
@@ -275,6 +304,12 @@ class ImageToImage(PixelTask):
     """
 
     metrics = ("ssim", "psnr")
+
+    def __init__(self, void: Any = ()) -> None:
+        self.void = void
+
+    def _check(self) -> None:
+        _check_void(self)
 
     def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
         arrays = [np.asarray(t) for t in targets]
@@ -299,7 +334,8 @@ class ImageToImage(PixelTask):
             raise TargetError(
                 f"a target image of {array.dtype}, others are {self.dtype_}"
             )
-        columns = _numbers(array, shape, self.n_channels_ or 1)
+        known = _without_void(as_map(array, shape), self.void)
+        columns = _numbers(known, shape, self.n_channels_ or 1)
         columns = columns / np.float32(_WHITE.get(self.dtype_, 1))
         if (columns < 0).any() or (columns > 1).any():
             raise TargetError(
@@ -323,6 +359,23 @@ class ImageToImage(PixelTask):
 
 _OFF_UNIT = 0.01  # tolerance of unit length
 _WHITE = {np.dtype("uint8"): 255.0, np.dtype("uint16"): 65535.0}
+
+
+def _check_void(task: DenseRegression | SurfaceNormals | ImageToImage) -> None:
+    for value in as_list(task.void):
+        if not isinstance(value, Real):
+            raise parameter_error("void", task, "numbers", task.void)
+
+
+def _without_void(array: np.ndarray, void: Any) -> np.ndarray:
+    """Return a map of numbers with NaN where it is unlabelled."""
+    if array.dtype.kind not in "fiu" or not as_list(void):
+        return array
+    missing = np.isin(array, as_list(void))
+    if array.ndim == 3:
+        missing = np.asarray(missing.all(axis=2, keepdims=True))
+    exact = array if array.dtype.kind == "f" else array.astype(np.float64)
+    return np.where(missing, np.nan, exact)
 
 
 def _numbers(target: Any, shape: tuple[int, int], n_values: int) -> np.ndarray:

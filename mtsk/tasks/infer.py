@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mtsk.data.files import SUFFIXES
+from mtsk.data.label_maps import MOST_COLOURS, CategoricalMap
 from mtsk.exceptions import TargetError
 from mtsk.tasks.base import Task
 from mtsk.tasks.boxes import Detection
@@ -84,7 +85,9 @@ def infer_task(name: str, entries: Sequence[Any]) -> Task:
         raise TargetError(
             f"targets of task {name!r} have three axes (image {index}: "
             f"{np.shape(entries[index])}); a label map is (H, W), one class a pixel: "
-            "turn colours into classes first, or say the task with tasks="
+            f"a picture of more than {MOST_COLOURS} colours is none (was it saved as "
+            "JPEG, or resampled?); turn colours into classes, or say the task with "
+            "tasks="
         )
     if kind == (1, "set"):
         return MultiLabel()
@@ -102,7 +105,9 @@ def infer_task(name: str, entries: Sequence[Any]) -> Task:
     return task
 
 
-def warn_of_classes(name: str, task: Task, *, said: bool) -> None:
+def warn_of_classes(
+    name: str, task: Task, entries: Sequence[Any], *, said: bool
+) -> None:
     """Warn of label maps whose values are probably not classes.
 
     Parameters
@@ -111,6 +116,8 @@ def warn_of_classes(name: str, task: Task, *, said: bool) -> None:
         The task's name, for messages.
     task : Task
         Fitted.
+    entries : sequence
+        That it was fitted to.
     said : bool
         Whether the user specified the task, so that values are classes.
     """
@@ -125,8 +132,11 @@ def warn_of_classes(name: str, task: Task, *, said: bool) -> None:
             UserWarning,
             stacklevel=2,
         )
-    many = len(classes) > _MANY_CLASSES and isinstance(task, SemanticSegmentation)
-    if many and not said:
+    if said or not isinstance(task, SemanticSegmentation):
+        return
+    if len(classes) <= _MANY_CLASSES:
+        _warn_of_resampled(name, task, entries)
+    else:
         warnings.warn(
             f"task {name!r} has {len(classes)} classes, each value of its maps one. If "
             "they are grey values of a mask with soft edges, give mask > 127; if they "
@@ -135,6 +145,37 @@ def warn_of_classes(name: str, task: Task, *, said: bool) -> None:
             UserWarning,
             stacklevel=2,
         )
+
+
+def _warn_of_resampled(
+    name: str, task: SemanticSegmentation, entries: Sequence[Any]
+) -> None:
+    """Warn where nearly all pixels hold few of many values, as in blurred masks."""
+    n_classes = len(task.classes_)
+    if n_classes < _FEW_CLASSES or task.classes_.dtype.kind not in "iu":
+        return
+    counts = np.zeros(n_classes)
+    for entry in entries:
+        codes = task.encode(entry, np.shape(entry)[:2])
+        known = codes[~np.isnan(codes)].astype(np.intp)
+        counts += np.bincount(known, minlength=n_classes)
+    largest = np.sort(counts)[::-1].cumsum() / counts.sum()
+    n_main = 1 + int(np.searchsorted(largest, _NEARLY_ALL))
+    if n_classes >= 4 * n_main:
+        main = task.classes_[np.argsort(-counts)[:n_main]]
+        warnings.warn(
+            f"task {name!r} has {n_classes} classes, and {_NEARLY_ALL:.0%} of the "
+            f"pixels hold {n_main} of them, {sorted(main.tolist())}. If the others "
+            "come from saving as JPEG or from resampling, make the maps anew (PNG; "
+            "nearest neighbour), or give mask > 127; if they are classes, say "
+            f"tasks={{{name!r}: SemanticSegmentation()}}",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+_FEW_CLASSES = 8  # fewer are not suspected
+_NEARLY_ALL = 0.97  # ADE20K's 150 classes need some sixty for so many of its pixels
 
 
 def _warn_of_whole_numbers(name: str, task: Task, entries: Sequence[Any]) -> None:
@@ -188,6 +229,8 @@ def _kind(entry: Any) -> tuple[int, str]:
         return 1, "set"
     if isinstance(entry, Mapping):
         return 1, "mapping"
+    if isinstance(entry, CategoricalMap):
+        return entry.ndim, _KINDS[entry.dtype.kind]
     try:
         array = np.asarray(entry)
     except ValueError:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mtsk.data.label_maps import CategoricalMap
 from mtsk.exceptions import TargetError
 
 __all__ = [
@@ -71,7 +72,7 @@ def learn_classes(
     found: list[np.ndarray] = []
     for i, target in enumerate(targets):
         try:
-            labels = _distinct(as_label_array(target))
+            labels = _distinct(target)
         except TargetError as error:
             raise error.at(image=i) from None
         labels = labels[~missing_labels(labels, void)]
@@ -116,6 +117,9 @@ def codes_of(
         On a label not in ``classes``, unless ``unseen``: then its code is K. On strings
         where classes are numbers, and vice versa.
     """
+    if isinstance(target, CategoricalMap):
+        table = codes_of(target.labels, classes, void, unseen=unseen)
+        return table[target.codes]
     labels = as_label_array(target)
     if labels.dtype.kind == "b" and not np.isin(classes, (0, 1)).all():
         raise TargetError(
@@ -139,7 +143,7 @@ def codes_of(
 
 def unseen_labels(target: Any, classes: np.ndarray, void: Sequence[Any]) -> set[Any]:
     """Return the labels of a target that are not among the classes."""
-    labels = _distinct(as_label_array(target))
+    labels = _distinct(target)
     labels = labels[~missing_labels(labels, void)]
     return set(np.setdiff1d(labels, classes).tolist())
 
@@ -149,8 +153,11 @@ def as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple | np.ndarray) else [value]
 
 
-def _distinct(labels: np.ndarray) -> np.ndarray:
+def _distinct(target: Any) -> np.ndarray:
     """Return sorted distinct labels; by counting where they are small integers."""
+    if isinstance(target, CategoricalMap):
+        return np.unique(target.labels[np.unique(target.codes)])
+    labels = as_label_array(target)
     if labels.dtype.kind in "ui" and labels.size and labels.max() < 65536:
         low = int(labels.min())
         if low >= -65536:

@@ -10,6 +10,7 @@ import numpy as np
 from skimage.segmentation import find_boundaries
 
 from mtsk._validation import Interval, check_parameters
+from mtsk.data.label_maps import CategoricalMap
 from mtsk.exceptions import TargetError
 from mtsk.tasks.base import PixelTask, as_flat_map
 from mtsk.tasks.columns import ColumnGroup
@@ -283,12 +284,19 @@ class Boundary(PixelTask):
     def encode(
         self, target: Any, shape: tuple[int, int], *, unseen: bool = False
     ) -> np.ndarray:
-        regions = as_label_array(as_flat_map(target, shape))
+        given = as_flat_map(target, shape)
+        void = as_list(self.void)
+        if isinstance(given, CategoricalMap):  # regions are told apart by colour
+            regions = given.codes.astype(np.int64)
+            regions[np.isin(given.labels, void)[given.codes]] = UNLABELLED
+            void = []
+        else:
+            regions = as_label_array(given)
         if regions.dtype.kind == "U":
             raise TargetError("regions must be numbered, got a map of str")
         if regions.dtype == bool:
             return regions.astype(np.float32)[..., None]
-        missing = np.isin(regions, [*as_list(self.void), UNLABELLED])
+        missing = np.isin(regions, [*void, UNLABELLED])
         columns = find_boundaries(regions, mode="thick").astype(np.float32)
         # The rim of an unlabelled area is not a labelled boundary.
         columns[missing | find_boundaries(missing, mode="thick")] = np.nan

@@ -116,12 +116,13 @@ class TaskSet(Mapping[str, Task]):
             if not len(labelled):
                 raise TargetError("labelled on no image", name)
             task = clone(given[name]) if name in given else infer_task(name, entries)
+            known = [entries[i] for i in labelled]
             try:
-                tasks[name] = task.fit([entries[i] for i in labelled])
+                tasks[name] = task.fit(known)
             except TargetError as error:
                 entry = None if error.image is None else int(labelled[error.image])
                 raise TargetError(error.reason, name, entry) from None
-            warn_of_classes(name, tasks[name], said=name in given)
+            warn_of_classes(name, tasks[name], known, said=name in given)
         return cls(tasks, is_named=is_named)
 
     def __getitem__(self, name: str) -> Task:

@@ -130,7 +130,7 @@ def test_text_classes_are_written_as_codes_with_their_names(tmp_path):
             ["train", "{photos}", "none", "-o", "{out}"],
             "neither a folder nor a .csv",
         ),
-        (["train", "{photos}", "{photos}", "-o", "{out}"], "is in colours"),
+        (["train", "{photos}", "{photos}", "-o", "{out}"], "it is no label map"),
         (
             ["train", "{photos}", "{parts}", "-o", "{out}", "--task", "a=b"],
             "TYPE one of",

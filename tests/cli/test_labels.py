@@ -10,6 +10,7 @@ import pytest
 from command_line import MASKS, QUICK, X, answer
 from PIL import Image
 from skimage.io import imsave
+from tifffile import imwrite
 
 import mtsk
 from mtsk.cli import main
@@ -171,7 +172,7 @@ def test_the_order_of_grades_is_said(home, tmp_path, grades, order, capsys):
     assert main([*train, "--task", f"grade=Ordinal:{order}"]) == 0
     assert mtsk.load(model).tasks_["grade"].classes_.tolist() == grades
     assert main([*train, "--task", "grade=Count:1,2"]) == 1
-    assert "a Count has no classes" in capsys.readouterr().err
+    assert "a Count has no option 'classes'" in capsys.readouterr().err
 
 
 def test_a_grade_that_is_held_out_alone_is_known(home, tmp_path):
@@ -214,3 +215,96 @@ def test_labels_that_name_no_image_are_refused_before_anything_is_learnt(
         made = main(["train", str(home / "photos"), *labels, "-o", "m.mtsk"])
     assert made != 0
     assert "name none of the images" in capsys.readouterr().err
+
+
+def test_masks_in_colours_are_learnt_named_and_evaluated(home, tmp_path, capsys):
+    colours = np.zeros((8, 3), np.uint8)
+    colours[3], colours[7] = (200, 0, 0), (0, 0, 90)
+    (tmp_path / "masks").mkdir()
+    for i in range(6):
+        order = np.random.default_rng(i).permutation(8)  # a palette for each file
+        image = Image.fromarray(np.argsort(order)[MASKS[i]].astype(np.uint8), "P")
+        image.putpalette(colours[order].ravel().tolist())
+        image.save(tmp_path / "masks" / f"bild {i}.png")
+    arguments = [str(home / "photos"), str(tmp_path / "masks")]
+    model = str(tmp_path / "m")
+    assert main(["train", *arguments, "-o", model, *QUICK]) == 0
+    assert "classes are the colours #00005a, #c80000" in capsys.readouterr().out
+    assert main(["evaluate", model, *arguments, "--json"]) == 0
+    plain = answer(capsys)["scores"]["masks"]
+    (tmp_path / "c.csv").write_text("colour,class\n#c80000,disc\n#00005A,ground\n")
+    named = [*arguments, "--classes", str(tmp_path / "c.csv")]
+    assert main(["train", *named, "-o", model, *QUICK, "--json"]) == 0
+    assert mtsk.load(model).tasks_["masks"].classes_.tolist() == ["disc", "ground"]
+    capsys.readouterr()
+    assert main(["evaluate", model, *named, "--json"]) == 0
+    assert answer(capsys)["scores"]["masks"] == pytest.approx(plain, abs=0.02)
+    (tmp_path / "c.csv").write_text("colour,class\n#c80000,disc\n")
+    assert main(["train", *named, "-o", model, *QUICK]) == 1
+    assert "#00005a, which `colours` does not name" in capsys.readouterr().err
+    (tmp_path / "c.csv").write_text("color,name\n#c80000,disc\n")
+    assert main(["train", *named, "-o", model, *QUICK]) == 1
+    assert "the columns 'colour' (#rrggbb) and 'class'" in capsys.readouterr().err
+
+
+def test_options_of_tasks(home, tmp_path, capsys):
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "depth").mkdir()
+    for i in range(6):
+        mask = np.where(MASKS[i] == 7, 255, 0).astype(np.uint8)
+        mask[:3] = 9
+        imsave(tmp_path / "masks" / f"bild {i}.png", mask, check_contrast=False)
+        depth = (MASKS[i] * 100.5).astype(np.float32)
+        depth[:4] = 0
+        Image.fromarray(depth).save(tmp_path / "depth" / f"bild {i}.tif")
+    arguments = ["train", str(home / "photos"), str(tmp_path / "masks")]
+    model = tmp_path / "m"
+    task = ["--task", "masks=BinaryMask:positive=255:threshold=0.4"]
+    quick = ["-o", str(model), *QUICK, "--json"]
+    assert main([*arguments, *task, "--void", "9", *quick]) == 0
+    found = mtsk.load(model).tasks_["masks"]
+    assert (found.positive, found.threshold, found.void) == (255, 0.4, [9])
+    task = ["--task", "masks=Boundary:void=9:thin=false", "--void", "3"]
+    assert main([*arguments, *task, *quick]) == 0
+    found = mtsk.load(model).tasks_["masks"]
+    assert (found.void, found.thin) == ([9], False)
+    depth = [str(home / "photos"), str(tmp_path / "depth"), "--void", "0", "9"]
+    assert main(["train", *depth, *quick]) == 0
+    assert mtsk.load(model).tasks_["depth"].void == [0, 9]
+    capsys.readouterr()
+    for said, message in [
+        ("masks=BinaryMask:classes=1", "a BinaryMask has no option 'classes'"),
+        ("masks=SemanticSegmentation:voids=1", "no option 'voids', only ['classes'"),
+        ("masks=Depth", "TYPE one of ['BinaryMask'"),
+        ("mask=Boundary", "the labels are ['masks']"),
+    ]:
+        assert main([*arguments, "--task", said, *quick]) == 1
+        assert message in capsys.readouterr().err
+    table = tmp_path / "t.csv"
+    table.write_text("image,n\n" + "".join(f"bild {i}.png,{i}.5\n" for i in range(6)))
+    arguments = ["train", str(home / "photos"), str(table), "--void", "3"]
+    assert main([*arguments, *quick]) == 1
+    assert "none of the labels ['n'] are of pixels" in capsys.readouterr().err
+
+
+def test_stacks_and_channels(tmp_path, capsys):
+    for name in ("photos", "masks"):
+        (tmp_path / name).mkdir()
+    imwrite(tmp_path / "photos" / "s.tif", X[:6, ..., 0], photometric="minisblack")
+    imwrite(
+        tmp_path / "masks" / "s.tif",
+        MASKS[:6].astype(np.uint8),
+        metadata={"axes": "ZYX"},
+        photometric="minisblack",
+    )
+    arguments = ["train", str(tmp_path / "photos"), str(tmp_path / "masks")]
+    quick = ["-o", str(tmp_path / "m"), *QUICK, "--json"]
+    assert main([*arguments, *quick]) == 1
+    assert "does not tell what the axes" in capsys.readouterr().err
+    assert main([*arguments, "--axes", "ZYX", *quick]) == 0
+    assert answer(capsys)["images"] == 6
+    out = tmp_path / "out"
+    predict = ["predict", str(tmp_path / "m"), str(tmp_path / "photos"), "-o", str(out)]
+    assert main([*predict, "--axes", "ZYX"]) == 0
+    assert sorted(p.name for p in (out / "masks").iterdir())[0] == "s_0000.tif"
+    assert len(list((out / "masks").iterdir())) == 6

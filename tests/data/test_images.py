@@ -493,3 +493,16 @@ def test_several_frames_and_cmyk_are_told():
         check_image(np.zeros((3, 9, 9, 3), np.uint8), "image 0")
     with pytest.raises(ImageError, match="if it is CMYK"):
         Images([np.zeros((9, 9, 4), np.uint8)])[0]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".gif"])
+def test_more_pixels_than_the_limit_are_refused(tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(np.zeros((40, 50), np.uint8)).save(path)
+    assert read_image(path).shape[:2] in ((40, 50), (1, 40))
+    for most in (1999, 900):  # beyond the limit, and beyond twice of it
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
+        with pytest.raises(ImageError, match=r"a\.\w+.*MAX_IMAGE_PIXELS"):
+            read_image(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    read_image(path)

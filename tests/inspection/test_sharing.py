@@ -20,6 +20,7 @@ from mtsk import (
     Targets,
     compare_sharing,
 )
+from mtsk.exceptions import TargetError
 from mtsk.features import MemoryCache
 from mtsk.heads import JointLogistic
 from mtsk.inspection import SharingReport
@@ -429,3 +430,14 @@ def test_without_pandas(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
     with pytest.raises(ImportError, match="to_frame needs pandas"):
         compare().to_frame()
+
+
+def test_tasks_that_share_nothing_are_told_at_once():
+    X, Y = toy_images(6)
+    targets = Targets(labels=Y, kind=["a", "b"] * 3)
+    for head in (None, "network", "ridge"):
+        model = MultiTaskSegmenter(head=head)
+        with pytest.raises(TargetError, match=r"\['labels', 'kind'\] share nothing"):
+            compare_sharing(model, X, targets)
+    with pytest.raises(TargetError, match="labelled on no image"):
+        compare_sharing(MultiTaskSegmenter(), X, Targets(a=Y, b=[None] * 6))

@@ -487,3 +487,31 @@ def test_ordinal_counts_steps():
         Ordinal().fit(["mid", "hi", "lo"])
     with pytest.raises(TargetError, match=r"\[6\] are not among"):
         task.encode(6, SHAPE, unseen=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint16, np.int32])
+def test_void_numbers_are_unlabelled(dtype):
+    depth = np.array([[0, 3, 5], [2, 0, 9]], dtype)
+    task = DenseRegression(void=0).fit([depth])
+    columns = task.encode(depth, (2, 3))[..., 0]
+    np.testing.assert_array_equal(np.isnan(columns), depth == 0)
+    np.testing.assert_array_equal(columns[depth > 0], depth[depth > 0])
+    logs = DenseRegression("log", void=[0, 9]).fit([depth]).encode(depth, (2, 3))
+    np.testing.assert_array_equal(np.isnan(logs[..., 0]), (depth == 0) | (depth == 9))
+
+
+def test_void_of_several_numbers_is_where_all_are():
+    normals = np.tile([0.0, 0.0, 1.0], (2, 3, 1))
+    normals[0, 1] = 0
+    columns = SurfaceNormals(void=0).fit([normals]).encode(normals, (2, 3))
+    np.testing.assert_array_equal(
+        np.isnan(columns), np.repeat((normals == 0).all(axis=2)[..., None], 3, axis=2)
+    )
+    picture = np.full((2, 3, 3), 7, np.uint8)
+    picture[1, 2], picture[0, 0, 0] = 0, 0
+    task = ImageToImage(void=0).fit([picture])
+    columns = task.encode(picture, (2, 3))
+    assert np.isnan(columns).sum() == 3
+    assert np.isnan(columns[1, 2]).all()
+    with pytest.raises(ValueError, match="`void`"):
+        DenseRegression(void="sky").fit([normals])

@@ -12,13 +12,18 @@ from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.model_selection import GroupKFold, KFold, check_cv
 from sklearn.utils import check_random_state
-from tqdm.auto import tqdm
 
+from mtsk._progress import progress_bar
 from mtsk._validation import group_numbers, parameter_error
 from mtsk.data.targets import Targets, as_targets
 from mtsk.exceptions import ImageError, TargetError, UnknownTaskError
 from mtsk.inspection.sharing.report import Budget, Group, Job, SharingReport
+from mtsk.links.pseudo_labels import find_tag_links
 from mtsk.metrics import lower_is_better
+from mtsk.segmenter import MultiTaskSegmenter
+from mtsk.segmenter.head_factory import HeadFactory
+from mtsk.segmenter.parameters import default_parts, given_links, given_tasks
+from mtsk.tasks.task_set import GRANULARITIES, TaskSet
 
 __all__ = ["compare_sharing"]
 
@@ -95,7 +100,9 @@ def compare_sharing(
 
     Raises
     ------
-    InvalidParameterError, ImageError, TargetError, UnknownTaskError
+    InvalidParameterError, ImageError, UnknownTaskError
+    TargetError
+        Where no two tasks share anything in the estimator, among others.
     TypeError
         Where the estimator cannot be fitted, or scored by task.
 
@@ -138,6 +145,8 @@ def compare_sharing(
     if len(names) < 2:
         raise TargetError(f"sharing takes at least 2 tasks, Y has {names}")
     _check_names(metrics or {}, names)
+    if isinstance(estimator, MultiTaskSegmenter):
+        _check_shares(estimator, targets)
     random = check_random_state(random_state)
     parts = _parts(X, targets, X_test, Y_test, cv, n_repeats, groups, random)
     seeds = [int(random.randint(np.iinfo(np.int32).max)) for _ in parts]
@@ -163,7 +172,7 @@ def compare_sharing(
     done = Parallel(n_jobs=n_jobs, return_as="generator")(
         delayed(_fit_and_score)(*arguments(job)) for job in jobs
     )
-    bar = tqdm(done, desc="fits", total=len(jobs), disable=not verbose)
+    bar = progress_bar(done, desc="fits", total=len(jobs), disable=not verbose)
     scores, used = _collect(jobs, bar)
     ratio = 0.0
     if X_test is None:
@@ -201,6 +210,28 @@ def _check(
         raise parameter_error("metrics", _NAME, "a mapping of tasks, or None", metrics)
     if n_jobs is not None and not (isinstance(n_jobs, Integral) and n_jobs):
         raise parameter_error("n_jobs", _NAME, "an int other than 0, or None", n_jobs)
+
+
+def _check_shares(model: MultiTaskSegmenter, targets: Targets) -> None:
+    """Refuse tasks of which no two can share anything."""
+    tasks = TaskSet.fit(given_tasks(model), targets)
+    alike = any(len(tasks.names(kind)) > 1 for kind in GRANULARITIES)
+    head = default_parts(model).get("head", model.head)
+    links = given_links(model)
+    if (
+        alike
+        or HeadFactory(head).capabilities.is_convolutional
+        or model.structure is not None
+        or links.region_pooling is not None
+        or (links.n_pseudo_label_rounds and find_tag_links(tasks))
+    ):
+        return
+    raise TargetError(
+        f"the tasks {list(tasks)} share nothing with this model: one is of pixels, one "
+        "of whole images, and each has a head of its own. The heads 'fcn' and 'unet' "
+        "share layers between them; Links(region_pooling=...) and structure share "
+        "predictions"
+    )
 
 
 def _check_names(metrics: Mapping[str, str], names: list[str]) -> None:
