@@ -16,7 +16,7 @@ types:
 	$(PYTHON) -m mypy
 
 test:
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --dist worksteal
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --dist worksteal --cov=mtsk --cov-report=term:skip-covered
 
 rounding:
 	$(PYTHON) tests/as_other_processors.py

@@ -23,6 +23,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _TRIALS = (5, 3, 64, 64), (2, 3, 41, 70)
 _PROBE = 128  # pixels; a multiple of every stride and patch size in use
+# What networks raise on images of sizes that they do not take.
+_REFUSALS = (RuntimeError, TypeError, ValueError, IndexError, AssertionError)
 
 
 @dataclass(frozen=True)
@@ -272,14 +274,14 @@ class Backbone:
     ) -> tuple[Tap, ...]:
         """Find channels and strides from forward passes, not from documentation."""
         device = next(network.parameters(), torch.zeros(1)).device
-        step = max(32, self.multiple)
+        step = -(-32 // self.multiple) * self.multiple
         sizes = (probe, 2 * probe), (probe + step, probe + 3 * step)
         try:
             outputs = [
                 list(self.run(network, torch.zeros(1, 3, *size, device=device)))
                 for size in sizes
             ]
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        except _REFUSALS as error:
             shape = 1, 3, *sizes[0]
             raise BackboneError(
                 f"{self.name} cannot take images of shape {shape}: {error}"

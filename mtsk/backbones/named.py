@@ -86,7 +86,7 @@ def timm_backbone(
         mean=config["mean"],
         std=config["std"],
         multiple=multiple,
-        probe=max(128, 8 * multiple),
+        probe=max(8, -(-128 // multiple)) * multiple,
     )
 
 

@@ -23,7 +23,13 @@ from mtsk.data.tiff import (
 )
 from mtsk.exceptions import ImageError
 
-__all__ = ["SUFFIXES", "ImageFolder", "read_image", "read_image_ahead"]
+__all__ = [
+    "SUFFIXES",
+    "ImageFolder",
+    "folder_or_given",
+    "read_image",
+    "read_image_ahead",
+]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
 
@@ -252,6 +258,13 @@ class ImageFolder(Sequence):
 
     def __repr__(self) -> str:
         return f"ImageFolder({len(self)} images)"
+
+
+def folder_or_given(source: Any) -> Any:
+    """Return an `ImageFolder` of a path of a folder, anything else as it is."""
+    if isinstance(source, str | os.PathLike) and os.path.isdir(source):
+        return ImageFolder(source)
+    return source
 
 
 def _images_of(files: Sequence[Any], axes: str | None) -> list[ImagePath]:

@@ -21,7 +21,12 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from mtsk._validation import check_image, parameter_error
-from mtsk.data.files import ImageFolder, read_image, read_image_ahead
+from mtsk.data.files import (
+    ImageFolder,
+    folder_or_given,
+    read_image,
+    read_image_ahead,
+)
 from mtsk.data.tiff import TiffImage
 from mtsk.exceptions import ImageError, SkippedImageWarning
 
@@ -38,7 +43,7 @@ class Images:
     ----------
     X : array of shape (n, H, W) or (n, H, W, C), or sequence of length n
         Arrays of shape (H, W) or (H, W, C), paths, or anything that gives such
-        arrays when indexed by an integer.
+        arrays when indexed by an integer. The path of a folder is an `ImageFolder`.
     channels : sequence of three int, sequence of such triples, or None
         Channels used as the network's three. Needed where C is not 1 or 3. With several
         triples, one view is made for each.
@@ -61,6 +66,7 @@ class Images:
         channels: Channels = None,
         on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
+        X = folder_or_given(X)
         self.source = _as_sequence(X)
         self.stems = X.stems if isinstance(X, ImageFolder) else None
         self.first = 0
@@ -328,8 +334,8 @@ def _remedy(count: int) -> str:
 def _as_sequence(X: Any) -> Any:
     if isinstance(X, str | os.PathLike):
         raise ImageError(
-            "X must be a sequence of images, got one path; for a folder use "
-            f"mtsk.ImageFolder({os.fspath(X)!r})"
+            f"X must be a sequence of images or a folder of them, and {os.fspath(X)!r} "
+            "is neither; one image file alone is [path]"
         )
     if type(X) is ImageFolder:
         X = X.paths

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from mtsk.data.files import ImageFolder
+from mtsk.data.files import ImageFolder, folder_or_given
 from mtsk.data.label_maps import read_label_maps
 from mtsk.data.pairing import pair_by_name
 from mtsk.exceptions import TargetError, UnknownTaskError
@@ -29,7 +29,8 @@ class Targets:
     ----------
     columns : mapping of str to sequence, or pandas DataFrame, optional
         Task name to one entry per image. ``None`` is a missing entry; masked entries of
-        a masked array are unlabelled. An `ImageFolder` is read by `read_label_maps`.
+        a masked array are unlabelled. An `ImageFolder`, or the path of a folder, is
+        read by `read_label_maps`.
     **tasks : sequence
         The same, as keywords.
 
@@ -59,9 +60,10 @@ class Targets:
             raise TargetError("Targets needs at least one task")
         self._columns: dict[str, list[Any]] = {}
         self._stems: dict[str, list[str]] = {}
-        for name, entries in merged.items():
+        for name, given_entries in merged.items():
             if not isinstance(name, str) or not name:
                 raise TargetError(f"task names must be str, not empty, got {name!r}")
+            entries = folder_or_given(given_entries)
             if isinstance(entries, ImageFolder):
                 self._stems[name] = entries.stems
                 entries = read_label_maps(entries.paths, entries.colours)
@@ -281,6 +283,7 @@ def as_targets(
 
 def _aligned(name: str, entries: Any, stems: Sequence[str]) -> Any:
     """Return the entries of a folder in the order of the images; others as they are."""
+    entries = folder_or_given(entries)
     if not isinstance(entries, ImageFolder):
         return entries
     pairs = pair_by_name(stems, entries.stems, name)

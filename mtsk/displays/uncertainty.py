@@ -83,6 +83,7 @@ class UncertaintyDisplay:
         if task not in drawn:
             raise ValueError(f"`task` must be one of {drawn}, got {task!r}")
         scores = estimator.decision_function([image], tasks=[task])[task][0]
+        scores = scores + estimator.predictor_.prior_corrections(task)
         return cls(image, estimator.tasks_[task].normalized_entropy(scores)).plot(
             axes=axes
         )

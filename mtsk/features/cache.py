@@ -11,6 +11,7 @@ import hashlib
 import io
 import os
 import threading
+import warnings
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -152,29 +153,51 @@ class DiskCache:
         """Return an entry, or None where there is none or its file is damaged."""
         try:
             with zipfile.ZipFile(self.folder / f"{key}.npz") as file:
-                strides, shape = _read(file, "strides"), _read(file, "shape")
-                return FeatureMaps(
-                    [_read(file, f"tap{i}") for i in range(len(strides))],
-                    [(float(a), float(b)) for a, b in strides],
-                    (int(shape[0]), int(shape[1])),
-                    bool(_read(file, "position")),
-                    str(_read(file, "digest")),
-                )
+                strides = _read(file, "strides")
+                taps = [_read(file, f"tap{i}") for i in range(len(strides))]
+                rest = [_read(file, name) for name in ("shape", "position", "digest")]
+                if str(_read(file, "seal")) != content_digest(
+                    key, *taps, strides, *rest
+                ):
+                    return None  # of another image, or by another program
         except _DAMAGE:
             return None  # not there, cut short or altered: made anew
+        shape, position, digest = rest
+        return FeatureMaps(
+            taps,
+            [(float(a), float(b)) for a, b in strides],
+            (int(shape[0]), int(shape[1])),
+            bool(position),
+            str(digest),
+        )
 
     def put(self, key: str, maps: FeatureMaps) -> None:
-        """Keep an entry: written beside its place, then renamed into it."""
-        arrays: dict[str, Any] = {f"tap{i}": tap for i, tap in enumerate(maps.taps)}
+        """Keep an entry: written beside its place, then renamed into it.
+
+        Warns
+        -----
+        UserWarning
+            Where it cannot be written, as on a full disk: it is then not kept.
+        """
+        taps = [np.asarray(tap) for tap in maps.taps]
+        rest: dict[str, Any] = {
+            "strides": np.array(maps.strides, float),
+            "shape": np.array(maps.shape),
+            "position": np.array(maps.position),
+            "digest": np.array(maps.digest),
+        }
+        arrays: dict[str, Any] = {f"tap{i}": tap for i, tap in enumerate(taps)}
+        seal = np.array(content_digest(key, *taps, *rest.values()))
         path = Path(self.folder) / f"{key}.npz"
-        with atomic_write(path, durable=False) as file:
-            np.savez(
-                file,
-                strides=np.array(maps.strides, float),
-                shape=np.array(maps.shape),
-                position=np.array(maps.position),
-                digest=np.array(maps.digest),
-                **arrays,
+        try:
+            with atomic_write(path, durable=False) as file:
+                np.savez(file, seal=seal, **rest, **arrays)
+        except OSError as error:
+            warnings.warn(
+                f"features could not be kept in the cache {str(self.folder)!r} "
+                f"({error.strerror or error}); they are computed anew each time",
+                UserWarning,
+                stacklevel=2,
             )
 
 

@@ -53,6 +53,8 @@ def default_parts(model: MultiTaskSegmenter) -> dict[str, Any]:
     parts: dict[str, Any] = {}
     if model.features is None:
         parts["features"] = DeepFeatures()
+    elif isinstance(model.features, str):
+        parts["features"] = DeepFeatures(model.features)
     if model.head is None or (isinstance(model.head, str) and model.head in HEADS):
         parts["head"] = named_head(model.head)
     if model.links is None:
@@ -207,7 +209,7 @@ def _no_head(value: Any) -> bool:
 
 _CONSTRAINTS: dict[str, list] = {
     "tasks": [Task, Mapping, None],
-    "features": [DeepFeatures, None],
+    "features": [DeepFeatures, str, None],
     "head": [str, BaseEstimator, Mapping, None],
     "max_pixels_per_image": [Interval(Integral, 1, None, closed="left"), None],
     "prediction_stride": [Interval(Integral, 1, None, closed="left")],

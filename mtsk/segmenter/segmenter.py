@@ -66,8 +66,9 @@ class MultiTaskSegmenter(BaseEstimator):
         bool map, ``BinaryMask``; float map, ``DenseRegression``; int, str or bool
         scalar, ``Classification``; float scalar or vector, ``Regression``; bool
         vector or set of str, ``MultiLabel``; dict with ``"boxes"``, ``Detection``.
-    features : DeepFeatures, default=None
-        None is ``DeepFeatures()``. Its parameters can be set as ``features__scales``.
+    features : DeepFeatures or str, default=None
+        None is ``DeepFeatures()``, a backbone's name ``DeepFeatures(name)``. Its
+        parameters can be set as ``features__scales``.
     head : {"logistic", "ridge", "network", "fcn", "unet"}, estimator, mapping, or None
         What maps features to scores. None is ``"logistic"``, a `JointLogistic`;
         ``"ridge"`` a `JointRidge`; ``"network"`` a `SharedLayerNetwork`; ``"fcn"`` and
@@ -158,7 +159,7 @@ class MultiTaskSegmenter(BaseEstimator):
         self,
         tasks: Task | Mapping[str, Task] | None = None,
         *,
-        features: DeepFeatures | None = None,
+        features: DeepFeatures | str | None = None,
         head: Any = None,
         max_pixels_per_image: int | None = None,
         prediction_stride: int = 4,
@@ -277,9 +278,10 @@ class MultiTaskSegmenter(BaseEstimator):
         Parameters
         ----------
         X : array of shape (n, H, W) or (n, H, W, C), or sequence of images or paths
-            uint8, uint16, or float in [0, 1].
+            uint8, uint16, or float in [0, 1]. The path of a folder is an `ImageFolder`.
         Y : Targets, mapping of task to targets, DataFrame, or one target per image
-            None is a missing entry; −1 and NaN inside an entry are unlabelled.
+            The path of a folder is the label maps in it. None is a missing entry; −1
+            and NaN inside an entry are unlabelled.
         sample_weight : array-like of shape (n,), default=None
             Weight of each image, >= 0; 0 leaves it out, as if it had no target. A head
             that takes no weights takes those of 0 and 1.

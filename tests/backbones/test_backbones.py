@@ -100,6 +100,7 @@ def test_bundled_taps_are_fixed():
         ("timm:resnet18", [(64, 2), (64, 4), (128, 8), (256, 16), (512, 32)]),
         ("torchvision:resnet18", [(64, 2), (64, 4), (128, 8), (256, 16), (512, 32)]),
         ("timm:vit_tiny_patch16_224", [(192, 16)] * 4),
+        ("timm:vit_small_patch14_dinov2.lvd142m", [(384, 14)] * 4),
     ],
 )
 def test_named_networks(name, taps):

@@ -184,7 +184,7 @@ def test_nothing_is_opened_before_it_is_asked_for():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("photos", r"got one path.*mtsk.ImageFolder\('photos'\)"),
+        ("photos", r"'photos' is neither; one image file alone is \[path\]"),
         (np.zeros((9, 9)), r"X must have shape \(n, H, W\).*\(9, 9\).*X\[None\]"),
         (np.zeros((1, 1, 9, 9, 3)), r"X must have shape.*\(1, 1, 9, 9, 3\)"),
         ([], "X holds no image"),
@@ -202,7 +202,9 @@ def test_refused_sources(source, message):
 
 
 def test_pathlike_source_is_refused_with_the_remedy(tmp_path):
-    with pytest.raises(ImageError, match="got one path; for a folder use"):
+    with pytest.raises(ImageError, match="is neither; one image file alone"):
+        Images(tmp_path / "none")
+    with pytest.raises(ImageError, match="holds no image"):
         Images(tmp_path)
 
 

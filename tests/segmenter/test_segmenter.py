@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from skimage.io import imsave
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
@@ -31,6 +32,8 @@ from mtsk import (
 from mtsk.crf import PixelCRF, SuperpixelCRF
 from mtsk.datasets import make_digit_scenes
 from mtsk.exceptions import (
+    BackboneError,
+    ImageError,
     TargetError,
     UnknownTaskError,
 )
@@ -473,3 +476,26 @@ def test_images_without_labels_leave_the_number_of_rows_as_it_is(toys):
     images, masks = [*X] * 60, [*Y, *[None] * (59 * 8)]
     model = segmenter(max_pixels_per_image=None, features=FAST).fit(images, masks)
     assert model.n_rows_ == 8 * 500
+
+
+def test_folders_by_path_and_a_backbone_by_name(tmp_path):
+    X, Y = toy_images(4)
+    for name, arrays in (("photos", X), ("masks", Y.astype(np.uint8))):
+        (tmp_path / name).mkdir()
+        for i, array in enumerate(arrays):
+            path = tmp_path / name / f"{i}.png"
+            imsave(path, array, check_contrast=False)
+    photos, masks = str(tmp_path / "photos"), tmp_path / "masks"
+    model = MultiTaskSegmenter(random_state=0).fit(photos, masks)
+    np.testing.assert_array_equal(
+        np.array(model.predict(photos)), model.predict(np.array(X))
+    )
+    named = MultiTaskSegmenter(features="efficientnet_lite0", random_state=0)
+    assert named.get_params()["features__scales"] == (0.5, 1.0, 2.0)
+    named.set_params(features__scales=(1.0,))
+    assert isinstance(named.features, DeepFeatures)
+    assert set(named.fit(photos, {"parts": masks}).predict(photos)) == {"parts"}
+    with pytest.raises(ImageError, match="is neither"):
+        model.predict(photos + "x")
+    with pytest.raises(BackboneError, match="resnet_18"):
+        MultiTaskSegmenter(features="timm:resnet_18").fit(photos, masks)

@@ -99,7 +99,7 @@ def test_a_corrupt_file_among_good_ones(toys, tmp_path):
         ({"random_state": "a"}, "`random_state` of MultiTaskSegmenter"),
         ({"tasks": 3}, "`tasks` of MultiTaskSegmenter"),
         ({"tasks": {"a": 3}}, r"`tasks\['a'\]` of MultiTaskSegmenter must be a Task"),
-        ({"features": "deep"}, "`features` of MultiTaskSegmenter"),
+        ({"features": 3}, "`features` of MultiTaskSegmenter"),
         ({"head": 3}, "`head` of MultiTaskSegmenter"),
     ],
 )
