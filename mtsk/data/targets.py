@@ -178,6 +178,45 @@ class Targets:
         )
         return f"Targets({len(self)} images; {parts})"
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        raise TypeError(
+            "Targets is no array; to stratify by a task of classes, give Y.strata(name)"
+        )
+
+    def strata(self, name: str) -> np.ndarray:
+        """Return a stratum of each image, for ``stratify=`` and `StratifiedKFold`.
+
+        Parameters
+        ----------
+        name : str
+            A task with one class, or one yes or no, an image.
+
+        Returns
+        -------
+        ndarray of int, shape (n_images,)
+            0 where the label is missing, else 1 and more, one for each label.
+
+        Raises
+        ------
+        TargetError
+            Where the task's targets are no labels.
+
+        Examples
+        --------
+        >>> from mtsk import Targets
+        >>> Targets(kind=["b", None, "a", "b"]).strata("kind")
+        array([2, 0, 1, 2])
+        """
+        entries = self[name]
+        known = [e for e in entries if e is not None]
+        if any(
+            not isinstance(e, str | int | np.integer | bool | np.bool) for e in known
+        ):
+            raise TargetError("strata need one label an image", name)
+        labels = sorted(set(known), key=lambda label: (str(type(label)), label))
+        place = {label: i for i, label in enumerate(labels, start=1)}
+        return np.array([0 if e is None else place[e] for e in entries])
+
     def labelled(self, name: str) -> np.ndarray:
         """Return the indices of the images whose entry for a task is given.
 

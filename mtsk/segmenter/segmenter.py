@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils import check_random_state
+from sklearn.utils import ClassifierTags, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from mtsk._validation import parameter_error
@@ -45,7 +45,7 @@ from mtsk.segmenter.parameters import (
 from mtsk.segmenter.predictor import Predictor
 from mtsk.segmenter.scoring import score_images
 from mtsk.structure import Structure, TaskStructure
-from mtsk.tasks import Task
+from mtsk.tasks import Classification, Task
 from mtsk.tasks.task_set import TaskSet
 
 __all__ = ["MultiTaskSegmenter", "check_is_segmenter", "predictor_of"]
@@ -127,6 +127,9 @@ class MultiTaskSegmenter(BaseEstimator):
         Images left out of ``fit`` and why (``features__on_error="skip"``).
     tasks_ : TaskSet
         The fitted tasks, by name.
+    classes_ : ndarray
+        The classes, where the only task is a `Classification` without a name: to
+        scikit-learn the model is then a classifier.
     features_ : DeepFeatures
         With the backbone as a `SharedDecoder` tuned it, where one did.
     pixel_head_, image_head_ : estimator or None
@@ -184,6 +187,34 @@ class MultiTaskSegmenter(BaseEstimator):
 
     def _sk_visual_block_(self) -> Any:
         return visual_block(self)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        if self._is_classifier():
+            tags.estimator_type = "classifier"
+            tags.classifier_tags = ClassifierTags()
+        return tags
+
+    def _is_classifier(self) -> bool:
+        """Return whether the only task, without a name, is a `Classification`."""
+        if "predictor_" not in vars(self):
+            return isinstance(self.tasks, Classification)
+        tasks = self.predictor_.tasks
+        first = next(iter(tasks.values()))
+        return not tasks.is_named and isinstance(first, Classification)
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The classes of images, where the only task is a bare `Classification`."""
+        tasks = self.tasks_
+        if not self._is_classifier():
+            raise AttributeError(
+                "classes_ is for a single `Classification` without a name; see "
+                "tasks_[name].classes_"
+            )
+        task: Any = next(iter(tasks.values()))
+        return task.classes_
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters; with ``deep`` also those of default parts.

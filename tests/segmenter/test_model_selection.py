@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.base import clone, is_classifier
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import VotingClassifier
+from sklearn.metrics import get_scorer
 from sklearn.model_selection import (
     GridSearchCV,
+    StratifiedKFold,
+    cross_val_predict,
     cross_val_score,
     learning_curve,
     train_test_split,
@@ -19,11 +25,10 @@ from mtsk import (
     Targets,
     make_task_scorer,
 )
+from mtsk.exceptions import TargetError
 from mtsk.features import MemoryCache
 from mtsk.heads import Moments
-from mtsk.tasks import (
-    BinaryMask,
-)
+from mtsk.tasks import BinaryMask, Classification
 from mtsk.testing import toy_images
 
 
@@ -163,3 +168,64 @@ def test_other_model_selection(toys):
     assert np.isfinite(train).all()
     X_a, X_b, Y_a, Y_b = train_test_split(list(X), targets, random_state=0)
     assert np.isfinite(segmenter().fit(X_a, Y_a).score(X_b, Y_b))
+
+
+def _bright_or_dark():
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 120, (18, 48, 48, 3), dtype=np.uint8)
+    y = np.array(["dark", "light", "middle"] * 6)
+    X[y == "light"] += 120
+    X[y == "middle"] += 50
+    return X, y
+
+
+def test_one_classification_is_a_classifier_to_scikit_learn():
+    X, y = _bright_or_dark()
+    model = MultiTaskSegmenter(
+        Classification(), features=DeepFeatures(scales=(0.5,)), random_state=0
+    )
+    assert is_classifier(model)
+    assert not is_classifier(MultiTaskSegmenter())
+    for scoring in ("accuracy", "f1_macro", "roc_auc_ovr", "neg_log_loss"):
+        found = cross_val_score(model, X, y, cv=3, scoring=scoring)
+        assert np.isfinite(found).all()
+    assert cross_val_score(model, X, y, cv=3, scoring="accuracy").mean() > 0.8
+    proba = cross_val_predict(model, X, y, cv=3, method="predict_proba")
+    assert proba.shape == (18, 3)
+    fitted = MultiTaskSegmenter(features=DeepFeatures(scales=(0.5,))).fit(X, y)
+    assert is_classifier(fitted)
+    assert fitted.classes_.tolist() == ["dark", "light", "middle"]
+    two = (y != "dark").astype(int)
+    for scoring in ("average_precision", "roc_auc"):
+        scorer = get_scorer(scoring)
+        binary = clone(model).fit(X, two)
+        assert 0.9 < scorer(binary, X, two) <= 1
+    voting = VotingClassifier([("a", model), ("b", clone(model))], voting="soft")
+    assert voting.fit(X, y).score(X, y) > 0.8
+    calibrated = CalibratedClassifierCV(model, cv=2).fit(X, y)
+    assert calibrated.predict_proba(X).shape == (18, 3)
+
+
+def test_other_models_are_no_classifiers():
+    X, y = _bright_or_dark()
+    features = DeepFeatures(scales=(0.5,))
+    named = MultiTaskSegmenter(features=features).fit(X, {"kind": y})
+    assert not is_classifier(named)
+    with pytest.raises(AttributeError, match="tasks_"):
+        named.classes_  # noqa: B018
+    assert not hasattr(MultiTaskSegmenter(Classification()), "classes_")
+
+
+def test_folds_and_splits_by_a_task():
+    X, y = _bright_or_dark()
+    kinds = [None if i in (0, 4, 8) else label for i, label in enumerate(y)]
+    Y = Targets(kind=kinds, n=[1.5] * 18)
+    folds = StratifiedKFold(3).split(X, Y.strata("kind"))
+    for _, test in folds:
+        assert len({Y["kind"][i] for i in test} - {None}) == 3
+    train_test_split(X, Y, stratify=Y.strata("kind") > 1, random_state=0)
+    for wrong in (lambda: list(StratifiedKFold(3).split(X, Y)), lambda: np.asarray(Y)):
+        with pytest.raises(TypeError, match=r"Y\.strata\(name\)"):
+            wrong()
+    with pytest.raises(TargetError, match="one label an image"):
+        Y.strata("n")
