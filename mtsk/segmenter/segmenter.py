@@ -535,9 +535,14 @@ class MultiTaskSegmenter(BaseEstimator):
 
         Returns
         -------
-        As ``predict``, each entry of shape (H, W, size) or (size,).
+        As ``predict``, each entry of shape (H, W, size) or (size,). Of a classifier of
+        two classes, (n_images,): the logit of the second, as scikit-learn has it.
         """
-        return self._predict(X, tasks, unchanged)
+        found = self._predict(X, tasks, unchanged)
+        is_array = tasks is None and isinstance(found, np.ndarray)
+        if is_array and self._is_classifier() and len(self.classes_) == 2:
+            return found[:, 1] - found[:, 0]
+        return found
 
     def score(self, X: Any, Y: Any) -> float:
         """Return the mean of the tasks' default metrics.
