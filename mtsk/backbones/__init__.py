@@ -16,6 +16,7 @@ from mtsk.backbones.hooks import HookedTaps, find_tap_names
 from mtsk.backbones.int8 import INT8, int8_backbone
 from mtsk.backbones.named import (
     named_backbones,
+    network_size,
     timm_backbone,
     torchvision_backbone,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "known_backbones",
     "load_backbone",
     "module_backbone",
+    "network_size",
     "receptive_radius",
 ]
 

@@ -17,7 +17,13 @@ from mtsk.backbones.hooks import HookedTaps, find_tap_names
 from mtsk.backbones.weights import load_state, read_weights
 from mtsk.exceptions import BackboneError, WeightsError
 
-__all__ = ["import_timm", "named_backbones", "timm_backbone", "torchvision_backbone"]
+__all__ = [
+    "import_timm",
+    "named_backbones",
+    "network_size",
+    "timm_backbone",
+    "torchvision_backbone",
+]
 
 _VIT_TAPS = 4
 
@@ -51,6 +57,31 @@ def named_backbones() -> list[str]:
         *(f"timm:{name}" for name in import_timm().list_models()),
         *(f"torchvision:{name}" for name in models.list_models(module=models)),
     ]
+
+
+def network_size(name: str) -> int:
+    """Return how many numbers a network of timm or torchvision has; builds none.
+
+    Parameters
+    ----------
+    name : str
+        ``"timm:<name>"`` or ``"torchvision:<name>"``.
+
+    Returns
+    -------
+    int
+        Of parameters and buffers; 0 where there is no network of that name.
+    """
+    family, _, model = name.partition(":")
+    try:
+        with torch.device("meta"):  # shapes without memory
+            if family == "timm":
+                network: Any = import_timm().create_model(model)
+            else:
+                network = import_torchvision().models.get_model(model, weights=None)
+    except Exception:  # of many kinds, for a name that is none
+        return 0
+    return sum(tensor.numel() for tensor in network.state_dict().values())
 
 
 def timm_backbone(

@@ -11,7 +11,7 @@ from typing import Any
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from mtsk.backbones import Backbone, load_backbone, module_backbone
+from mtsk.backbones import Backbone, load_backbone, module_backbone, network_size
 from mtsk.backbones.weights import load_state
 from mtsk.exceptions import ModelFileError, MtskError, WeightsError
 from mtsk.features import DeepFeatures
@@ -140,6 +140,7 @@ def _restored(
 ) -> Backbone:
     path = note["name"]
     if _is_named(path):
+        _check_size(path, state, name)
         network = _named(path, note["taps"])
     elif isinstance(given, Backbone):
         network = given.copy()
@@ -162,6 +163,19 @@ def _restored(
             f"{name}: a network's weights are not those it was saved with"
         )
     return network
+
+
+def _check_size(path: str, state: Mapping[str, Tensor], name: str) -> None:
+    """Refuse to build a large network for a file that holds next to nothing of it."""
+    there = sum(tensor.numel() for tensor in state.values())
+    needed = network_size(path) if ":" in path else 0
+    if needed > _MOST_TIMES * there:
+        raise ModelFileError(
+            f"{name} holds {there} numbers of a network {path!r}, which has {needed}"
+        )
+
+
+_MOST_TIMES = 50  # the layers beyond the last tap are not in the file
 
 
 def _own(module: nn.Module, note: Mapping[str, Any], name: str) -> Backbone:

@@ -1,7 +1,10 @@
 """Networks of a model: in its file, by name, or given by the caller."""
 
+import json
+
 import numpy as np
 import pytest
+import safetensors.torch
 import timm
 import torch
 from saved_models import BUNDLED, MASKS, X, check, returned, same
@@ -10,6 +13,7 @@ from tests_support import Slight
 import mtsk
 from mtsk import DeepFeatures, JointRidge, MultiTaskSegmenter, SharedDecoder
 from mtsk.exceptions import ModelFileError, WeightsError
+from mtsk.persistence.container import MANIFEST, read_container, write_container
 
 
 def test_a_tuned_network_is_in_the_file(tmp_path):
@@ -79,4 +83,21 @@ def test_a_network_with_other_weights_is_told(tmp_path, monkeypatch):
     other = mtsk.backbones.load_backbone(weights="random")
     monkeypatch.setattr(DeepFeatures, "network", lambda self: other)
     with pytest.raises(WeightsError, match="whose weights have SHA-256"):
+        mtsk.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["torchvision:vgg16", "timm:vit_large_patch16_224"])
+def test_a_large_network_is_not_built_for_an_empty_file(tmp_path, name):
+    small = "timm:mobilenetv3_small_050"
+    torch.save(timm.create_model(small.partition(":")[2]).state_dict(), tmp_path / "w")
+    features = DeepFeatures(small, weights=tmp_path / "w", scales=(1,))
+    head = JointRidge(alpha=1e-2, calibrate=False)
+    model = MultiTaskSegmenter(features=features, head=head, random_state=0)
+    mtsk.save(model.fit(X, MASKS), tmp_path / "model")
+    content = read_container(tmp_path / "model")
+    manifest = json.loads(content.pop(MANIFEST))
+    manifest["networks"][0]["name"] = name
+    content["network0.safetensors"] = safetensors.torch.save({})
+    write_container(tmp_path / "model", manifest, content)
+    with pytest.raises(ModelFileError, match=f"0 numbers of a network '{name}'"):
         mtsk.load(tmp_path / "model")
