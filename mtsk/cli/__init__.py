@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("images", help="a folder of images")
     own.add_argument("labels", nargs="+", help=labels_help)
     own.add_argument("--axes", help=axes_help)
-    own.add_argument("--max-megapixels", type=float, help=limit_help)
+    own.add_argument("--max-megapixels", type=_positive, help=limit_help)
     own.add_argument("--classes", metavar="COLOURS.csv", help=colours_help)
     own.add_argument("-o", "--output", required=True, help="the model's file")
     own.add_argument(
@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("images", nargs="+", help="images, or folders of them")
     own.add_argument("-o", "--output", required=True, help="a folder")
     own.add_argument("--axes", help=axes_help)
-    own.add_argument("--max-megapixels", type=float, help=limit_help)
+    own.add_argument("--max-megapixels", type=_positive, help=limit_help)
     own.add_argument("--tasks", nargs="+", help="of the model's; all by default")
     own.add_argument(
         "--overlays", action="store_true", help="draw over the images, too"
@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("images")
     own.add_argument("labels", nargs="+", help=labels_help)
     own.add_argument("--axes", help=axes_help)
-    own.add_argument("--max-megapixels", type=float, help=limit_help)
+    own.add_argument("--max-megapixels", type=_positive, help=limit_help)
     own.add_argument("--classes", metavar="COLOURS.csv", help=colours_help)
     own.add_argument("--allow", nargs="+", default=[], help="types of your own to load")
 
@@ -149,6 +149,17 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("-o", "--output", default="mtsk_demo", help="a folder")
     own.add_argument("--scenes", type=int, default=60)
     return parser
+
+
+def _positive(text: str) -> float:
+    """Return a number above 0, infinity among them."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text!r}")
+    return value
 
 
 def _seed(text: str) -> int:

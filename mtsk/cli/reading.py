@@ -6,6 +6,7 @@ import csv
 import warnings
 from collections.abc import Mapping, Sequence
 from inspect import isabstract
+from math import isinf
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 from mtsk import tasks as task_types
 from mtsk.cli.cells import column_values, from_spreadsheet_text
 from mtsk.data.files import ImageFolder
-from mtsk.data.label_maps import MOST_COLOURS, read_label_maps
+from mtsk.data.label_maps import MOST_COLOURS, CategoricalMap, read_label_maps
 from mtsk.data.pairing import pair_by_name
 from mtsk.data.targets import Targets
 from mtsk.data.tiff import ImagePath
@@ -69,7 +70,8 @@ def set_limit(megapixels: float | None) -> None:
         None is Pillow's own limit.
     """
     if megapixels is not None:
-        Image.MAX_IMAGE_PIXELS = int(megapixels * 1e6)
+        none = isinf(megapixels)
+        Image.MAX_IMAGE_PIXELS = None if none else max(1, int(megapixels * 1e6))
 
 
 def check_stems(paths: Sequence[ImagePath]) -> None:
@@ -126,13 +128,15 @@ def named_tasks(
     takers = []
     for name in targets.task_names if void else ():
         task = found.get(name) or infer_task(name, targets[name])
-        if task.is_of_pixels and "void" in task.get_params():
+        first = next((e for e in targets[name] if e is not None), None)
+        suits = isinstance(first, CategoricalMap) == isinstance(values[0], str)
+        if task.is_of_pixels and suits and "void" in task.get_params():
             takers.append(name)
             found[name] = task if as_list(task.void) else task.set_params(void=values)
     if void and not takers:
         raise TargetError(
-            f"--void {' '.join(void)}: none of the labels {targets.task_names} are of "
-            "pixels"
+            f"--void {' '.join(void)}: none of the labels {targets.task_names} are "
+            "maps of such values"
         )
     return found
 
@@ -310,8 +314,9 @@ def _folder(
         if found.ndim != 2:
             raise TargetError(
                 f"label map {str(paths[i])!r} has shape {found.shape} and more than "
-                f"{MOST_COLOURS} colours: it is no label map, or was saved as JPEG or "
-                "resampled; save label maps as PNG, resampled by the nearest neighbour"
+                f"{MOST_COLOURS} colours, or not of 8 bits: it is no label map (are "
+                "the folders swapped?), or was saved as JPEG or resampled; save label "
+                "maps as PNG, resampled by the nearest neighbour"
             )
     of = dict(zip(used, maps, strict=True))
     return [None if i is None else of[i] for i in pairs]

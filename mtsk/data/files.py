@@ -121,8 +121,10 @@ def _decoded(path: str | os.PathLike) -> tuple[np.ndarray, bool]:
 def _check_size(path: str | os.PathLike) -> None:
     """Refuse a file of more pixels than Pillow's limit, before they are decoded."""
     try:
-        with Image.open(path) as image:
-            width, height = image.size
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the same limit
+            with Image.open(path) as image:
+                width, height = image.size
     except Image.DecompressionBombError as error:  # twice the limit
         raise ImageError(f"{str(path)!r}: {error}; {RAISE_LIMIT}") from error
     except (OSError, ValueError, SyntaxError):  # a kind that only imread reads
@@ -172,9 +174,9 @@ class ImageFolder(Sequence):
         colours; see `mtsk.data.read_label_maps`.
     axes : str, default=None
         What the axes of TIFF files are, a letter each: Y and X, C or S for channels, Z
-        for depth, T for time, such as ``"ZYX"``. It counts for files of as many axes.
-        None is what each file says (ImageJ, OME, shaped); one that does not say it is
-        refused where it has more than Y and X.
+        for depth, T for time, such as ``"ZYX"``. It counts for files of as many axes
+        that do not say themselves what they are (ImageJ, OME, shaped); without it, such
+        a file is refused where it has more than Y and X.
 
     Attributes
     ----------

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mtsk.data.files import read_image
+from mtsk.data.limits import check_n_pixels
 from mtsk.data.tiff import ImagePath, TiffImage
 from mtsk.exceptions import ImageError, TargetError
 
@@ -65,6 +66,7 @@ class _Stored:
     values: np.ndarray
     colours: np.ndarray | None = None
     is_palette: bool = False
+    is_rgb: bool = False  # three channels, if equal ones
 
 
 def read_label_maps(
@@ -120,8 +122,11 @@ def read_label_maps(
                 f"{str(plain[0].path)!r} grey values: whether they mean the same "
                 "cannot be told; save all in one way"
             )
+        _check_one_scale(files)
         return [f.values for f in files]
     table = None if colours is None else _labels_of_colours(colours)
+    if table is None:
+        _check_grey_ones([f for f in plain if not f.is_rgb], by_colour + palettes)
     return [_by_colour(f, table) for f in files]
 
 
@@ -133,13 +138,15 @@ def _read(path: ImagePath) -> _Stored:
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
         if (pixels[..., -1] != np.iinfo(pixels.dtype).max).any():
             raise TargetError(
-                f"label map {str(path)!r} is partly transparent: save it without alpha"
+                f"label map {str(path)!r} is partly transparent, or in CMYK: save it "
+                "with one number, or red, green and blue, a pixel"
             )
         pixels = pixels[..., :-1]
+    is_rgb = pixels.ndim == 3
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
     if pixels.ndim == 2:
-        return _Stored(path, pixels)
+        return _Stored(path, pixels, is_rgb=is_rgb)
     if pixels.dtype != np.uint8 or pixels.shape[2] != 3:
         return _Stored(path, pixels)
     packed = _packed(pixels)
@@ -152,14 +159,18 @@ def _read(path: ImagePath) -> _Stored:
 def _palette_image(path: Path) -> _Stored | None:
     """Return an image with a palette; None of any other."""
     try:
-        with Image.open(path) as file:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes: the reader refuses them
+            file = Image.open(path)
+        with file:
             if file.mode != "P":
                 return None
+            check_n_pixels(path, file.height, file.width)
             if getattr(file, "n_frames", 1) > 1:
                 raise ImageError(f"{str(path)!r} has several frames: a map has one")
             values = np.asarray(file)
             entries = np.array(file.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
-    except OSError:  # left to the reader of all images
+    except (OSError, Image.DecompressionBombError):  # for the reader of all images
         return None
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(entries)] = entries
@@ -182,6 +193,39 @@ def _one_palette(files: Sequence[_Stored]) -> bool:
             if known.setdefault(index, colour) != colour:
                 return False
     return True
+
+
+def _check_grey_ones(grey: Sequence[_Stored], coloured: Sequence[_Stored]) -> None:
+    """Refuse grey files whose values are no colours of the others: perhaps indices."""
+    used = [f.colours[np.unique(f.values)] for f in coloured if f.colours is not None]
+    known = {0, *np.concatenate(used).tolist()} if used else {0}
+    for file in grey:
+        white = 255 if file.values.dtype == bool else 1
+        own = {int(v) * white * 0x010101 for v in np.unique(file.values).tolist()}
+        if not own <= known:
+            raise TargetError(
+                f"label map {str(file.path)!r} is in grey, "
+                f"{str(coloured[0].path)!r} in colours, and its values are no colours "
+                "of the others: whether they mean the same cannot be told; save all in "
+                "one way"
+            )
+
+
+def _check_one_scale(files: Sequence[_Stored]) -> None:
+    """Refuse masks of 0 and 1 among masks of 0 and 255."""
+    of: dict[int, Path | TiffImage] = {}
+    for file in files:
+        if file.values.dtype != np.uint8:
+            return
+        values = set(np.unique(file.values).tolist())
+        if not values <= {0, 1} and not values <= {0, 255}:
+            return
+        of |= dict.fromkeys(values - {0}, file.path)
+    if {1, 255} <= of.keys():
+        raise TargetError(
+            f"label map {str(of[1])!r} holds 0 and 1, {str(of[255])!r} 0 and 255: save "
+            "all in one way"
+        )
 
 
 def _labels_of_colours(colours: Mapping[str, Any]) -> dict[int, Any]:

@@ -39,7 +39,7 @@ class TiffImage(os.PathLike):
     ----------
     path : Path
     axes : str or None
-        As of `check_axes`; for files of as many axes. None is what the file says.
+        As of `check_axes`; for files of as many axes that do not say what they are.
     index : int or None
         Of the image in the stack; None where the file is no stack.
     """
@@ -51,7 +51,8 @@ class TiffImage(os.PathLike):
     @property
     def stem(self) -> str:
         """The file's name without suffix, and the index in the stack."""
-        return self.path.stem + ("" if self.index is None else f"_{self.index:04d}")
+        stem = self.path.stem.removesuffix(".ome")
+        return stem + ("" if self.index is None else f"_{self.index:04d}")
 
     @property
     def suffix(self) -> str:
@@ -127,7 +128,7 @@ def tiff_images(path: Path, axes: str | None) -> list[Path] | list[TiffImage]:
             shape, letters = _axes(file, axes)
     except Exception:  # decoders raise arbitrary exceptions
         return whole
-    _check_known(path, shape, letters)
+    _check_known(path, shape, letters, axes)
     n = _product(dict(zip(letters, shape, strict=True)), _OF_STACKS)
     if n < 2:
         return whole
@@ -180,7 +181,7 @@ def _read(path: str, axes: str | None) -> np.ndarray:
     """Return the images of a file, (n, H, W, C)."""
     with TiffFile(path) as file:
         shape, letters = _axes(file, axes)
-        _check_known(path, shape, letters)
+        _check_known(path, shape, letters, axes)
         sizes = dict(zip(letters, shape, strict=True))
         check_n_pixels(path, sizes["Y"], sizes["X"])
         array = file.series[0].asarray().reshape(shape)
@@ -200,14 +201,22 @@ def _product(sizes: dict[str, int], letters: str) -> int:
 def _axes(file: TiffFile, axes: str | None) -> tuple[tuple[int, ...], str]:
     """Return the shape and the letters of the axes of a file's first series."""
     series = file.series[0]
-    if axes is not None and len(axes) == len(series.shape):
-        return tuple(series.shape), axes
-    return tuple(series.shape), str(series.axes)
+    shape, letters = tuple(series.shape), str(series.axes)
+    if axes is not None and len(axes) == len(shape) and _unknown(shape, letters):
+        return shape, axes
+    return shape, letters
 
 
-def _check_known(path: Any, shape: tuple[int, ...], letters: str) -> None:
+def _check_known(
+    path: Any, shape: tuple[int, ...], letters: str, axes: str | None
+) -> None:
     """Refuse a file that does not tell what its axes are."""
     unknown = _unknown(shape, letters)
+    if unknown and axes is not None and len(axes) != len(shape):
+        raise ImageError(
+            f"{str(path)!r} has {len(shape)} axes, of shape {shape}, and axes={axes!r} "
+            f"names {len(axes)}"
+        )
     if unknown:
         raise ImageError(
             f"{str(path)!r} has the shape {shape} and does not tell what the axes of "

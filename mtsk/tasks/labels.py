@@ -73,6 +73,7 @@ def learn_classes(
     for i, target in enumerate(targets):
         try:
             labels = _distinct(target)
+            _check_void(void, labels)
         except TargetError as error:
             raise error.at(image=i) from None
         labels = labels[~missing_labels(labels, void)]
@@ -97,6 +98,16 @@ def learn_classes(
     if len(classes) == 0:
         raise TargetError("no entry has a labelled value: everything is void or -1")
     return classes
+
+
+def _check_void(void: Sequence[Any], labels: np.ndarray) -> None:
+    """Refuse words among numbers, and numbers among words, which never occur."""
+    for value in void:
+        if isinstance(value, str) != (labels.dtype.kind == "U"):
+            raise TargetError(
+                f"`void` has {value!r}, and labels are of dtype {labels.dtype}: none "
+                "is ever this"
+            )
 
 
 def _check_given(given: Any) -> None:

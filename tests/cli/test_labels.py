@@ -284,7 +284,7 @@ def test_options_of_tasks(home, tmp_path, capsys):
     table.write_text("image,n\n" + "".join(f"bild {i}.png,{i}.5\n" for i in range(6)))
     arguments = ["train", str(home / "photos"), str(table), "--void", "3"]
     assert main([*arguments, *quick]) == 1
-    assert "none of the labels ['n'] are of pixels" in capsys.readouterr().err
+    assert "none of the labels ['n'] are maps" in capsys.readouterr().err
 
 
 def test_stacks_and_channels(tmp_path, capsys):

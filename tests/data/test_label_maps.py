@@ -12,7 +12,7 @@ from PIL import Image
 
 from mtsk import ImageFolder, MultiTaskSegmenter, Targets
 from mtsk.data import CategoricalMap, read_label_maps
-from mtsk.exceptions import TargetError
+from mtsk.exceptions import ImageError, TargetError
 from mtsk.tasks import Boundary, SemanticSegmentation
 from mtsk.tasks.task_set import TaskSet
 
@@ -189,3 +189,42 @@ def test_edges_of_coloured_regions(tmp_path):
     void = Boundary(void="#800000").fit([found])
     expected = Boundary(void=1).encode(codes, codes.shape)
     np.testing.assert_array_equal(void.encode(found, codes.shape), expected)
+
+
+def test_grey_among_colours_and_two_scales_are_refused(tmp_path):
+    rgb = _save(tmp_path / "a", _codes(0), "rgb")
+    for name, grey in (("b", _codes(1, 3)), ("c", _codes(1, 2) == 1)):
+        path = tmp_path / f"{name}.png"
+        Image.fromarray(grey if grey.dtype == bool else grey.astype(np.uint8)).save(
+            path
+        )
+    with pytest.raises(TargetError, match=r"b\.png.*in grey.*a\.png.*in colours"):
+        read_label_maps([rgb, tmp_path / "b.png"])
+    found = read_label_maps([rgb, tmp_path / "c.png"])[1]  # white is in a.png
+    assert set(np.asarray(found).ravel()) == {"#000000", "#ffffff"}
+    red = _save(tmp_path / "d", _codes(0, 2), "rgb")
+    with pytest.raises(TargetError, match=r"c\.png.*in grey"):
+        read_label_maps([red, tmp_path / "c.png"])
+    for name, white in (("e", 1), ("f", 255)):
+        mask = (_codes(3, 2) * white).astype(np.uint8)
+        Image.fromarray(mask).save(tmp_path / f"{name}.png")
+    with pytest.raises(TargetError, match=r"e\.png.*0 and 1, .*f\.png.*0 and 255"):
+        read_label_maps([tmp_path / "e.png", tmp_path / "f.png"])
+
+
+def test_void_of_another_kind_is_refused():
+    with pytest.raises(TargetError, match="`void` has 'sky'"):
+        SemanticSegmentation(void="sky").fit([_codes(0)])
+    with pytest.raises(TargetError, match="`void` has 255"):
+        SemanticSegmentation(void=255).fit([_words(_codes(0))])
+
+
+def test_label_maps_of_too_many_pixels(tmp_path, monkeypatch):
+    path = _save(tmp_path / "a", _codes(0), "palette")
+    grey = tmp_path / "b.png"
+    Image.fromarray(_codes(0).astype(np.uint8)).save(grey)
+    for most in (150, 60):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
+        for file in (path, grey):
+            with pytest.raises(ImageError, match="MAX_IMAGE_PIXELS"):
+                read_label_maps([file])
