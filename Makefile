@@ -25,7 +25,7 @@ examples:
 	$(PYTHON) examples/quickstart.py --scenes 24 --output outputs
 
 docs:
-	$(PYTHON) -m sphinx -j auto -W --keep-going -b html docs docs/_build/html
+	$(PYTHON) -m sphinx -W --keep-going -b html docs docs/_build/html
 	$(PYTHON) -m sphinx -W --keep-going -b doctest -d docs/_build/html/.doctrees docs docs/_build/doctest
 
 dist:
