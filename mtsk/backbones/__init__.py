@@ -16,7 +16,6 @@ from mtsk.backbones.hooks import HookedTaps, find_tap_names
 from mtsk.backbones.int8 import INT8, int8_backbone
 from mtsk.backbones.named import (
     named_backbones,
-    network_size,
     timm_backbone,
     torchvision_backbone,
 )
@@ -31,7 +30,6 @@ __all__ = [
     "known_backbones",
     "load_backbone",
     "module_backbone",
-    "network_size",
     "receptive_radius",
 ]
 

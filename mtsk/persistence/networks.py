@@ -11,7 +11,8 @@ from typing import Any
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from mtsk.backbones import Backbone, load_backbone, module_backbone, network_size
+from mtsk.backbones import Backbone, load_backbone, module_backbone
+from mtsk.backbones.named import network_size
 from mtsk.backbones.weights import load_state
 from mtsk.exceptions import ModelFileError, MtskError, WeightsError
 from mtsk.features import DeepFeatures
