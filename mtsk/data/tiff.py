@@ -122,7 +122,8 @@ def tiff_images(path: Path, axes: str | None) -> list[Path] | list[TiffImage]:
     ImageError
         Where the file does not tell its axes.
     """
-    whole = [path] if axes is None else [TiffImage(path, axes)]
+    is_plain = axes is None and not path.stem.endswith(".ome")
+    whole = [path] if is_plain else [TiffImage(path, axes)]
     try:
         with TiffFile(path) as file:
             shape, letters = _axes(file, axes)

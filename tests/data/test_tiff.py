@@ -140,3 +140,6 @@ def test_what_a_file_says_of_its_axes_counts(tmp_path):
     imwrite(tmp_path / "b.tif", array, metadata={}, photometric="minisblack")
     with pytest.raises(ImageError, match=r"has 3 axes.*axes='TZYX' names 4"):
         ImageFolder(tmp_path, axes="TZYX")
+    alone = ImageFolder([tmp_path / "a.ome.tif"])
+    assert alone.stems == ["a"]
+    np.testing.assert_array_equal(alone[0], np.moveaxis(array, 0, 2))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import skops.io
 from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KDTree, KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import SVC, SVR, NuSVC, NuSVR
@@ -20,6 +20,7 @@ import mtsk
 from mtsk import DeepFeatures, JointRidge, MultiTaskSegmenter
 from mtsk.exceptions import ModelFileError, MtskError
 from mtsk.persistence.container import FORMAT, MANIFEST, read_container, write_container
+from mtsk.persistence.soundness import check_compiled
 from mtsk.tasks import DenseRegression
 from mtsk.testing import toy_images
 
@@ -445,6 +446,17 @@ def test_trees_of_neighbours_are_grown_anew(algorithm, tmp_path):
     assert bool(types) == (algorithm != "brute")
     loaded = mtsk.load(path, allow=types)
     np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+
+
+def test_a_tree_of_other_points_is_replaced():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, 3)), rng.integers(0, 2, 40)
+    model = KNeighborsClassifier(3, algorithm="kd_tree").fit(X, y)
+    expected = model.kneighbors(X)[1]
+    model._tree = KDTree(rng.normal(size=(40, 3)))
+    assert (model.kneighbors(X)[1] != expected).any()
+    check_compiled(model, "m")
+    np.testing.assert_array_equal(model.kneighbors(X)[1], expected)
 
 
 def test_references_to_references(path, tmp_path):
