@@ -20,7 +20,7 @@ from mtsk.decoders.training_set import TrainingSet
 from mtsk.decoders.tuning import trainable
 from mtsk.exceptions import TargetError
 from mtsk.features import DeepFeatures
-from mtsk.heads.base import ClassWeight
+from mtsk.heads.class_weights import ClassWeight
 from mtsk.heads.statistics import inverse_std
 from mtsk.tasks.columns import column_slices
 

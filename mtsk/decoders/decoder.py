@@ -24,8 +24,8 @@ from mtsk.decoders.pyramid import Pyramid, stack_pyramids
 from mtsk.decoders.training_set import TrainingSet
 from mtsk.features import DeepFeatures, FeatureMaps
 from mtsk.heads import TaskWeighting
-from mtsk.heads.base import CLASS_WEIGHT, ClassWeight
 from mtsk.heads.capabilities import Capabilities
+from mtsk.heads.class_weights import CLASS_WEIGHT, ClassWeight
 from mtsk.heads.training import Trainer, numpy_state
 from mtsk.heads.weighting import make_weighting
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mtsk.heads.base import ClassWeight, class_power, log_priors
+from mtsk.heads.class_weights import ClassWeight, class_power, log_priors
 from mtsk.heads.losses import each_loss, null_loss
 from mtsk.tasks.columns import ColumnGroup
 

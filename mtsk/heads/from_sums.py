@@ -10,14 +10,10 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from sklearn.utils.metaestimators import available_if
 
-from mtsk.heads.base import (
-    ClassWeight,
-    JointLinear,
-    class_power,
-    labelled_columns,
-)
+from mtsk.heads.base import JointLinear
+from mtsk.heads.class_weights import ClassWeight, class_power
 from mtsk.heads.statistics import Moments
-from mtsk.tasks.columns import ColumnGroup
+from mtsk.tasks.columns import ColumnGroup, labelled_columns
 
 __all__ = ["FromSums", "Key", "Part", "one_hot"]
 

@@ -13,21 +13,17 @@ from sklearn.exceptions import ConvergenceWarning
 from mtsk._progress import progress_bar
 from mtsk._resources import one_blas_thread
 from mtsk._validation import Interval, check_parameters
-from mtsk.heads.base import (
+from mtsk.heads.base import COLUMNS, JointLinear, Memo, from_memo
+from mtsk.heads.capabilities import Capabilities
+from mtsk.heads.class_weights import (
     CLASS_WEIGHT,
-    COLUMNS,
     ClassWeight,
-    JointLinear,
-    Memo,
     class_weights,
-    from_memo,
-    labelled_columns,
     prior_corrections,
 )
-from mtsk.heads.capabilities import Capabilities
 from mtsk.heads.glm import Basis, Objective, minimise, warm_start
 from mtsk.heads.products import TallTable
-from mtsk.tasks.columns import ColumnGroup
+from mtsk.tasks.columns import ColumnGroup, labelled_columns
 
 __all__ = ["JointLogistic"]
 

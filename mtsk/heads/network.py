@@ -21,21 +21,19 @@ from mtsk._validation import (
     group_numbers,
     parameter_error,
 )
-from mtsk.heads.base import (
+from mtsk.heads.base import COLUMNS, JointHead
+from mtsk.heads.capabilities import Capabilities
+from mtsk.heads.class_weights import (
     CLASS_WEIGHT,
-    COLUMNS,
     ClassWeight,
-    JointHead,
     class_weights,
-    labelled_columns,
     prior_corrections,
 )
-from mtsk.heads.capabilities import Capabilities
 from mtsk.heads.losses import each_loss, null_loss, prior_of
 from mtsk.heads.statistics import inverse_std, mean_and_variance
 from mtsk.heads.training import Trainer, numpy_state
 from mtsk.heads.weighting import TaskWeighting, make_weighting
-from mtsk.tasks.columns import ColumnGroup
+from mtsk.tasks.columns import ColumnGroup, labelled_columns
 
 __all__ = ["SharedLayerNetwork"]
 

@@ -30,9 +30,10 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from mtsk.heads.base import check_codes, check_entry_weights, labelled_columns
+from mtsk.heads.base import check_codes
 from mtsk.heads.capabilities import Capabilities, capabilities_of
-from mtsk.tasks.columns import ColumnGroup
+from mtsk.heads.class_weights import check_entry_weights
+from mtsk.tasks.columns import ColumnGroup, labelled_columns
 
 __all__ = ["PerTaskHead"]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mtsk._resources import one_blas_thread
 from mtsk._validation import Interval
-from mtsk.heads.base import ClassWeight
+from mtsk.heads.class_weights import ClassWeight
 from mtsk.heads.sharing_ridge import Equations, SharingRidge
 from mtsk.tasks.columns import ColumnGroup
 

@@ -16,21 +16,18 @@ from mtsk._validation import (
     check_parameters,
     group_numbers,
 )
-from mtsk.heads.base import (
-    CLASS_WEIGHT,
-    COLUMNS,
-    ClassWeight,
-    Memo,
-    class_weights,
-    from_memo,
-    labelled_columns,
-    prior_corrections,
-)
+from mtsk.heads.base import COLUMNS, Memo, from_memo
 from mtsk.heads.blocks import Block, solve_ridge
 from mtsk.heads.calibration import calibrate_classes, calibrate_label
 from mtsk.heads.capabilities import Capabilities
+from mtsk.heads.class_weights import (
+    CLASS_WEIGHT,
+    ClassWeight,
+    class_weights,
+    prior_corrections,
+)
 from mtsk.heads.from_sums import FromSums, Part, one_hot
-from mtsk.tasks.columns import ColumnGroup
+from mtsk.tasks.columns import ColumnGroup, labelled_columns
 
 __all__ = ["JointRidge"]
 

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mtsk._validation import SequenceOf, StrOptions, check_parameters
-from mtsk.heads.base import labelled_columns
 from mtsk.heads.blocks import Block, solve_penalised
 from mtsk.heads.calibration import relative_loss
 from mtsk.heads.ridge import JointRidge
 from mtsk.heads.statistics import Moments, inverse_std
+from mtsk.tasks.columns import labelled_columns
 
 __all__ = ["Equations", "SharingRidge", "separate_weights"]
 

@@ -11,7 +11,14 @@ import numpy as np
 
 Kind = Literal["nominal", "binary", "real"]
 
-__all__ = ["ColumnGroup", "Kind", "column_slices", "score_slices", "slices_of"]
+__all__ = [
+    "ColumnGroup",
+    "Kind",
+    "column_slices",
+    "labelled_columns",
+    "score_slices",
+    "slices_of",
+]
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,13 @@ def column_slices(groups: Sequence[ColumnGroup]) -> list[slice]:
 def score_slices(groups: Sequence[ColumnGroup]) -> list[slice]:
     """Return where each group's scores lie in the table of scores."""
     return slices_of(g.size for g in groups)
+
+
+def labelled_columns(
+    groups: Sequence[ColumnGroup],
+) -> list[tuple[ColumnGroup, slice, slice]]:
+    """Return each group with its slice of columns and its slice of scores."""
+    return list(zip(groups, column_slices(groups), score_slices(groups), strict=True))
 
 
 def slices_of(widths: Iterable[int]) -> list[slice]:

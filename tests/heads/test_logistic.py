@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mtsk._validation import InvalidParameterError
 from mtsk.heads import JointLogistic
-from mtsk.heads.base import class_weights
+from mtsk.heads.class_weights import class_weights
 from mtsk.heads.glm import Basis, Objective
 from mtsk.tasks.columns import ColumnGroup
 

@@ -19,10 +19,11 @@ from mtsk._validation import (
     group_numbers,
     parameter_error,
 )
-from mtsk.heads.base import COLUMNS, ClassWeight, JointTable, labelled_columns
+from mtsk.heads.base import COLUMNS, JointTable
+from mtsk.heads.class_weights import ClassWeight
 from mtsk.inspection.relatedness.methods import STATISTICS, Fits, Statistic
 from mtsk.inspection.relatedness.sample import Sample, deal, leading_axes
-from mtsk.tasks.columns import ColumnGroup
+from mtsk.tasks.columns import ColumnGroup, labelled_columns
 
 __all__ = ["TaskRelatedness"]
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from mtsk.heads import JointRidge, Moments, RelatedRidge
-from mtsk.heads.base import ClassWeight, class_weights, labelled_columns
 from mtsk.heads.blocks import solve_ridge
+from mtsk.heads.class_weights import ClassWeight, class_weights
 from mtsk.heads.from_sums import one_hot
 from mtsk.heads.ridge import penalties
 from mtsk.inspection.relatedness.sample import Sample
-from mtsk.tasks.columns import ColumnGroup
+from mtsk.tasks.columns import ColumnGroup, labelled_columns
 
 __all__ = ["STATISTICS", "Fits", "Statistic", "joint_correlation"]
 

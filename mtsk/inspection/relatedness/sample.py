@@ -10,9 +10,8 @@ import numpy as np
 from scipy.linalg import eigh, hadamard
 
 from mtsk.heads import Moments
-from mtsk.heads.base import labelled_columns
 from mtsk.heads.statistics import inverse_std
-from mtsk.tasks.columns import ColumnGroup
+from mtsk.tasks.columns import ColumnGroup, labelled_columns
 
 __all__ = ["Sample", "deal", "leading_axes"]
 
