@@ -103,9 +103,11 @@ def epfl6_settings(data, slices) -> list:
                 max_pixels_per_image=2000,
                 random_state=seed,
             ).fit(X["train"], Targets(labelled_on(Y["train"], n, seed)))
-            return model.score_tasks(
-                X["val"], truth, max_pixels_per_image=20_000
-            ), model
+            metrics = dict.fromkeys(TASKS, "average_precision")
+            scores = model.score_tasks(
+                X["val"], truth, metrics, max_pixels_per_image=20_000
+            )
+            return scores, model
 
         return fit_and_score
 

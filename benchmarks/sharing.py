@@ -50,7 +50,10 @@ def main() -> None:
             random_state=seed,
         ).fit(X["train"], Targets({n: Y_some[n] for n in names}))
         truth = Targets({n: Y["val"][n] for n in names})
-        scores = model.score_tasks(X["val"], truth, max_pixels_per_image=JUDGED)
+        metrics = dict.fromkeys(names, "average_precision")
+        scores = model.score_tasks(
+            X["val"], truth, metrics, max_pixels_per_image=JUDGED
+        )
         return [scores[n] for n in names]
 
     for n_slices in chosen.slices:

@@ -48,7 +48,10 @@ def main() -> None:
                 random_state=seed,
             ).fit(X["train"], some)
             seconds[name].append(time.perf_counter() - start)
-            scores = model.score_tasks(X["val"], truth, max_pixels_per_image=20_000)
+            metrics = dict.fromkeys(TASKS, "average_precision")
+            scores = model.score_tasks(
+                X["val"], truth, metrics, max_pixels_per_image=20_000
+            )
             found[name].append([scores[task] for task in TASKS])
             print(name, seed, np.round(found[name][-1], 4).tolist(), flush=True)
     base = np.array(found[chosen.strategies[0]])

@@ -49,7 +49,7 @@ heads = {
     "LinearSVC": LinearSVC(C=1e-5),
 }
 names = list(heads)
-precision, fit_time, predict_time, maps = [], [], [], []
+iou, fit_time, predict_time, maps = [], [], [], []
 for head in heads.values():
     model = MultiTaskSegmenter(
         features=features, head=head, max_pixels_per_image=200, random_state=0
@@ -58,12 +58,12 @@ for head in heads.values():
     model.fit(train.images, ink)
     fit_time.append(time.perf_counter() - start)
     start = time.perf_counter()
-    precision.append(model.score(test.images, ink_test))
+    iou.append(model.score(test.images, ink_test))
     predict_time.append(time.perf_counter() - start)
     maps.append(model.decision_function(test.images[:3])[..., 0])
 
-for name, score, seconds in zip(names, precision, fit_time, strict=True):
-    print(f"{name:14} average precision {score:.3f}   fit {seconds:5.2f} s")
+for name, score, seconds in zip(names, iou, fit_time, strict=True):
+    print(f"{name:14} IoU {score:.3f}   fit {seconds:5.2f} s")
 
 # %%
 # Scores and times
@@ -71,9 +71,9 @@ for name, score, seconds in zip(names, precision, fit_time, strict=True):
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 2.6), layout="constrained", sharey=True)
 place = np.arange(len(names))
-bars = axes[0].barh(place, precision, color="seagreen")
+bars = axes[0].barh(place, iou, color="seagreen")
 axes[0].bar_label(bars, fmt="%.3f", padding=3)
-axes[0].set(yticks=place, yticklabels=names, xlim=(0, 1.15), title="average precision")
+axes[0].set(yticks=place, yticklabels=names, xlim=(0, 1.15), title="IoU")
 axes[0].invert_yaxis()
 axes[1].barh(place - 0.2, fit_time, 0.4, color="steelblue", label="fit")
 axes[1].barh(

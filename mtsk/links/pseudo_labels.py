@@ -11,10 +11,30 @@ from scipy.special import softmax
 from mtsk.exceptions import UnknownTaskError
 from mtsk.tasks import MultiLabel, SemanticSegmentation, Task
 
-__all__ = ["TagLink", "find_tag_links", "pseudo_labels"]
+__all__ = ["TagCheck", "TagLink", "find_tag_links", "pseudo_labels"]
 
 _MIN_POSTERIOR = 0.8  # minimum for a pixel to be used
 _MIN_SHARE = 0.02  # of an image's pixels, that each of its tags has at least
+
+
+@dataclass(frozen=True)
+class TagCheck:
+    """Whether pseudo-labels from tags help, by images with a mask that were held out.
+
+    Attributes
+    ----------
+    is_used : bool
+        Whether the tags taught the pixels.
+    n_images : int
+        Images with a mask. Of fewer than two none can be held out, and tags are used.
+    miou_without, miou_with : float
+        Mean IoU of held-out images without and with pseudo-labels. NaN if not known.
+    """
+
+    is_used: bool
+    n_images: int
+    miou_without: float = float("nan")
+    miou_with: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -27,11 +47,17 @@ class TagLink:
         Names of the tasks.
     label_of_class : ndarray of int, shape (K,)
         The label that stands for each class, −1 where none does.
+    tags_are_complete : bool, default=True
+        Whether a class without its tag is absent; else it is as possible as others.
+    check : TagCheck or None
+        Whether the tags taught the pixels. None where nothing was to be taught.
     """
 
     pixels: str
     tags: str
     label_of_class: np.ndarray
+    tags_are_complete: bool = True
+    check: TagCheck | None = None
 
     def allowed(self, columns: np.ndarray) -> np.ndarray:
         """Return which classes may occur in images with some tags.
@@ -45,8 +71,10 @@ class TagLink:
         -------
         ndarray of bool, shape (n, K)
             True also for classes without a label. Where no class would be left, the
-            tags are ignored, and all are True.
+            tags are ignored, and all are True; and where tags are not complete.
         """
+        if not self.tags_are_complete:
+            return np.ones((len(columns), len(self.label_of_class)), bool)
         every = np.c_[columns, np.full(len(columns), np.nan)]
         may = every[:, self.label_of_class] != 0
         may[~may.any(axis=1)] = True

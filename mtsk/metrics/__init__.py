@@ -7,6 +7,7 @@ from mtsk.metrics.boundaries import boundary_curve, boundary_f1, boundary_matche
 from mtsk.metrics.named import (
     lower_is_better,
     make_task_scorer,
+    mean_skill,
     metric_names,
     task_metric,
 )
@@ -32,8 +33,9 @@ __all__ = [
     "iou_per_class",
     "lower_is_better",
     "match_instances",
+    "make_task_scorer",
     "mean_iou",
+    "mean_skill",
     "metric_names",
     "task_metric",
-    "make_task_scorer",
 ]

@@ -68,7 +68,19 @@ class ConfusionMeter:
         self.counts[: len(counts), : len(counts)] += counts
 
     def compute(self) -> float:
-        return self.reduce(_split_last(self.counts, self.size, len(self.unseen)))
+        return self._reduced(self.counts)
+
+    def null_score(self) -> float:
+        """Return the metric of the best prediction that is one class everywhere."""
+        found = []
+        for k in range(self.size):
+            counts = np.zeros_like(self.counts)
+            counts[:, k] = self.counts.sum(axis=1)
+            found.append(self._reduced(counts))
+        return float(np.nanmax([*found, 0.0]))
+
+    def _reduced(self, counts: np.ndarray) -> float:
+        return self.reduce(_split_last(counts, self.size, len(self.unseen)))
 
 
 def _split_last(counts: np.ndarray, size: int, n_unseen: int) -> np.ndarray:
@@ -172,6 +184,14 @@ class AveragePrecisionMeter:
         self.scores += other.scores
 
     def compute(self) -> float:
+        return self._mean(average_precision_score)
+
+    def null_score(self) -> float:
+        """Return the metric of scores that are the same everywhere: the prevalence."""
+        return self._mean(lambda truth, scores: truth.mean())
+
+    def _mean(self, score: Callable[[np.ndarray, np.ndarray], float]) -> float:
+        """Return the mean of a score over the labels that occur."""
         if not self.truths:
             return float("nan")
         truth, scores = np.concatenate(self.truths), np.concatenate(self.scores)
@@ -179,7 +199,7 @@ class AveragePrecisionMeter:
         for t, s in zip(truth.T, scores.T, strict=True):
             known = ~np.isnan(t)
             if (t[known] == 1).any():
-                each.append(average_precision_score(t[known] == 1, s[known]))
+                each.append(score(t[known] == 1, s[known]))
         return float(np.mean(each)) if each else float("nan")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from numbers import Integral
 from typing import Any
@@ -30,7 +30,13 @@ from mtsk.metrics.regions import iou_per_class, mean_iou, ratio
 from mtsk.tasks.base import Task
 from mtsk.tasks.image import Ordinal
 
-__all__ = ["lower_is_better", "metric_names", "task_metric", "make_task_scorer"]
+__all__ = [
+    "lower_is_better",
+    "make_task_scorer",
+    "mean_skill",
+    "metric_names",
+    "task_metric",
+]
 
 
 def _global(counts: np.ndarray) -> float:
@@ -154,6 +160,36 @@ def task_metric(task: Task, name: str | None = None) -> Any:
     return _METRICS[name](task)
 
 
+def mean_skill(metrics: Iterable[Any]) -> float:
+    """Return the mean skill of tasks over predictions that are the same everywhere.
+
+    The skill of a metric m, of which more is better and 1 is the best, is
+    (m − m₀) / (1 − m₀) where m₀ is what the best constant prediction would get on the
+    same labels (Murphy, *Monthly Weather Review* 1988, equation 4): 0 of knowing
+    nothing, 1 of knowing all. It puts metrics of several kinds on one scale: an R² is
+    its own skill, an accuracy of 0.9 where 80 % are of one class has skill 0.5. A task
+    far worse than a constant counts −1, so that it does not decide alone.
+
+    Parameters
+    ----------
+    metrics : iterable of accumulators
+        As `task_metric` returns.
+
+    Returns
+    -------
+    float
+        NaN where no metric is defined.
+    """
+    skills = []
+    for metric in metrics:
+        found = metric.compute()
+        null = metric.null_score() if hasattr(metric, "null_score") else 0.0
+        if np.isnan(found) or null >= 1:  # nothing to be known that is not constant
+            continue
+        skills.append(max((found - null) / (1 - null), -1.0))
+    return float(np.mean(skills)) if skills else float("nan")
+
+
 def make_task_scorer(
     task: str | None = None,
     metric: str | None = None,
@@ -165,7 +201,8 @@ def make_task_scorer(
     Parameters
     ----------
     task : str, default=None
-        Name of the task. None is the mean over all tasks.
+        Name of the task. None is ``score`` of the segmenter: the metric of the only
+        task, or the mean skill of several.
     metric : str, default=None
         One of the task's metrics; errors (``"rmse"``, ``"mae"``) are negated, so
         that more is better. None is the task's default.
@@ -223,11 +260,7 @@ class TaskScorer:
     def __call__(self, estimator: Any, X: Any, Y: Any) -> float:
         """Return the score of a fitted MultiTaskSegmenter on images and targets."""
         if self.task is None:
-            scores = estimator.score_tasks(
-                X, Y, max_pixels_per_image=self.max_pixels_per_image
-            )
-            known = [s for s in scores.values() if not np.isnan(s)]
-            return float(np.mean(known)) if known else float("nan")
+            return estimator.score(X, Y, max_pixels_per_image=self.max_pixels_per_image)
         if self.task not in estimator.tasks_:
             raise UnknownTaskError(
                 f"no task {self.task!r}; the tasks are {list(estimator.tasks_)}"

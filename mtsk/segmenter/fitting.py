@@ -20,10 +20,11 @@ from mtsk.decoders import TrainingSet
 from mtsk.exceptions import ImageError, TargetError
 from mtsk.features import DeepFeatures
 from mtsk.features.cache import content_digest
-from mtsk.links import RegionPooling, TagLink, find_tag_links, pseudo_labels
+from mtsk.links import RegionPooling, TagLink, find_tag_links
 from mtsk.segmenter.head_factory import HeadFactory, HeadFitter
 from mtsk.segmenter.predictor import Predictor
 from mtsk.segmenter.structure_fitting import fit_structure, images_for_structure
+from mtsk.segmenter.tag_supervision import fit_pixel_head
 from mtsk.structure import Picture, Structure, Superpixels
 from mtsk.tables import (
     RowExtractor,
@@ -284,10 +285,16 @@ def _fit_tables(
         keep=keep,
     )
     tables, pictures, n_read = _read(reader)
-    pixel_head, tables["pixel"] = _fit_pixel_head(
-        settings, fit_head, tables["pixel"], predictor.tag_links, targets
+    pixel_head, tables["pixel"], tag_links = fit_pixel_head(
+        fit_head,
+        tables["pixel"],
+        predictor.tag_links,
+        targets,
+        settings.n_pseudo_label_rounds,
     )
-    predictor = replace(predictor, heads={"pixel": pixel_head, "image": None})
+    predictor = replace(
+        predictor, heads={"pixel": pixel_head, "image": None}, tag_links=tag_links
+    )
     tables["image"] = _pool_regions(predictor, tables["image"], images)
     image_head = fit_head("image", tables["image"])
     predictor = replace(predictor, heads={"pixel": pixel_head, "image": image_head})
@@ -346,38 +353,6 @@ def _read(
     tables = {kind: joiner.table(partly=partial) for kind, joiner in joiners.items()}
     _warn_of_blank([pair for joiner in joiners.values() for pair in joiner.blank])
     return tables, pictures, n_read
-
-
-def _fit_pixel_head(
-    settings: FitSettings,
-    fit_head: HeadFitter,
-    table: Table,
-    tag_links: list[TagLink],
-    targets: Targets,
-) -> tuple[Any, Table]:
-    """Fit the head of pixels; repeat with pseudo-labels from tags."""
-    head = fit_head("pixel", table)
-    tasks, links = settings.tasks, [k for k in tag_links if k.pixels in table.weak]
-    layout = tasks.layout("pixel")
-    # How much tasks share is chosen on true labels, not on pseudo-labels.
-    is_joint = settings.heads.capabilities.is_joint
-    kept = head.chosen_parameters() if links and is_joint else {}
-    for _ in range(settings.n_pseudo_label_rounds if links else 0):
-        Y = table.Y.copy()
-        for link in links:
-            rows = np.flatnonzero(table.weak[link.pixels])
-            tagged, of_row = np.unique(table.images[rows], return_inverse=True)
-            tags = tasks.encode_images(link.tags, targets[link.tags], tagged)
-            scores = head.decision_function(table.X[rows])
-            Y[rows, layout.columns[link.pixels].start] = pseudo_labels(
-                link,
-                tags[of_row],
-                scores[:, layout.scores[link.pixels]],
-                table.images[rows],
-            )
-        table = table._replace(Y=Y)
-        head = fit_head("pixel", table, kept)
-    return head, table
 
 
 def _pool_regions(predictor: Predictor, table: Table, images: Images) -> Table:

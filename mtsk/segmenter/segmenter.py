@@ -22,6 +22,7 @@ from mtsk.data.images import image_weights
 from mtsk.exceptions import TargetError, UnknownTaskError
 from mtsk.features import DeepFeatures
 from mtsk.links import ContextLink, Links, RegionPooling, TagLink
+from mtsk.metrics import mean_skill
 from mtsk.segmenter.conversion import (
     as_array,
     convert_shard,
@@ -544,16 +545,21 @@ class MultiTaskSegmenter(BaseEstimator):
             return found[:, 1] - found[:, 0]
         return found
 
-    def score(self, X: Any, Y: Any) -> float:
-        """Return the mean of the tasks' default metrics.
+    def score(self, X: Any, Y: Any, max_pixels_per_image: int | None = None) -> float:
+        """Return the default metric of the task, or the mean skill of several.
 
-        Tasks do not count where ``Y`` has no label of them, or their metric is not
-        defined, as average precision is not for an empty mask.
+        Several tasks' metrics, such as an IoU and an R², are not averaged as they are:
+        `mtsk.metrics.mean_skill` puts each on a scale where 0 is the best constant
+        prediction and 1 is perfect. Tasks do not count where ``Y`` has no label of
+        them, or their metric is not defined, as average precision is not where nothing
+        is positive.
 
         Parameters
         ----------
         X : images
         Y : targets, as for ``fit``
+        max_pixels_per_image : int, default=None
+            As for ``score_tasks``.
 
         Returns
         -------
@@ -564,14 +570,17 @@ class MultiTaskSegmenter(BaseEstimator):
         TargetError
             Where no task counts.
         """
-        scores = self.score_tasks(X, Y)
-        values = np.array(list(scores.values()))
-        if np.isnan(values).all():
+        metrics = self._score(X, Y, None, max_pixels_per_image)
+        if len(self.tasks_) == 1:
+            found = next(iter(metrics.values())).compute()
+        else:
+            found = mean_skill(metrics.values())
+        if np.isnan(found):
             raise TargetError(
-                f"nothing in Y is labelled of {list(scores)}, or their metrics are not "
-                "defined (average precision needs something positive)"
+                f"nothing in Y is labelled of {list(metrics)}, or the metrics are not "
+                "defined (IoU of a mask and average precision need something positive)"
             )
-        return float(np.nanmean(values))
+        return found
 
     def score_tasks(
         self,
@@ -608,6 +617,17 @@ class MultiTaskSegmenter(BaseEstimator):
             Where ``Y`` has classes or tags that ``fit`` did not see: classes count as
             wrong, of tags only those that the model knows are scored.
         """
+        found = self._score(X, Y, metrics, max_pixels_per_image)
+        return {name: metric.compute() for name, metric in found.items()}
+
+    def _score(
+        self,
+        X: Any,
+        Y: Any,
+        metrics: Mapping[str, str | None] | None,
+        max_pixels_per_image: int | None,
+    ) -> dict[str, Any]:
+        """Return the metric of every task, an accumulator."""
         predictor = self._current_predictor()
         images = self._images(X)
         targets, _ = as_targets(Y, len(images), images.stems)
@@ -635,7 +655,7 @@ class MultiTaskSegmenter(BaseEstimator):
                 UserWarning,
                 stacklevel=2,
             )
-        return {name: metric.compute() for name, metric in scores.metrics.items()}
+        return scores.metrics
 
     # -- parts of the above ---------------------------------------------------
 

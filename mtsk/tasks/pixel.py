@@ -156,7 +156,7 @@ class BinaryMask(PixelTask):
         The dtype of the targets, which predictions have too.
     """
 
-    metrics = ("average_precision", "iou", "accuracy", "boundary_f1")
+    metrics = ("iou", "average_precision", "accuracy", "boundary_f1")
 
     def __init__(
         self,

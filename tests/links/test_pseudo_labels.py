@@ -99,10 +99,10 @@ def test_a_tag_has_pixels_even_where_scores_deny_it():
 
 @pytest.fixture(scope="module")
 def tagged():
-    """Masks on two images of eight, tags on all, and a class that no mask shows."""
+    """Masks on three images of eight, and tags on all."""
     X, Y = toy_images(8)
     tags = [set(np.unique(y).tolist()) for y in Y]
-    masks = [y if i < 2 else None for i, y in enumerate(Y)]
+    masks = [y if i < 3 else None for i, y in enumerate(Y)]
     return X, Y, Targets(semantic=masks, tags=tags)
 
 
@@ -111,6 +111,7 @@ def model(**parameters):
     return MultiTaskSegmenter(features=features, random_state=0, **parameters)
 
 
+@pytest.mark.filterwarnings("ignore:the tags of")
 def test_tags_add_rows_and_are_told_of(tagged):
     X, _, targets = tagged
     taught, alone = (
@@ -118,14 +119,14 @@ def test_tags_add_rows_and_are_told_of(tagged):
         model(max_pixels_per_image=50, links=Links(n_pseudo_label_rounds=0)),
     )
     assert taught.fit(X, targets).n_rows_ == 8 * 50
-    assert alone.fit(X, targets).n_rows_ == 2 * 50
+    assert alone.fit(X, targets).n_rows_ == 3 * 50
     assert [(k.pixels, k.tags) for k in taught.tag_links_] == [("semantic", "tags")]
 
 
 def test_without_rounds_tags_change_nothing_for_pixels(tagged):
     X, _, targets = tagged
     alone = model(links=Links(n_pseudo_label_rounds=0)).fit(X, targets)
-    single = model().fit(X[:2], {"semantic": targets["semantic"][:2]})
+    single = model().fit(X[:3], {"semantic": targets["semantic"][:3]})
     np.testing.assert_array_equal(alone.pixel_head_.coef_, single.pixel_head_.coef_)
     no_link = model(tasks={"tags": MultiLabel(of=None)}).fit(X, targets)
     np.testing.assert_array_equal(no_link.pixel_head_.coef_, alone.pixel_head_.coef_)
@@ -141,14 +142,15 @@ def test_tags_do_not_hurt_and_other_tasks_do_not_feel_them(tagged):
     taught = model().fit(X, with_depth)
     alone = model(links=Links(n_pseudo_label_rounds=0)).fit(X, with_depth)
     assert (
-        taught.score_tasks(X[2:], {"semantic": Y[2:]})["semantic"]
-        >= alone.score_tasks(X[2:], {"semantic": Y[2:]})["semantic"] - 0.05
+        taught.score_tasks(X[3:], {"semantic": Y[3:]})["semantic"]
+        >= alone.score_tasks(X[3:], {"semantic": Y[3:]})["semantic"] - 0.05
     )
     np.testing.assert_allclose(
         taught.pixel_head_.coef_[:, -1], alone.pixel_head_.coef_[:, -1], atol=1e-3
     )
 
 
+@pytest.mark.filterwarnings("ignore:the tags of")
 def test_images_whose_tags_are_missing_teach_nothing(tagged):
     X, _, targets = tagged
     half = Targets(
@@ -174,4 +176,56 @@ def test_how_much_is_shared_is_for_true_labels_to_say(tagged, monkeypatch):
         links=Links(n_pseudo_label_rounds=2),
     ).fit(X, targets)
     chosen = taught.pixel_head_.share_
-    assert asked == ["cv", chosen, chosen, "cv"]  # the last is that of whole images
+    assert asked[0] == asked[-1] == "cv"  # the last is that of whole images
+    assert set(asked[1:-1]) == {chosen}
+
+
+# -- whether tags help --------------------------------------------------------
+
+
+def test_a_check_stands_in_the_link(tagged):
+    X, _, targets = tagged
+    (link,) = model().fit(X, targets).tag_links_
+    assert link.tags_are_complete
+    assert link.check.is_used
+    assert link.check.n_images == 3
+    assert 0 <= link.check.miou_without <= link.check.miou_with <= 1
+
+
+def test_tags_that_name_some_classes_are_taken_so():
+    X, Y = toy_images(12)
+    masks = [y if i < 6 else None for i, y in enumerate(Y)]
+    some = [{7} if i % 2 else {3} for i in range(12)]  # all images have both classes
+    targets = Targets(semantic=masks, tags=some)
+    (link,) = (
+        model(tasks={"tags": MultiLabel(labels=[3, 7])}).fit(X, targets).tag_links_
+    )
+    assert link.check.is_used
+    assert not link.tags_are_complete
+
+
+def test_tags_that_lower_the_held_out_iou_do_not_teach(tagged):
+    X, Y, targets = tagged
+    two = Targets(semantic=[*Y[:2], *[None] * 6], tags=targets["tags"])
+    with pytest.warns(UserWarning, match=r"tags of 'tags' do not teach 'semantic'"):
+        fitted = model().fit(X, two)
+    (link,) = fitted.tag_links_
+    assert not link.check.is_used
+    assert link.check.miou_with < link.check.miou_without
+    alone = model(links=Links(n_pseudo_label_rounds=0)).fit(X, two)
+    np.testing.assert_array_equal(fitted.pixel_head_.coef_, alone.pixel_head_.coef_)
+
+
+def test_one_mask_cannot_be_held_out():
+    X, Y = toy_images(4)
+    tags = [set(np.unique(y).tolist()) for y in Y]
+    targets = Targets(semantic=[Y[0], None, None, None], tags=tags)
+    (link,) = model().fit(X, targets).tag_links_
+    assert (link.check.is_used, link.check.n_images) == (True, 1)
+    assert np.isnan(link.check.miou_with)
+
+
+def test_incomplete_tags_allow_every_class():
+    partial = TagLink("semantic", "tags", np.array([1, 0, -1]), tags_are_complete=False)
+    assert partial.allowed(np.array([[1, 0], [0, 0]])).all()
+    assert partial.present(np.array([[1, 0]])).tolist() == [[False, True, False]]

@@ -27,6 +27,7 @@ from mtsk.metrics import (
     make_task_scorer,
     match_instances,
     mean_iou,
+    mean_skill,
     metric_names,
     task_metric,
 )
@@ -421,6 +422,55 @@ def test_unknown_metric():
         task_metric(Regression().fit([0.0]), "miou")
 
 
+# -- skill --------------------------------------------------------------------
+
+
+def metric_of(task, name, columns, scores):
+    metric = task_metric(task, name)
+    metric.update(columns, scores)
+    return metric
+
+
+@given(seeds)
+@FEW
+def test_null_scores_are_those_of_the_best_constant(seed):
+    random = np.random.default_rng(seed)
+    columns = random.integers(0, 3, (6, 8, 1)) * 1.0
+    columns[random.random(columns.shape) < 0.2] = np.nan
+    task = SemanticSegmentation(classes=[0, 1, 2]).fit([np.zeros((2, 2), int)])
+    constant = np.broadcast_to(np.eye(3)[:, None, None], (3, 6, 8, 3))
+    for name in ("miou", "accuracy", "class_accuracy"):
+        best = max(total(task, name, columns, scores) for scores in constant)
+        found = metric_of(task, name, columns, random.normal(size=(6, 8, 3)))
+        assert found.null_score() == pytest.approx(best)
+    mask = BinaryMask().fit([np.zeros((2, 2), bool)])
+    truth = np.where(columns > 1, 1.0, columns)
+    for name in ("iou", "average_precision", "accuracy"):
+        best = max(total(mask, name, truth, np.full((6, 8, 1), s)) for s in (-1, 1))
+        found = metric_of(mask, name, truth, random.normal(size=(6, 8, 1)))
+        assert found.null_score() == pytest.approx(best)
+
+
+def test_mean_skill_by_hand():
+    mask = BinaryMask().fit([np.zeros((2, 2), bool)])
+    truth = np.array([1.0, 0, 0, 0]).reshape(2, 2, 1)
+    perfect = metric_of(mask, "iou", truth, truth - 0.5)
+    half = metric_of(mask, "iou", truth, np.array([1.0, 1, -1, -1]).reshape(2, 2, 1))
+    every = metric_of(mask, "iou", truth, np.ones((2, 2, 1)))  # 0.25, as a constant
+    assert mean_skill([perfect]) == 1
+    assert mean_skill([half]) == pytest.approx((0.5 - 0.25) / 0.75)
+    assert mean_skill([every]) == pytest.approx(0)
+    depth = DenseRegression().fit([np.array([[0.0, 1], [2, 3]])])
+    columns = np.array([0.0, 1, 2, 3]).reshape(2, 2, 1)
+    terrible = metric_of(depth, "r2", columns, columns + 100)
+    assert terrible.compute() < -1000
+    assert mean_skill([perfect, terrible]) == 0  # it counts −1
+    empty = task_metric(mask, "iou")
+    constant = metric_of(mask, "accuracy", np.ones((2, 2, 1)), np.ones((2, 2, 1)))
+    assert mean_skill([perfect, empty, constant]) == 1  # what says nothing is left out
+    assert np.isnan(mean_skill([empty, constant]))
+
+
 # -- scorers ------------------------------------------------------------------
 
 
@@ -429,10 +479,11 @@ class Fitted:
 
     tasks_ = {"depth": DenseRegression(), "kind": None}
 
-    def score_tasks(self, X, Y, metrics=None, max_pixels_per_image=None):
+    def score(self, X, Y, max_pixels_per_image=None):
         self.max_pixels_per_image = max_pixels_per_image
-        if metrics is None:
-            return {"depth": 0.5, "kind": 0.25, "unlabelled": float("nan")}
+        return 0.375
+
+    def score_tasks(self, X, Y, metrics=None, max_pixels_per_image=None):
         (self.asked,) = metrics.items()
         return {next(iter(metrics)): 0.25}
 
@@ -455,7 +506,7 @@ def test_scorer_of_an_unknown_task():
     assert repr(scorer) == "make_task_scorer('a', 'r2', max_pixels_per_image=9)"
 
 
-def test_scorer_without_a_task_is_the_mean_of_all():
+def test_scorer_without_a_task_is_the_score():
     estimator = Fitted()
     assert make_task_scorer(max_pixels_per_image=7)(estimator, [], []) == 0.375
     assert estimator.max_pixels_per_image == 7

@@ -1,0 +1,204 @@
+"""Tags teach pixels: pseudo-labels, as far as held-out images say that they help."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import confusion_matrix
+
+from mtsk.data import Targets
+from mtsk.links import TagCheck, TagLink, pseudo_labels
+from mtsk.metrics import mean_iou
+from mtsk.segmenter.head_factory import HeadFitter
+from mtsk.tables import Table
+from mtsk.tasks.task_set import TaskSet
+
+__all__ = ["fit_pixel_head"]
+
+_N_FOLDS = 3
+_MAX_CHECK_ROWS = 20_000  # of the table that the check is made with
+
+
+def fit_pixel_head(
+    fit_head: HeadFitter,
+    table: Table,
+    tag_links: Sequence[TagLink],
+    targets: Targets,
+    n_rounds: int,
+) -> tuple[Any, Table, list[TagLink]]:
+    """Fit the head of pixels; repeat with pseudo-labels from tags where they help.
+
+    Parameters
+    ----------
+    fit_head : HeadFitter
+    table : Table
+        Of pixels, with weak rows for the links' tasks.
+    tag_links : sequence of TagLink
+    targets : Targets
+    n_rounds : int
+        How often pseudo-labels are made and the head is refitted. 0: never.
+
+    Returns
+    -------
+    head : estimator
+    table : Table
+        With the last pseudo-labels.
+    tag_links : list of TagLink
+        With what was found of each.
+
+    Warns
+    -----
+    UserWarning
+        Where the tags of a link lower the IoU of held-out images, and so are not used.
+    """
+    head = fit_head("pixel", table)
+    links = [link for link in tag_links if link.pixels in table.weak]
+    if not links or not n_rounds:
+        return head, table, list(tag_links)
+    teaching = _Teaching(
+        fit_head,
+        targets,
+        n_rounds,
+        # How much tasks share is chosen on true labels, not on pseudo-labels.
+        head.chosen_parameters() if fit_head.heads.capabilities.is_joint else {},
+    )
+    checked = {link.pixels: teaching.check(link, table) for link in links}
+    out = [checked.get(link.pixels, link) for link in tag_links]
+    used = [link for link in checked.values() if link.check.is_used]
+    if used:
+        head, table = teaching.teach(used, table, head)
+    for link in checked.values():
+        if not link.check.is_used:
+            warnings.warn(_not_used(link), UserWarning, stacklevel=6)
+    return head, table, out
+
+
+@dataclass(frozen=True)
+class _Teaching:
+    """Rounds of pseudo-labels and fits, and the check whether they help.
+
+    Attributes
+    ----------
+    fit_head : HeadFitter
+    targets : Targets
+    n_rounds : int
+    parameters : mapping
+        Of the head in every refit.
+    """
+
+    fit_head: HeadFitter
+    targets: Targets
+    n_rounds: int
+    parameters: Mapping[str, Any]
+
+    @property
+    def tasks(self) -> TaskSet:
+        """The fitted tasks."""
+        return self.fit_head.tasks
+
+    def teach(
+        self, links: Sequence[TagLink], table: Table, head: Any
+    ) -> tuple[Any, Table]:
+        """Return the head after all rounds, and the table with the pseudo-labels."""
+        layout = self.tasks.layout("pixel")
+        for _ in range(self.n_rounds):
+            Y = table.Y.copy()
+            for link in links:
+                rows = np.flatnonzero(table.weak[link.pixels])
+                tagged, of_row = np.unique(table.images[rows], return_inverse=True)
+                tags = self.tasks.encode_images(
+                    link.tags, self.targets[link.tags], tagged
+                )
+                scores = head.decision_function(table.X[rows])
+                Y[rows, layout.columns[link.pixels].start] = pseudo_labels(
+                    link,
+                    tags[of_row],
+                    scores[:, layout.scores[link.pixels]],
+                    table.images[rows],
+                )
+            table = table._replace(Y=Y)
+            head = self.fit_head("pixel", table, self.parameters)
+        return head, table
+
+    def check(self, link: TagLink, table: Table) -> TagLink:
+        """Return a link with what held-out images say of it.
+
+        Tags are first taken to name all that is there, so that what they do not name
+        is absent; where that lowers the mean IoU, to name some of it.
+        """
+        column = self.tasks.layout("pixel").columns[link.pixels].start
+        labelled = np.unique(table.images[~np.isnan(table.Y[:, column])])
+        if len(labelled) < 2:
+            return replace(link, check=TagCheck(True, len(labelled)))
+        table = _thinned(table)
+        folds = [labelled[k::_N_FOLDS] for k in range(min(_N_FOLDS, len(labelled)))]
+        splits = []
+        for held in folds:
+            Y = table.Y.copy()
+            Y[np.isin(table.images, held), column] = np.nan
+            rest = table._replace(Y=Y, digest=f"{table.digest} without {held}")
+            splits.append((held, rest, self.fit_head("pixel", rest, self.parameters)))
+        alone = self._held_out_iou(
+            link, table, [(held, head) for held, _, head in splits]
+        )
+        best = link
+        for candidate in (link, replace(link, tags_are_complete=False)):
+            heads = [
+                (held, self.teach([candidate], rest, head)[0])
+                for held, rest, head in splits
+            ]
+            found = self._held_out_iou(link, table, heads)
+            check = TagCheck(found >= alone, len(labelled), alone, found)
+            if best.check is None or found > best.check.miou_with:
+                best = replace(candidate, check=check)
+            if check.is_used:
+                break
+        return best
+
+    def _held_out_iou(
+        self, link: TagLink, table: Table, heads: Sequence[tuple[np.ndarray, Any]]
+    ) -> float:
+        """Return the mean IoU over rows of images that each head did not see."""
+        layout = self.tasks.layout("pixel")
+        column, scores = layout.columns[link.pixels].start, layout.scores[link.pixels]
+        size = self.tasks[link.pixels].group_.size
+        counts = np.zeros((size, size))
+        weights = table.weights[layout.names.index(link.pixels)]
+        for held, head in heads:
+            own = np.isin(table.images, held) & ~np.isnan(table.Y[:, column])
+            guess = head.decision_function(table.X[own])[:, scores].argmax(axis=1)
+            counts += confusion_matrix(
+                table.Y[own, column].astype(int),
+                guess,
+                labels=np.arange(size),
+                sample_weight=weights[own],
+            )
+        return float(mean_iou(counts))
+
+
+def _thinned(table: Table) -> Table:
+    """Return every k-th row, so that there are few enough to check with."""
+    step = max(1, -(-len(table.X) // _MAX_CHECK_ROWS))
+    rows = slice(None, None, step)
+    return table._replace(
+        X=table.X[rows],
+        Y=table.Y[rows],
+        images=table.images[rows],
+        digest=f"{table.digest} / {step}",
+        weak={name: weak[rows] for name, weak in table.weak.items()},
+        weights=table.weights[:, rows],
+    )
+
+
+def _not_used(link: TagLink) -> str:
+    check = link.check
+    return (
+        f"the tags of {link.tags!r} do not teach {link.pixels!r}: on held-out images "
+        f"the mean IoU was {check.miou_with:.3f} with pseudo-labels from them, "
+        f"{check.miou_without:.3f} without. Do tags name all that is there? "
+        "MultiLabel(of=None) says that they have nothing to do with the classes"
+    )
