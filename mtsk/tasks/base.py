@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 
 from mtsk.data.label_maps import CategoricalMap
 from mtsk.exceptions import TargetError
+from mtsk.tasks.arrays import as_array
 from mtsk.tasks.columns import ColumnGroup, Kind, score_slices
 
 __all__ = ["ImageTask", "PixelTask", "Task"]
@@ -264,7 +265,7 @@ def as_map(target: Any, shape: tuple[int, int] | None = None) -> np.ndarray:
     TargetError
         Where it is not two-dimensional, has no pixels, or another size.
     """
-    array = np.asarray(target)
+    array = as_array(target)
     if array.ndim not in (2, 3):
         raise TargetError(f"a map must have shape (H, W), got {array.shape}")
     if array.size == 0:

@@ -17,6 +17,7 @@ from mtsk._validation import (
     parameter_error,
 )
 from mtsk.exceptions import TargetError
+from mtsk.tasks.arrays import as_array, as_numbers
 from mtsk.tasks.base import PixelTask
 from mtsk.tasks.columns import ColumnGroup
 from mtsk.tasks.labels import (
@@ -149,7 +150,7 @@ class Detection(PixelTask):
                 f"got {sorted(map(str, strange))}"
             )
         boxes = as_boxes(target["boxes"], self.format)
-        labels = np.asarray(target.get("labels", np.ones(len(boxes), np.int64)))
+        labels = as_array(target.get("labels", np.ones(len(boxes), np.int64)))
         labels = as_label_array(labels) if labels.size else np.empty(0, np.int64)
         if labels.shape != (len(boxes),):
             raise TargetError(
@@ -368,12 +369,7 @@ _CONSTRAINTS: dict[str, list] = {
 
 def as_boxes(boxes: Any, format: str = "xyxy") -> np.ndarray:
     """Return boxes as left, top, right, bottom; raise on invalid boxes."""
-    try:
-        array = np.asarray(boxes, dtype=float)
-    except (TypeError, ValueError):
-        raise TargetError(
-            f"boxes must be numbers of shape (n, 4), got {boxes!r}"[:200]
-        ) from None
+    array = as_numbers(boxes, "boxes must be numbers of shape (n, 4)")
     if array.size == 0:
         return np.empty((0, 4))
     if array.ndim != 2 or array.shape[1] != 4:

@@ -16,6 +16,7 @@ from mtsk._validation import (
     parameter_error,
 )
 from mtsk.exceptions import TargetError
+from mtsk.tasks.arrays import as_array, as_numbers
 from mtsk.tasks.base import PixelTask, as_map
 from mtsk.tasks.columns import ColumnGroup
 from mtsk.tasks.labels import as_list
@@ -135,7 +136,7 @@ class SurfaceNormals(PixelTask):
 
     def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
         for i, target in enumerate(targets):
-            if np.ndim(target) != 3 or np.shape(target)[2] != 3:
+            if as_array(target).ndim != 3 or np.shape(target)[2] != 3:
                 raise TargetError(
                     f"normals must have shape (H, W, 3), got {np.shape(target)}",
                     image=i,
@@ -233,12 +234,7 @@ class DensityCount(PixelTask):
         ------
         TargetError
         """
-        try:
-            points = np.asarray(target, float)
-        except (TypeError, ValueError):
-            raise TargetError(
-                f"points must be numbers of shape (n, 2), got {target!r}"[:200]
-            ) from None
+        points = as_numbers(target, "points must be numbers of shape (n, 2)")
         if points.size == 0:
             return np.empty((0, 2))
         if points.ndim != 2 or points.shape[1] != 2:
@@ -312,7 +308,7 @@ class ImageToImage(PixelTask):
         _check_void(self)
 
     def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
-        arrays = [np.asarray(t) for t in targets]
+        arrays = [as_array(t) for t in targets]
         kinds = {(a.dtype, a.shape[2:]) for a in arrays}
         if len(kinds) != 1:
             seen = sorted(f"{dtype} with channels {shape}" for dtype, shape in kinds)
@@ -329,7 +325,7 @@ class ImageToImage(PixelTask):
     def encode(
         self, target: Any, shape: tuple[int, int], *, unseen: bool = False
     ) -> np.ndarray:
-        array = np.asarray(target)
+        array = as_array(target)
         if array.dtype != self.dtype_:
             raise TargetError(
                 f"a target image of {array.dtype}, others are {self.dtype_}"

@@ -9,6 +9,7 @@ import numpy as np
 
 from mtsk._validation import parameter_error
 from mtsk.exceptions import TargetError
+from mtsk.tasks.arrays import as_array
 from mtsk.tasks.base import ImageTask
 from mtsk.tasks.columns import ColumnGroup
 from mtsk.tasks.labels import (
@@ -130,7 +131,7 @@ class MultiLabel(ImageTask):
                 sorted(found) if self.labels is None else self.labels
             )
         else:
-            widths = {np.shape(t) for t in targets}
+            widths = {as_array(t).shape for t in targets}
             if len(widths) != 1 or len(next(iter(widths))) != 1:
                 raise TargetError(
                     "label vectors must be 1-D and of one length, got shapes "
@@ -159,17 +160,16 @@ class MultiLabel(ImageTask):
                     f"{self.classes_.tolist()}"
                 )
             return np.isin(self.classes_, list(target)).astype(np.float32)
-        vector = np.asarray(target)
+        vector = as_array(target)
         if vector.shape != self.classes_.shape or vector.dtype.kind not in "biuf":
             raise TargetError(
                 f"a label vector must have {len(self.classes_)} bool, got dtype "
                 f"{vector.dtype}, shape {vector.shape}; names of labels go into a set"
             )
-        columns = vector.astype(np.float32)
-        columns[columns == UNLABELLED] = np.nan
-        if not np.isin(columns[~np.isnan(columns)], (0, 1)).all():
+        missing = np.isnan(vector) | (vector == UNLABELLED)
+        if not np.isin(vector[~missing], (0, 1)).all():
             raise TargetError("a label vector may hold 0, 1 and -1 (or NaN) only")
-        return columns
+        return np.where(missing, np.nan, vector).astype(np.float32)
 
     def decode(self, scores: np.ndarray) -> Any:
         yes = scores > 0
@@ -188,8 +188,8 @@ class Regression(ImageTask):
     metrics = ("r2", "rmse", "mae")
 
     def _learn(self, targets: Sequence[Any]) -> ColumnGroup:
-        shapes = {np.shape(t) for t in targets}
-        if len(shapes) != 1 or len(next(iter(shapes))) > 1:
+        shapes = {as_array(t).shape for t in targets}
+        if len(shapes) != 1 or len(next(iter(shapes))) > 1 or shapes == {(0,)}:
             raise TargetError(
                 "numbers must be scalars or vectors of one length, got shapes "
                 f"{sorted(map(str, shapes))[:5]}"
@@ -202,7 +202,7 @@ class Regression(ImageTask):
     def encode(
         self, target: Any, shape: tuple[int, int], *, unseen: bool = False
     ) -> np.ndarray:
-        values = np.atleast_1d(np.asarray(target))
+        values = np.atleast_1d(as_array(target))
         if values.dtype.kind not in "iuf" or values.shape != (self.n_values_,):
             raise TargetError(
                 f"expected {self.n_values_} number(s), got {target!r}"[:200]
@@ -348,7 +348,7 @@ class Ordinal(ImageTask):
 
 
 def _as_count(target: Any) -> float:
-    if np.ndim(target) != 0 or np.asarray(target).dtype.kind not in "iuf":
+    if as_array(target).ndim != 0 or as_array(target).dtype.kind not in "iuf":
         raise TargetError(f"a count must be a number, got {target!r}"[:200])
     number = float(target)
     if number < 0 or np.isinf(number):
@@ -357,7 +357,7 @@ def _as_count(target: Any) -> float:
 
 
 def _check_scalar(target: Any, entry: int | None = None) -> None:
-    if np.ndim(target) != 0:
+    if as_array(target).ndim != 0:
         raise TargetError(
             f"a class label must be a scalar, got shape {np.shape(target)}",
             image=entry,

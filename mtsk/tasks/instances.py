@@ -13,6 +13,7 @@ from scipy.special import expit
 
 from mtsk._validation import Interval, check_parameters
 from mtsk.exceptions import TargetError
+from mtsk.tasks.arrays import as_array
 from mtsk.tasks.base import PixelTask, as_flat_map
 from mtsk.tasks.columns import ColumnGroup
 from mtsk.tasks.labels import UNLABELLED, as_list
@@ -238,12 +239,12 @@ def _is_stack(target: Any) -> bool:
         return target.ndim == 3
     if not isinstance(target, list | tuple):
         return False
-    return len(target) == 0 or any(np.ndim(mask) == 2 for mask in target)
+    return len(target) == 0 or any(as_array(mask).ndim == 2 for mask in target)
 
 
 def _flattened(masks: Sequence[Any], shape: tuple[int, int] | None) -> np.ndarray:
     """Return the map of ids of a stack of masks."""
-    arrays = [np.asarray(mask) for mask in masks]
+    arrays = [as_array(mask) for mask in masks]
     shapes = {a.shape for a in arrays}
     if len(shapes) > 1:
         raise TargetError(f"masks of one image differ in shape: {sorted(shapes)[:5]}")

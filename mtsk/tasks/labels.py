@@ -9,6 +9,7 @@ import numpy as np
 
 from mtsk.data.label_maps import CategoricalMap
 from mtsk.exceptions import TargetError
+from mtsk.tasks.arrays import as_array
 
 __all__ = [
     "as_label_array",
@@ -32,11 +33,11 @@ def as_label_array(target: Any) -> np.ndarray:
     Floats that are whole numbers become integers, NaN becomes −1: pandas makes floats
     of a column of integers that has gaps.
     """
-    array = np.asarray(target)
+    array = as_array(target)
     if array.dtype.kind == "O" and all(isinstance(v, str) for v in array.flat):
         array = array.astype(str)
     if array.dtype.kind == "f":
-        filled = np.where(np.isnan(array), UNLABELLED, array)
+        filled = np.where(np.isnan(array), UNLABELLED, array.astype(float))
         if (np.abs(filled) < 2**53).all() and (filled % 1 == 0).all():
             array = filled.astype(np.int64)
     if array.dtype.kind not in "iubU":

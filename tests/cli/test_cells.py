@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtsk.cli.cells import column_values, from_spreadsheet_text, spreadsheet_text
@@ -72,3 +72,35 @@ def test_predictions_hold_no_formula(tmp_path):
         "value": "-1.0;2.0",
     }
     assert column_values([row["tags"]], "t") == [{"@a", "b"}]
+
+
+cells = st.one_of(
+    st.text(max_size=4),
+    st.text("0123456789+-.eE_;,' nai\t=@", max_size=6),
+    st.integers().map(str),
+    st.floats().map(repr),
+    st.sampled_from(["", "nan", "inf", "None", "true", "1;2", "٣"]),
+)
+
+
+@given(st.lists(cells, max_size=6))
+@settings(max_examples=2000, deadline=None)
+def test_any_column_is_of_one_kind_or_refused(column):
+    try:
+        found = column_values(column, "table.csv: t")
+    except TargetError as error:
+        assert "table.csv: t" in str(error)
+        return
+    assert len(found) == len(column)
+    given_values = [value for value in found if value is not None]
+    assert len({type(value) for value in given_values}) <= 1
+    for cell, value in zip(column, found, strict=True):
+        text = from_spreadsheet_text(cell.strip())
+        assert (value is None) == (not text)
+        if isinstance(value, int):
+            assert str(value) == text.lstrip("+").replace("-0", "0")
+        elif isinstance(value, float):
+            assert np.isfinite(value) or "e" in text.lower()
+            assert value == float(text)
+        elif isinstance(value, str):
+            assert value == text

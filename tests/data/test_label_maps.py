@@ -40,7 +40,7 @@ def _save(path, codes, kind, seed=0):
     return out
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     kinds=st.lists(st.sampled_from(["rgb", "palette", "gif"]), min_size=2, max_size=5)
 )

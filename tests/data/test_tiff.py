@@ -33,7 +33,7 @@ def _expected(array, axes):
     return array.reshape(-1, *array.shape[2:])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     axes=st.sampled_from(
         ["".join(p) for n in (2, 3, 4) for p in itertools.permutations("TZCYX", n)]
