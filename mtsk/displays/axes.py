@@ -94,14 +94,19 @@ def as_image(image: Any) -> np.ndarray:
     ImageError
         Where the file cannot be read.
     ValueError
-        On an array of another shape than (H, W) or (H, W, C).
+        On an array of another shape than (H, W) or (H, W, C), and on several images.
     """
     if isinstance(image, str | os.PathLike):
         image = read_image(image)
-    array = np.asarray(image)
-    if array.ndim not in (2, 3) or not array.size:
-        raise ValueError(f"image must be (H, W) or (H, W, C), got {array.shape}")
-    return array
+    try:
+        shape = np.shape(image)
+    except ValueError:  # images of different sizes
+        shape = (len(image), None)
+    if len(shape) not in (2, 3) or 0 in shape or None in shape:
+        several = len(shape) == 4 or None in shape
+        hint = f"; of {shape[0]} images draw one at a time, images[0]" * several
+        raise ValueError(f"image must be (H, W) or (H, W, C), got {shape}{hint}")
+    return np.asarray(image)
 
 
 def draw_scale(image: Any) -> None:

@@ -295,6 +295,17 @@ class SegmentationDisplay:
         else:
             value = self.truth if name == "truth" else self.prediction
             self.images_[name] = getattr(self, f"_draw_{self.kind}")(ax, value)
+            labelled = self._labelled_share() if name == "truth" else 1.0
+            if labelled < _MOSTLY_LABELLED:
+                ax.set_title(f"truth: {100 * labelled:.1f} % labelled")
+
+    def _labelled_share(self) -> float:
+        """Return the share of pixels that the truth labels, of classes and masks."""
+        if self.kind == "classes":
+            return float((self._codes(self.truth) >= 0).mean())
+        if self.kind == "mask":
+            return float((np.asarray(self.truth, float) >= 0).mean())
+        return 1.0
 
     def _draw_classes(self, ax: Any, value: Any) -> Any:
         colours = class_colours(len(self._all_classes()))
@@ -369,7 +380,8 @@ class SegmentationDisplay:
             codes = self._codes(truth)
             known, wrong = codes >= 0, codes != self._codes(found)
         if known.any():
-            ax.set_title(f"difference: {100 * wrong[known].mean():.1f} %")
+            of = " of labelled pixels" if known.mean() < _MOSTLY_LABELLED else ""
+            ax.set_title(f"difference: {100 * wrong[known].mean():.1f} %{of}")
         else:
             ax.set_title("difference: nothing is labelled")
         return ax.imshow(paint_differences(self.image, wrong, known))
@@ -422,6 +434,7 @@ class SegmentationDisplay:
 
 
 _UNLABELLED = (-1, "")
+_MOSTLY_LABELLED = 0.5  # share of pixels; titles tell of less
 _MOST_NAMED = 40  # classes in a legend; more would cover the picture
 
 

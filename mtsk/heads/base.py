@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 COLUMNS = [SequenceOf(ColumnGroup), None]
+_FLOATS = [np.float32, np.float64]
 
 
 class Memo(Protocol):
@@ -111,7 +112,7 @@ class JointTable(BaseEstimator):
                 f"{type(self).__name__} requires y to be passed, but the target y is "
                 "None"
             )
-        X = validate_data(self, X, reset=reset, dtype=[np.float32, np.float64])
+        X = validate_data(self, X, reset=reset, dtype=_FLOATS, order="C")
         Y = self._code(y, reset)
         check_consistent_length(X, Y)
         weight = check_entry_weights(sample_weight, X, Y.shape[1])
@@ -290,7 +291,7 @@ class JointLinear(JointHead):
             Logits of classes and labels; numbers of real columns.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=[np.float32, np.float64])
+        X = validate_data(self, X, reset=False, dtype=_FLOATS, order="C")
         # In torch: idle BLAS threads of numpy spin and slow later torch operations.
         scores = torch.from_numpy(X) @ torch.from_numpy(self.coef_.astype(X.dtype))
         return scores.numpy() + self.intercept_.astype(X.dtype)

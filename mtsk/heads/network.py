@@ -217,7 +217,9 @@ class SharedLayerNetwork(JointHead):
             Logits of classes and labels; numbers of real columns.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=[np.float32, np.float64])
+        X = validate_data(
+            self, X, reset=False, dtype=[np.float32, np.float64], order="C"
+        )
         network = _Network(X.shape[1], self.hidden_layer_sizes, 0.0, self.groups_)
         state = {k: torch.from_numpy(v) for k, v in self.network_.items()}
         network.load_state_dict(state)

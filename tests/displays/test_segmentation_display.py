@@ -53,6 +53,17 @@ def test_difference_marks_what_is_wrong_and_counts_it():
     assert title == f"difference: {100 * wrong.mean():.1f} %"
 
 
+@pytest.mark.parametrize("kind", ["classes", "mask"])
+def test_titles_tell_how_much_strokes_label(kind):
+    strokes = np.full(MASKS[0].shape, -1)
+    strokes[4:6, :10] = MASKS[0][4:6, :10] if kind == "classes" else 1
+    found = WRONG if kind == "classes" else np.ones_like(WRONG)
+    display = SegmentationDisplay.from_predictions(X[0], found, strokes, kind=kind)
+    titles = [ax.get_title() for ax in display.axes_.values()]
+    assert titles[1] == f"truth: {2000 / strokes.size:.1f} % labelled"
+    assert titles[3] == "difference: 0.0 % of labelled pixels"
+
+
 def test_unlabelled_pixels_are_neither_right_nor_wrong():
     truth = MASKS[0].copy()
     truth[:4] = -1
@@ -217,7 +228,12 @@ def boxes(prediction):
         ({"prediction": MASKS[0, :5]}, r"prediction must be of the image's height"),
         ({"truth": MASKS[0].T}, r"truth must be of the image's height"),
         ({"kind": "cake"}, r"`kind` of SegmentationDisplay must be one of"),
-        ({"image": X}, r"image must be \(H, W\) or \(H, W, C\)"),
+        (
+            {"image": X},
+            r"image must be .*; of 4 images draw .*, images\[0\]",
+        ),
+        ({"image": [X[0], X[1, :9]]}, r"image must be .*; of 2 images draw one at a"),
+        ({"image": X[:0]}, r"image must be \(H, W\) or \(H, W, C\)"),
         ({"class_names": ["a"]}, r"`class_names` must name 2 classes"),
         ({"class_names": 3}, r"`class_names` of SegmentationDisplay"),
         ({"classes": [3]}, r"prediction has \[7\]; `classes` are \[3\]"),
