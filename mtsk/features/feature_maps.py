@@ -26,7 +26,14 @@ import torch
 from scipy import sparse
 from torch import nn
 
-from mtsk.features.interpolation import Grid, bags, neighbours, pool_operator, upsample
+from mtsk.features.interpolation import (
+    Grid,
+    axis_means,
+    bags,
+    neighbours,
+    pool_operator,
+    upsample,
+)
 
 __all__ = ["POSITION_NAMES", "FeatureMaps", "position_columns"]
 
@@ -197,6 +204,17 @@ class FeatureMaps:
         known = [t.float() if t.dtype == torch.bfloat16 else t for t in here]
         return replace(self, taps=[tap.numpy() for tap in known])
 
+    def in_single_precision(self) -> FeatureMaps:
+        """Return the same maps with taps in single precision, where they are.
+
+        All that is made of half precision is made of numbers turned to single; several
+        results of one image take less time where that is done once.
+        """
+        taps = [self._tensor(i).float() for i in range(len(self.taps))]
+        return replace(
+            self, taps=taps if self._in_tensors else [tap.numpy() for tap in taps]
+        )
+
     def __float__(self) -> float:
         # What numpy asks of the members of a table, in a Pipeline for instance.
         raise TypeError(
@@ -252,18 +270,23 @@ class FeatureMaps:
                 torch.from_numpy(a).to(device)
                 for a in neighbours(points[:, 0], points[:, 1], grid)
             )
+            used = None
+            if cells.numel() * _DENSE < grid[0] * grid[1]:  # few of many cells
+                used, inverse = cells.unique(return_inverse=True)
+                cells = inverse.view(cells.shape)
             for i in members:
                 out[:, self._columns[i]] = nn.functional.embedding_bag(
-                    cells, self._flat(i), per_sample_weights=weights, mode="sum"
+                    cells, self._flat(i, used), per_sample_weights=weights, mode="sum"
                 )
         rows = out.cpu().numpy()
         if self.position:
             rows[:, -len(POSITION_NAMES) :] = self._position(points[:, 0], points[:, 1])
         return rows
 
-    def _flat(self, i: int) -> torch.Tensor:
-        """Return a tap's cells, one after another, single precision."""
-        return self._tensor(i).flatten(0, 1).float()
+    def _flat(self, i: int, cells: torch.Tensor | None = None) -> torch.Tensor:
+        """Return a tap's cells, all or some, one after another, single precision."""
+        flat = self._tensor(i).flatten(0, 1)
+        return (flat if cells is None else flat[cells]).float()
 
     def _position(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         top, left, height, width = self._frame
@@ -397,6 +420,47 @@ class FeatureMaps:
                 out[:, self._columns[i]] = own.sums(self._flat(i))
         return out.cpu().numpy()
 
+    def block_means(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return the mean hypercolumn of each block of a grid of rectangles.
+
+        Equal to `region_means` of them, and much faster: interpolation and means are
+        both products of a part along rows and a part along columns.
+
+        Parameters
+        ----------
+        rows, columns : array-like of int, shape (m + 1,) and (n + 1,)
+            Where the blocks begin and the last one ends: 0 < … < H, 0 < … < W.
+
+        Returns
+        -------
+        ndarray of float32, shape (m · n, n_features)
+            Row by row.
+        """
+        down, across = (np.asarray(ends) for ends in (rows, columns))
+        means = []
+        for grid, members in self._grids.items():
+            h, w, sy, sx, top, left = grid
+            along_y = axis_means(down, h, sy, top)
+            along_x = axis_means(across, w, sx, left)
+            of_grid = {}
+            for i in members:
+                tap = self._tensor(i).float().cpu().numpy()
+                wide = along_y @ tap.reshape(h, -1)
+                some = wide.reshape(len(along_y), w, -1)
+                of_grid[i] = (along_x @ some).reshape(-1, some.shape[2])
+            means.append(of_grid)
+        every = {i: found for of_grid in means for i, found in of_grid.items()}
+        parts = [every[i] for i in range(len(self.taps))]
+        if self.position:
+            y, x = np.indices(self.shape)
+            columns_of = self._position(y.ravel(), x.ravel()).reshape(*self.shape, -1)
+            sums = np.add.reduceat(
+                np.add.reduceat(columns_of, down[:-1], axis=0), across[:-1], axis=1
+            )
+            sizes = np.diff(down)[:, None] * np.diff(across)
+            parts.append((sums / sizes[..., None]).reshape(-1, sums.shape[2]))
+        return np.concatenate(parts, axis=1, dtype=np.float32)
+
     def global_mean(self) -> np.ndarray:
         """Return the mean of each channel over its tap, for tasks of whole images.
 
@@ -449,6 +513,7 @@ def _check_taps(taps: Any) -> None:
         raise ValueError("taps must be on one device")
 
 
+_DENSE = 2  # cells asked for, as a share of a grid's, above which all are converted
 _FLOATS = tuple(map(np.dtype, (np.float16, np.float32, np.float64)))
 
 

@@ -15,7 +15,15 @@ import torch
 from scipy import sparse
 from torch import nn
 
-__all__ = ["Bags", "Grid", "bags", "neighbours", "pool_operator", "upsample"]
+__all__ = [
+    "Bags",
+    "Grid",
+    "axis_means",
+    "bags",
+    "neighbours",
+    "pool_operator",
+    "upsample",
+]
 
 Grid = tuple[int, int, float, float, float, float]  # cells, strides, starts
 
@@ -38,6 +46,31 @@ def neighbours(
     cells = (y0 * w + x0, y0 * w + x1, y1 * w + x0, y1 * w + x1)
     weights = ((1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx)
     return np.stack(cells, 1), np.stack(weights, 1, dtype=np.float32)
+
+
+def axis_means(ends: np.ndarray, size: int, stride: float, start: float) -> np.ndarray:
+    """Return the mean interpolation weight of each cell over runs of pixels.
+
+    Parameters
+    ----------
+    ends : ndarray of int, shape (n + 1,)
+        Where the runs along one axis begin, and the last one ends.
+    size : int
+        Cells along the axis.
+    stride, start : float
+        Of the grid along the axis.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, size)
+    """
+    place = np.arange(ends[0], ends[-1])
+    run = np.repeat(np.arange(len(ends) - 1), np.diff(ends))
+    low, high, share = _corners(place - start, size, stride)
+    out = np.zeros((len(ends) - 1, size))
+    np.add.at(out, (run, low), 1 - share)
+    np.add.at(out, (run, high), share)
+    return (out / np.diff(ends)[:, None]).astype(np.float32)
 
 
 def upsample(

@@ -160,7 +160,7 @@ class _Parts:
         """Return the features of an image's parts, (n_parts, n_features)."""
         if self.kind == "image":
             return maps.global_mean()[None]
-        return maps.region_means(_grid_of(maps.shape)[0])
+        return maps.block_means(*_ends_of(maps.shape))
 
     def learn(self, described: Sequence[np.ndarray]) -> None:
         """Fit the principal components on some images."""
@@ -172,10 +172,18 @@ class _Parts:
         )
         self.project.fit(sample)
 
-    def add(self, index: int, views: np.ndarray, maps: FeatureMaps) -> None:
-        """Add the parts of an image."""
+    def add(
+        self,
+        index: int,
+        views: np.ndarray,
+        maps: FeatureMaps,
+        described: np.ndarray | None,
+    ) -> None:
+        """Add the parts of an image, which may have been described before."""
         self.images.append(index)
-        self.places.append(normalize(self.project.transform(self.describe(maps))))
+        if described is None:
+            described = self.describe(maps)
+        self.places.append(normalize(self.project.transform(described)))
         cells, boxes = _grid_of(maps.shape)
         self.boxes.append(boxes)
         points = np.indices(maps.shape)[:, ::_STEP, ::_STEP].reshape(2, -1).T
@@ -199,19 +207,26 @@ def describe_parts(
     for kind in GRANULARITIES:
         own = [name for name in names if name in predictor.tasks.names(kind)]
         every += [_Parts(predictor, kind, own)] if own else []
-    few = images.some(spread_evenly(len(images)))
+    chosen = list(spread_evenly(len(images)))
+    few = images.some(chosen)
     few.on_error = "skip"  # unreadable images are handled in the full pass
-    samples = [
-        [p.describe(maps) for p in every]
-        for _, maps in predictor.features.iter_maps(few)
-    ]
-    for parts, described in zip(every, zip(*samples, strict=True), strict=False):
+    samples = {
+        chosen[i]: [parts.describe(maps.in_single_precision()) for parts in every]
+        for i, maps in predictor.features.iter_maps(few)
+    }
+    for parts, described in zip(
+        every, zip(*samples.values(), strict=True), strict=False
+    ):
         parts.learn(described)
+    none = [None] * len(every)
     for index, views, maps in predictor.features.iter_views_and_maps(
         images, desc="look"
     ):
-        for parts in every if samples else ():
-            parts.add(index, views, maps)
+        maps = maps.in_single_precision()  # once, for all that is made of them
+        for parts, described in zip(
+            every if samples else [], samples.get(index, none), strict=False
+        ):
+            parts.add(index, views, maps, described)
     return [parts for parts in every if parts.images]
 
 
@@ -227,7 +242,10 @@ class _Round:
         probes = np.linspace(0, len(places) - 1, n_probes).round().astype(int)
         self.probes = places[probes]
         doubt = np.concatenate(parts.doubts[name])[probes]
-        self.doubt = np.nan_to_num(doubt, nan=typical) / n_probes
+        doubt = np.nan_to_num(doubt, nan=typical)
+        if not doubt.any():  # a model that is sure of all, such as of one class
+            doubt = np.ones_like(doubt)
+        self.doubt = doubt / n_probes
         self.likeness = np.stack([self._like(own).max(axis=0) for own in parts.places])
         known = np.isin(parts.images, list(labelled))
         self.open = ~known
@@ -267,13 +285,21 @@ def _typical_doubt(every: Sequence[_Parts]) -> float:
     return float(np.mean(known)) if known else 0.5
 
 
-def _grid_of(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cell of each pixel, (H, W), and the cells' boxes, (n_cells, 4)."""
+def _ends_of(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return where cells begin, and the last ends: along rows, along columns."""
     height, width = shape
     down = int(np.clip(round(np.sqrt(_CELLS * height / width)), 1, -(-height // _STEP)))
     across = int(np.clip(round(_CELLS / down), 1, -(-width // _STEP)))
     row, column = np.arange(height) * down // height, np.arange(width) * across // width
     top, left = (np.searchsorted(of, np.arange(of[-1] + 2)) for of in (row, column))
+    return top, left
+
+
+def _grid_of(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cell of each pixel, (H, W), and the cells' boxes, (n_cells, 4)."""
+    top, left = _ends_of(shape)
+    down, across = len(top) - 1, len(left) - 1
+    row, column = (np.repeat(np.arange(len(e) - 1), np.diff(e)) for e in (top, left))
     boxes = [
         (left[j], top[i], left[j + 1], top[i + 1])
         for i in range(down)

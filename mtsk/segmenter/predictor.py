@@ -188,8 +188,15 @@ class Predictor:
         if not names:
             return {}
         head, parts = self.heads["pixel"], self.tasks.layout("pixel").scores
-        if points is None and self.capabilities("pixel").is_linear:
-            return _linear_scores(maps, head, {name: parts[name] for name in names})
+        if self.capabilities("pixel").is_linear and (
+            points is None or len(points) * _MAP_PER_POINT > np.prod(maps.shape)
+        ):
+            own = {name: parts[name] for name in names}
+            found = _linear_scores(maps, head, own)
+            if points is None:
+                return found
+            places = tuple(np.asarray(points).T)
+            return {name: scores[places] for name, scores in found.items()}
         if points is None:
             scores = _strided_scores(maps, head, self.prediction_stride)
         else:
@@ -261,6 +268,7 @@ class Predictor:
 
 _MIN_SHARED, _SHARD = 4, 16  # images worth sharing among workers; images of a shard
 _PIXELS_AT_ONCE = 16384  # hypercolumns held at a time for heads that are not linear
+_MAP_PER_POINT = 32  # pixels of a map that cost as much as a point alone
 
 
 def _linear_scores(

@@ -19,8 +19,8 @@ from mtsk.tasks.task_set import TaskSet
 
 __all__ = ["fit_pixel_head"]
 
-_N_FOLDS = 3
-_MAX_CHECK_ROWS = 20_000  # of the table that the check is made with
+_N_FOLDS = 2
+_MAX_CHECK_ROWS = 10_000  # labelled ones, and weak ones, that the check is made with
 
 
 def fit_pixel_head(
@@ -127,14 +127,15 @@ class _Teaching:
     def check(self, link: TagLink, table: Table) -> TagLink:
         """Return a link with what held-out images say of it.
 
-        Tags are first taken to name all that is there, so that what they do not name
-        is absent; where that lowers the mean IoU, to name some of it.
+        Tags may name all that is there, so that what they do not name is absent, or
+        some of it. One round of pseudo-labels each tells which has the higher mean IoU,
+        and whether it is higher than without.
         """
         column = self.tasks.layout("pixel").columns[link.pixels].start
         labelled = np.unique(table.images[~np.isnan(table.Y[:, column])])
         if len(labelled) < 2:
             return replace(link, check=TagCheck(True, len(labelled)))
-        table = _thinned(table)
+        table = _thinned(table, table.weak[link.pixels])
         folds = [labelled[k::_N_FOLDS] for k in range(min(_N_FOLDS, len(labelled)))]
         splits = []
         for held in folds:
@@ -145,18 +146,16 @@ class _Teaching:
         alone = self._held_out_iou(
             link, table, [(held, head) for held, _, head in splits]
         )
-        best = link
+        best, once = link, replace(self, n_rounds=1)
         for candidate in (link, replace(link, tags_are_complete=False)):
             heads = [
-                (held, self.teach([candidate], rest, head)[0])
+                (held, once.teach([candidate], rest, head)[0])
                 for held, rest, head in splits
             ]
             found = self._held_out_iou(link, table, heads)
             check = TagCheck(found >= alone, len(labelled), alone, found)
             if best.check is None or found > best.check.miou_with:
                 best = replace(candidate, check=check)
-            if check.is_used:
-                break
         return best
 
     def _held_out_iou(
@@ -180,17 +179,19 @@ class _Teaching:
         return float(mean_iou(counts))
 
 
-def _thinned(table: Table) -> Table:
-    """Return every k-th row, so that there are few enough to check with."""
-    step = max(1, -(-len(table.X) // _MAX_CHECK_ROWS))
-    rows = slice(None, None, step)
+def _thinned(table: Table, weak: np.ndarray) -> Table:
+    """Return every k-th of the weak rows, and of the others, few enough of each."""
+    kept = np.zeros(len(weak), bool)
+    for kind in (weak, ~weak):
+        rows = np.flatnonzero(kind)
+        kept[rows[:: max(1, -(-len(rows) // _MAX_CHECK_ROWS))]] = True
     return table._replace(
-        X=table.X[rows],
-        Y=table.Y[rows],
-        images=table.images[rows],
-        digest=f"{table.digest} / {step}",
-        weak={name: weak[rows] for name, weak in table.weak.items()},
-        weights=table.weights[:, rows],
+        X=table.X[kept],
+        Y=table.Y[kept],
+        images=table.images[kept],
+        digest=f"{table.digest} to check tags",
+        weak={name: weak[kept] for name, weak in table.weak.items()},
+        weights=table.weights[:, kept],
     )
 
 

@@ -124,6 +124,29 @@ def test_pool_is_the_mean_over_each_region(maps, seed):
             assert np.isnan(got[region]).all()
 
 
+@given(feature_maps(), st.data())
+@FEW
+def test_block_means_are_means_over_regions(maps, data):
+    ends = []
+    for size in maps.shape:
+        inner = data.draw(st.lists(st.integers(1, size - 1), max_size=3, unique=True))
+        ends.append(np.array([0, *sorted(inner), size]))
+    rows, columns = (np.repeat(np.arange(len(e) - 1), np.diff(e)) for e in ends)
+    segments = rows[:, None] * (len(ends[1]) - 1) + columns
+    got = maps.block_means(*ends)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, maps.region_means(segments), atol=1e-5)
+
+
+@given(feature_maps())
+@FEW
+def test_single_precision_gives_the_same(maps):
+    single = maps.in_single_precision()
+    points = every_pixel(maps.shape)
+    np.testing.assert_array_equal(single.at(points), maps.at(points))
+    np.testing.assert_array_equal(single.at(points[:2]), maps.at(points)[:2])
+
+
 @given(feature_maps())
 @FEW
 def test_pooling_single_pixels_is_at(maps):

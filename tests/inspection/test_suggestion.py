@@ -197,3 +197,13 @@ def test_images_that_cannot_be_read_are_left_out_when_asked():
     with pytest.warns(UserWarning, match="8"):
         found = suggest_labels(model, images, 20, [*Y, None])
     assert sorted(s.image for s in found) == list(range(2, 8))
+
+
+@pytest.mark.filterwarnings("ignore:task 'target' has one class only")
+def test_a_model_that_is_sure_of_all_is_shown_what_is_unlike():
+    X, _ = toy_images(6)
+    one_class = [np.zeros(x.shape[:2], int) for x in X]
+    model = MultiTaskSegmenter(features=DeepFeatures(scales=[1]), random_state=0)
+    model.fit(X[:2], one_class[:2])
+    found = suggest_labels(model, X, 2, [*one_class[:2], None, None, None, None])
+    assert min(s.gain for s in found) > 0
