@@ -66,15 +66,15 @@ def fit_pixel_head(
         # How much tasks share is chosen on true labels, not on pseudo-labels.
         head.chosen_parameters() if fit_head.heads.capabilities.is_joint else {},
     )
-    checked = {link.pixels: teaching.check(link, table) for link in links}
-    out = [checked.get(link.pixels, link) for link in tag_links]
-    used = [link for link in checked.values() if link.check.is_used]
+    checks = [teaching.check(link, table) for link in links]
+    used = [link for link, check in checks if check.is_used]
     if used:
         head, table = teaching.teach(used, table, head)
-    for link in checked.values():
-        if not link.check.is_used:
-            warnings.warn(_not_used(link), UserWarning, stacklevel=6)
-    return head, table, out
+    for link, check in checks:
+        if not check.is_used:
+            warnings.warn(_not_used(link, check), UserWarning, stacklevel=6)
+    checked = {link.pixels: replace(link, check=check) for link, check in checks}
+    return head, table, [checked.get(link.pixels, link) for link in tag_links]
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ class _Teaching:
             head = self.fit_head("pixel", table, self.parameters)
         return head, table
 
-    def check(self, link: TagLink, table: Table) -> TagLink:
-        """Return a link with what held-out images say of it.
+    def check(self, link: TagLink, table: Table) -> tuple[TagLink, TagCheck]:
+        """Return a link as it is best used, and whether it is, by held-out images.
 
         Tags may name all that is there, so that what they do not name is absent, or
         some of it. One round of pseudo-labels each tells which has the higher mean IoU,
@@ -134,7 +134,7 @@ class _Teaching:
         column = self.tasks.layout("pixel").columns[link.pixels].start
         labelled = np.unique(table.images[~np.isnan(table.Y[:, column])])
         if len(labelled) < 2:
-            return replace(link, check=TagCheck(True, len(labelled)))
+            return link, TagCheck(True, len(labelled))
         table = _thinned(table, table.weak[link.pixels])
         folds = [labelled[k::_N_FOLDS] for k in range(min(_N_FOLDS, len(labelled)))]
         splits = []
@@ -146,17 +146,19 @@ class _Teaching:
         alone = self._held_out_iou(
             link, table, [(held, head) for held, _, head in splits]
         )
-        best, once = link, replace(self, n_rounds=1)
-        for candidate in (link, replace(link, tags_are_complete=False)):
+        once = replace(self, n_rounds=1)
+        found = {}
+        for is_complete in (True, False):
+            candidate = replace(link, tags_are_complete=is_complete)
             heads = [
                 (held, once.teach([candidate], rest, head)[0])
                 for held, rest, head in splits
             ]
-            found = self._held_out_iou(link, table, heads)
-            check = TagCheck(found >= alone, len(labelled), alone, found)
-            if best.check is None or found > best.check.miou_with:
-                best = replace(candidate, check=check)
-        return best
+            found[is_complete] = self._held_out_iou(link, table, heads)
+        is_complete = found[True] >= found[False]
+        best = found[is_complete]
+        check = TagCheck(best >= alone, len(labelled), alone, best)
+        return replace(link, tags_are_complete=is_complete), check
 
     def _held_out_iou(
         self, link: TagLink, table: Table, heads: Sequence[tuple[np.ndarray, Any]]
@@ -195,8 +197,7 @@ def _thinned(table: Table, weak: np.ndarray) -> Table:
     )
 
 
-def _not_used(link: TagLink) -> str:
-    check = link.check
+def _not_used(link: TagLink, check: TagCheck) -> str:
     return (
         f"the tags of {link.tags!r} do not teach {link.pixels!r}: on held-out images "
         f"the mean IoU was {check.miou_with:.3f} with pseudo-labels from them, "
