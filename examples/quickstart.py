@@ -102,7 +102,7 @@ def learn(tasks, images, targets, only=None):
     if only is not None:
         tasks = {only: tasks[only]} if only in tasks else None
         targets = targets.subset([only])
-    features = DeepFeatures(cache="memory", verbose=sys.stderr.isatty())
+    features = DeepFeatures(cache="memory", verbose=1)
     model = MultiTaskSegmenter(
         tasks, features=features, max_pixels_per_image=300, random_state=0
     )

@@ -267,9 +267,10 @@ def check_image(image: Any, where: str) -> np.ndarray:
         image = image[:, :, None]
     if image.dtype == np.uint16 and image.max() < _TWELVE_BITS:
         warnings.warn(
-            f"{where} is uint16 with no value above {image.max()}, and 65535 is white: "
-            "if it has 8, 10 or 12 bits, divide by its own greatest value, as float in "
-            "[0, 1]",
+            # Of any image the same words, so that Python shows them once.
+            f"an image is uint16 with no value above {_TWELVE_BITS - 1}, and 65535 is "
+            "white: if it has 8, 10 or 12 bits, divide it by its own greatest value, "
+            "as float in [0, 1]",
             UserWarning,
             stacklevel=2,
         )

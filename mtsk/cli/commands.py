@@ -35,7 +35,7 @@ from mtsk.datasets import make_digit_scenes
 from mtsk.exceptions import ModelFileError, MtskError, TargetError
 from mtsk.features import MemoryCache
 from mtsk.segmenter.parameters import given_tasks
-from mtsk.tasks import Boundary, Ordinal
+from mtsk.tasks import Boundary, Classification, Ordinal, SemanticSegmentation
 from mtsk.tiling.tile_store import check_names
 
 __all__ = ["backbones", "demo", "describe", "evaluate", "predict", "train"]
@@ -197,6 +197,7 @@ def evaluate(options: argparse.Namespace) -> int:
                 "give those of one"
             )
         truth = mtsk.Targets({name: targets[targets.task_names[0]]})
+    _check_labels_known(truth, model.tasks_)
     with _files_named(images):
         scores = model.score_tasks(images, tags_as_sets(truth, model.tasks_))
     metrics = {name: model.tasks_[name].metrics[0] for name in scores}
@@ -205,6 +206,22 @@ def evaluate(options: argparse.Namespace) -> int:
     about = {"images": len(images), "scores": finite, "metrics": metrics}
     _say(options, about, "\n".join(lines))
     return _DONE
+
+
+def _check_labels_known(truth: mtsk.Targets, tasks: Mapping[str, Any]) -> None:
+    """Refuse labels of which none is a class that the model was taught."""
+    for name in truth.task_names:
+        task = tasks.get(name)
+        if not isinstance(task, SemanticSegmentation | Classification):
+            continue
+        given = [np.unique(np.asarray(e)) for e in truth[name] if e is not None]
+        found = sorted({label for labels in given for label in labels.tolist()})
+        if found and not np.isin(found, task.classes_).any():
+            raise TargetError(
+                f"the labels of {name!r} are {found[:10]}, and none is a class of the "
+                f"model: {task.classes_[:10].tolist()}; give the --classes that it was "
+                "trained with"
+            )
 
 
 def describe(options: argparse.Namespace) -> int:

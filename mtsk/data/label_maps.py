@@ -137,10 +137,7 @@ def _read(path: ImagePath) -> _Stored:
     pixels = read_image(path)
     if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
         if (pixels[..., -1] != np.iinfo(pixels.dtype).max).any():
-            raise TargetError(
-                f"label map {str(path)!r} is partly transparent, or in CMYK: save it "
-                "with one number, or red, green and blue, a pixel"
-            )
+            raise _transparent_error(path)
         pixels = pixels[..., :-1]
     is_rgb = pixels.ndim == 3
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
@@ -170,11 +167,28 @@ def _palette_image(path: Path) -> _Stored | None:
                 raise ImageError(f"{str(path)!r} has several frames: a map has one")
             values = np.asarray(file)
             entries = np.array(file.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+            transparency = file.info.get("transparency")
     except (OSError, Image.DecompressionBombError):  # for the reader of all images
         return None
+    if set(np.unique(values).tolist()) & _transparent(transparency):
+        raise _transparent_error(path)
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(entries)] = entries
     return _Stored(path, values, _packed(colours), True)
+
+
+def _transparent(transparency: int | bytes | None) -> set[int]:
+    """Return which indices of a palette are not opaque, as Pillow tells of it."""
+    if isinstance(transparency, bytes):
+        return {index for index, alpha in enumerate(transparency) if alpha < 255}
+    return set() if transparency is None else {transparency}
+
+
+def _transparent_error(path: ImagePath) -> TargetError:
+    return TargetError(
+        f"label map {str(path)!r} is partly transparent, or in CMYK: save it with one "
+        "number, or red, green and blue, a pixel"
+    )
 
 
 def _packed(colours: np.ndarray) -> np.ndarray:

@@ -239,6 +239,8 @@ def test_masks_in_colours_are_learnt_named_and_evaluated(home, tmp_path, capsys)
     capsys.readouterr()
     assert main(["evaluate", model, *named, "--json"]) == 0
     assert answer(capsys)["scores"]["masks"] == pytest.approx(plain, abs=0.02)
+    assert main(["evaluate", model, *arguments]) == 1  # without the classes
+    assert "none is a class of the model: ['disc', 'ground']" in capsys.readouterr().err
     (tmp_path / "c.csv").write_text("colour,class\n#c80000,disc\n")
     assert main(["train", *named, "-o", model, *QUICK]) == 1
     assert "#00005a, which `colours` does not name" in capsys.readouterr().err

@@ -108,6 +108,14 @@ def test_what_cannot_be_told_is_refused_by_name(tmp_path):
     Image.fromarray(clear).save(tmp_path / "c.png")
     with pytest.raises(TargetError, match=r"c\.png.*transparent"):
         read_label_maps([tmp_path / "c.png"])
+    indices = Image.fromarray(_codes(3).astype(np.uint8), "P")
+    indices.putpalette(COLOURS.ravel().tolist())
+    for name, alpha in (("e", 2), ("f", bytes([255, 255, 0]))):
+        indices.save(tmp_path / f"{name}.png", transparency=alpha)
+        with pytest.raises(TargetError, match=rf"{name}\.png.*transparent"):
+            read_label_maps([tmp_path / f"{name}.png"])
+    indices.save(tmp_path / "g.png", transparency=7)  # an index that no pixel has
+    np.testing.assert_array_equal(read_label_maps([tmp_path / "g.png"])[0], _codes(3))
     clear[..., 3] = 255
     Image.fromarray(clear).save(tmp_path / "d.png")
     found = read_label_maps([tmp_path / "d.png"])[0]

@@ -106,3 +106,32 @@ def test_bad_input(keywords, error, message):
 def test_an_estimator_that_cannot_be_scored_by_task(estimator):
     with pytest.raises(TypeError, match="needs an estimator with fit and score_tasks"):
         compare_sharing(estimator, IMAGES, ABC)
+
+
+class Interrupted(Fake):
+    """Is interrupted in a fit."""
+
+    at = 0
+    fits = 0
+
+    def fit(self, X, Y):
+        Interrupted.fits += 1
+        if Interrupted.fits == self.at:
+            raise KeyboardInterrupt
+        return super().fit(X, Y)
+
+
+def test_an_interrupted_comparison_keeps_complete_repeats(capsys):
+    keywords = {"n_repeats": 4, "random_state": 0}
+    whole = compare_sharing(Fake(), IMAGES, ABC, **keywords)
+    n_fits = 4  # of a repeat: all tasks, and three alone
+    Interrupted.fits, Interrupted.at = 0, 2 * n_fits + 2
+    with pytest.warns(UserWarning, match="the 2 complete repeats of 4"):
+        report = compare_sharing(Interrupted(), IMAGES, ABC, verbose=1, **keywords)
+    assert report.n_repeats == 2
+    assert {job.repeat for job in report.scores} == {0, 1}
+    assert all(report.scores[job] == whole.scores[job] for job in report.scores)
+    assert "compare_sharing: 16 fits" in capsys.readouterr().err
+    Interrupted.fits, Interrupted.at = 0, 2 * n_fits
+    with pytest.raises(KeyboardInterrupt):
+        compare_sharing(Interrupted(), IMAGES, ABC, **keywords)

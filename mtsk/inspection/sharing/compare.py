@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from numbers import Integral
@@ -92,11 +94,18 @@ def compare_sharing(
     n_jobs : int, default=None
         Number of parallel fits.
     verbose : int, default=0
-        Above 0 shows a progress bar of the fits.
+        Above 0 says how many fits there will be and, after the first, how long they
+        will take, and shows their progress.
 
     Returns
     -------
     SharingReport
+
+    Warns
+    -----
+    UserWarning
+        Where it was interrupted (Ctrl-C) after two repeats or more: the report is then
+        of those that are complete.
 
     Raises
     ------
@@ -172,6 +181,8 @@ def compare_sharing(
     done = Parallel(n_jobs=n_jobs, return_as="generator")(
         delayed(_fit_and_score)(*arguments(job)) for job in jobs
     )
+    if verbose:
+        print(f"{_NAME}: {len(jobs)} fits", file=sys.stderr, flush=True)
     bar = progress_bar(done, desc="fits", total=len(jobs), disable=not verbose)
     scores, used = _collect(jobs, bar)
     ratio = 0.0
@@ -413,9 +424,23 @@ def _fit_and_score(
 def _collect(
     jobs: Sequence[Job], done: Any
 ) -> tuple[dict[Job, dict[str, float]], dict[str, str | None]]:
+    """Return the scores of all jobs, or of the complete repeats where interrupted."""
     scores: dict[Job, dict[str, float]] = {}
     metrics: dict[str, str | None] = {}
-    for job, (own, used) in zip(jobs, done, strict=True):
+    results = iter(done)
+    for job in jobs:
+        try:
+            own, used = next(results)
+        except KeyboardInterrupt:
+            if job.repeat < 2:
+                raise
+            warnings.warn(
+                f"interrupted: the report is of the {job.repeat} complete repeats of "
+                f"{jobs[-1].repeat + 1}",
+                UserWarning,
+                stacklevel=3,
+            )
+            return {k: s for k, s in scores.items() if k.repeat < job.repeat}, metrics
         for task, score in own.items():
             if not np.isfinite(score):
                 raise TargetError(
