@@ -11,6 +11,7 @@ from torch import nn
 
 from mtsk.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, Tap
 from mtsk.backbones.bundled import BUNDLED, bundled_backbone
+from mtsk.backbones.catalogue import CATALOGUE, CatalogueEntry
 from mtsk.backbones.field import receptive_radius
 from mtsk.backbones.hooks import HookedTaps, find_tap_names
 from mtsk.backbones.int8 import INT8, int8_backbone
@@ -23,8 +24,10 @@ from mtsk.exceptions import BackboneError
 
 __all__ = [
     "BUNDLED",
+    "CATALOGUE",
     "INT8",
     "Backbone",
+    "CatalogueEntry",
     "Tap",
     "choose_device",
     "known_backbones",
@@ -49,8 +52,8 @@ def load_backbone(
     ----------
     backbone : str, torch.nn.Module or Backbone, default="efficientnet_lite0"
         The bundled network, the same in integers of 8 bits
-        (``"efficientnet_lite0_int8"``), ``"timm:<name>"``, ``"torchvision:<name>"``,
-        or your own.
+        (``"efficientnet_lite0_int8"``), a short name of `CATALOGUE` such as
+        ``"dinov2-small"``, ``"timm:<name>"``, ``"torchvision:<name>"``, or your own.
     weights : path, "random" or None, default=None
         A local file of weights. None takes the bundled ones, or lets timm or
         torchvision download theirs. ``"random"`` leaves the network untrained.
@@ -97,7 +100,7 @@ def load_backbone(
 
 
 def known_backbones() -> list[str]:
-    """Return the names that `load_backbone` knows: the bundled ones, then the others.
+    """Return the names that `load_backbone` knows: bundled, short, then the others.
 
     Returns
     -------
@@ -109,7 +112,7 @@ def known_backbones() -> list[str]:
     >>> known_backbones()[0]
     'efficientnet_lite0'
     """
-    return [BUNDLED, INT8, *named_backbones()]
+    return [BUNDLED, INT8, *CATALOGUE, *named_backbones()]
 
 
 def module_backbone(
@@ -181,12 +184,14 @@ def _load_named(
         if weights not in (None, "random"):
             raise BackboneError(f"{INT8} has its weights fixed; use {BUNDLED!r}")
         return int8_backbone(_load_named(BUNDLED, weights, sha256, None))
+    if name in CATALOGUE:
+        return timm_backbone(CATALOGUE[name].model, weights, sha256, taps)
     family, _, model = name.partition(":")
     if family == "timm" and model:
         return timm_backbone(model, weights, sha256, taps)
     if family == "torchvision" and model:
         return torchvision_backbone(model, weights, sha256, taps)
     raise BackboneError(
-        f"unknown backbone {name!r}: it must be {BUNDLED!r}, {INT8!r}, 'timm:<name>', "
-        "'torchvision:<name>' or a torch.nn.Module"
+        f"unknown backbone {name!r}: it must be {BUNDLED!r}, {INT8!r}, one of "
+        f"{list(CATALOGUE)}, 'timm:<name>', 'torchvision:<name>' or a torch.nn.Module"
     )

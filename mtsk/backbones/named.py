@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 import torch
@@ -14,15 +16,17 @@ from torch import Tensor, nn
 from mtsk.backbones.base import Backbone
 from mtsk.backbones.fold import fold_batch_norm
 from mtsk.backbones.hooks import HookedTaps, find_tap_names
-from mtsk.backbones.weights import load_state, read_weights
+from mtsk.backbones.weights import check_reachable, load_state, read_weights
 from mtsk.exceptions import BackboneError, WeightsError
 
 __all__ = [
+    "cached_weights",
     "import_timm",
     "named_backbones",
     "network_size",
     "timm_backbone",
     "torchvision_backbone",
+    "weights_config",
 ]
 
 _VIT_TAPS = 4
@@ -84,6 +88,37 @@ def network_size(name: str) -> int:
     return sum(tensor.numel() for tensor in network.state_dict().values())
 
 
+def weights_config(model: str) -> Any:
+    """Return what timm knows of a model's weights, such as licence and repository."""
+    import_timm()
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(model)
+    if config is None:
+        raise BackboneError(f"timm has no weights for {model!r}")
+    return config
+
+
+def cached_weights(model: str) -> Path | None:
+    """Return the file of a timm model's weights in the local cache; None if not there.
+
+    Parameters
+    ----------
+    model : str
+        timm's name, with or without a tag.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    repository = weights_config(model).hf_hub_id
+    if not repository:
+        return None
+    for file in (constants.SAFETENSORS_SINGLE_FILE, constants.PYTORCH_WEIGHTS_NAME):
+        found = try_to_load_from_cache(repository, file)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
 def timm_backbone(
     name: str, weights: str | None, sha256: str | None, taps: tuple[str, ...] | None
 ) -> Backbone:
@@ -101,6 +136,7 @@ def timm_backbone(
         f"timm:{name}",
         weights,
         sha256,
+        None if weights is not None or cached_weights(name) else _timm_url(name),
     )
     config = network.pretrained_cfg
     multiple = _patch_size(network)
@@ -138,6 +174,7 @@ def torchvision_backbone(
         f"torchvision:{name}",
         weights,
         sha256,
+        _torchvision_url(models, name),
     )
     names = list(taps) if taps else find_tap_names(network)
     network = fold_batch_norm(network, keep=names)
@@ -145,8 +182,28 @@ def torchvision_backbone(
     return Backbone(f"torchvision:{name}", network, HookedTaps(tuple(names)), names)
 
 
-def _create(build: Any, name: str, weights: str | None, sha256: str | None) -> Any:
-    """Build a network with downloaded, local or random weights."""
+def _timm_url(name: str) -> str:
+    """Return where timm would fetch weights from."""
+    from huggingface_hub import constants
+
+    config = weights_config(name)
+    return str(constants.ENDPOINT if config.hf_hub_id else config.url)
+
+
+def _torchvision_url(models: ModuleType, name: str) -> str | None:
+    """Return where torchvision would fetch weights from; None if they are here."""
+    url = models.get_model_weights(name).DEFAULT.url
+    here = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
+    return None if here.exists() else str(url)
+
+
+def _create(
+    build: Any, name: str, weights: str | None, sha256: str | None, url: str | None
+) -> Any:
+    """Build a network with downloaded, local or random weights.
+
+    ``url`` is where they would be fetched from; None where they need not be.
+    """
     if weights is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -155,14 +212,20 @@ def _create(build: Any, name: str, weights: str | None, sha256: str | None) -> A
             load_state(network, read_weights(weights, sha256), weights)
         return network
     try:
+        if url is not None:
+            check_reachable(url)
         return build(pretrained=True).eval()
     except Exception as error:  # hubs raise errors of many libraries
         raise WeightsError(
             f"the weights of {name} could not be downloaded "
-            f"({type(error).__name__}). Without a network, put the model's .pth or "
+            f"({_reason(error)}). Without a network, put the model's .pth or "
             '.safetensors file on this machine and pass weights="/path/to/file" '
             '(or weights="random" for an untrained network)'
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, WeightsError) else type(error).__name__
 
 
 def _any_size_arguments(timm: ModuleType, name: str) -> dict[str, Any]:

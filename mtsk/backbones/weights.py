@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import socket
+import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +17,7 @@ from torch import Tensor, nn
 from mtsk._validation import parameter_error
 from mtsk.exceptions import WeightsError
 
-__all__ = ["check_sha256", "load_state", "read_weights"]
+__all__ = ["check_reachable", "check_sha256", "load_state", "read_weights"]
 
 
 def check_sha256(path: str | os.PathLike, expected: str) -> None:
@@ -103,3 +106,23 @@ def load_state(network: nn.Module, state: dict[str, Tensor], source: str) -> Non
             f"{len(wrong)} of another shape {wrong[:3]}"
         )
     network.load_state_dict(state)
+
+
+def check_reachable(url: str, timeout: float = 5.0) -> None:
+    """Raise ``WeightsError`` at once where a host cannot be reached.
+
+    Libraries that download try again and again, for most of a minute.
+
+    Parameters
+    ----------
+    url : str
+    timeout : float, default=5.0
+        Seconds.
+    """
+    if urllib.request.getproxies():  # who is behind a proxy reaches no host directly
+        return
+    host = urlparse(url).hostname or ""
+    try:
+        socket.create_connection((host, 443), timeout=timeout).close()
+    except OSError as error:
+        raise WeightsError(f"{host} cannot be reached ({error})") from error

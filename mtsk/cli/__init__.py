@@ -142,8 +142,11 @@ def _parser() -> argparse.ArgumentParser:
     own = command("describe", "Print a model's card.")
     own.add_argument("model")
 
-    own = command("backbones", "List networks, by part of their names.")
-    own.add_argument("pattern", nargs="?", default="")
+    own = command("backbones", "List networks with short names, or others by name.")
+    own.add_argument(
+        "pattern", nargs="?", default="", help="part of a name: lists all that have it"
+    )
+    own.add_argument("--download", metavar="NAME", help="fetch a network's weights")
 
     own = command("demo", "Learn four tasks from made scenes; write a model.")
     own.add_argument("-o", "--output", default="mtsk_demo", help="a folder")

@@ -19,7 +19,14 @@ from sklearn.base import clone
 import mtsk
 from mtsk._progress import progress_bar
 from mtsk._validation import parameter_error
-from mtsk.backbones import BUNDLED, INT8, known_backbones
+from mtsk.backbones import (
+    BUNDLED,
+    CATALOGUE,
+    INT8,
+    CatalogueEntry,
+    known_backbones,
+    load_backbone,
+)
 from mtsk.cli.reading import (
     check_stems,
     image_paths,
@@ -232,7 +239,27 @@ def describe(options: argparse.Namespace) -> int:
 
 
 def backbones(options: argparse.Namespace) -> int:
-    """List networks by part of their names."""
+    """List networks: those with short names, or all by part of their names."""
+    if options.download:
+        backbone = load_backbone(options.download)
+        about = {"name": options.download, "digest": backbone.digest}
+        _say(options, about, f"{options.download} is on this machine")
+        return _DONE
+    if not options.pattern:
+        rows = [_about_backbone(entry) for entry in CATALOGUE.values()]
+        lines = [
+            f"{BUNDLED} and {INT8} (8 bits) come with mtsk.",
+            f"{'name':22}{'parameters':>11}  {'strides':18}{'licence':16}weights",
+            *map(_backbone_line, rows),
+            "",
+            "Weights that are not here are fetched when a network is first used, or by",
+            "`mtsk backbones --download NAME`. On a machine without a network, copy",
+            "model.safetensors from https://huggingface.co/<repository> and pass it as",
+            "--weights, or DeepFeatures(weights=...). `mtsk backbones PART` lists the",
+            "networks of timm and torchvision that have PART in their name.",
+        ]
+        _say(options, rows, "\n".join(lines))
+        return _DONE
     names = [name for name in known_backbones() if options.pattern in name]
     ours = (BUNDLED, INT8)
     shown = [f"{name}{' (bundled)' if name in ours else ''}" for name in names]
@@ -240,6 +267,25 @@ def backbones(options: argparse.Namespace) -> int:
         print(f"no network has {options.pattern!r} in its name", file=sys.stderr)
     _say(options, names, "\n".join(shown))
     return _DONE if names else _SOME_FAILED
+
+
+def _about_backbone(entry: CatalogueEntry) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "model": f"timm:{entry.model}",
+        "parameters": entry.n_parameters,
+        "strides": list(entry.strides),
+        "licence": entry.licence,
+        "repository": entry.repository,
+        "is_here": entry.is_here,
+    }
+
+
+def _backbone_line(about: dict[str, Any]) -> str:
+    millions = f"{about['parameters'] / 1e6:.1f} M"
+    strides = ", ".join(map(str, about["strides"]))
+    place = "here" if about["is_here"] else about["repository"]
+    return f"{about['name']:22}{millions:>11}  {strides:18}{about['licence']:16}{place}"
 
 
 def demo(options: argparse.Namespace) -> int:

@@ -87,6 +87,15 @@ def test_describe_and_backbones(home, capsys):
     assert main(["backbones", "mobilenetv3_small_0"]) == 0
     assert "timm:mobilenetv3_small_050" in capsys.readouterr().out.split()
     assert main(["backbones", "no such network"]) == 1
+    capsys.readouterr()
+    assert main(["backbones"]) == 0
+    listed = capsys.readouterr().out
+    for word in ("dinov2-small", "22.1 M", "apache-2.0", "mtsk backbones --download"):
+        assert word in listed
+    assert main(["backbones", "--json"]) == 0
+    (tiny,) = [row for row in answer(capsys) if row["name"] == "dinov3-convnext-tiny"]
+    assert tiny["strides"] == [4, 8, 16, 32]
+    assert tiny["licence"] == "dinov3-license"
 
 
 def test_names_types_and_void_can_be_said(home, tmp_path, capsys):
