@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,11 @@ __all__ = ["fold_batch_norm"]
 
 
 def fold_batch_norm(
-    network: nn.Module, *, keep: Sequence[str] = (), probe: int = 64
+    network: nn.Module,
+    *,
+    keep: Sequence[str] = (),
+    taps: Callable[[nn.Module, Tensor], object] | None = None,
+    probe: int = 64,
 ) -> nn.Module:
     """Return a copy in which each normalisation is part of its convolution.
 
@@ -30,6 +34,9 @@ def fold_batch_norm(
         In evaluation mode.
     keep : sequence of str, default=()
         Modules whose own outputs are needed, and which are therefore not folded.
+    taps : callable, optional
+        Maps a network and a batch to what is taken of it, which must stay the same:
+        a tap may lie between a convolution and its normalisation.
     probe : int, default=64
         Side, in pixels, of the image sent through.
 
@@ -40,14 +47,24 @@ def fold_batch_norm(
     """
     plain = copy.deepcopy(network).eval()
     folded = _fold_pairs(copy.deepcopy(plain), set(keep), probe)
-    return folded if _agree(plain, folded, probe) else plain
+    runs = [_run, *([taps] if taps is not None else [])]
+    return folded if all(_agree(plain, folded, run, probe) for run in runs) else plain
+
+
+def _run(network: nn.Module, x: Tensor) -> object:
+    return network(x)
 
 
 @torch.inference_mode()
-def _agree(plain: nn.Module, folded: nn.Module, probe: int) -> bool:
+def _agree(
+    plain: nn.Module,
+    folded: nn.Module,
+    run: Callable[[nn.Module, Tensor], object],
+    probe: int,
+) -> bool:
     """Compare two networks on noise."""
     x = torch.rand(1, 3, probe, probe, generator=torch.Generator().manual_seed(0))
-    a, b = (_tensors(network(x)) for network in (plain, folded))
+    a, b = (_tensors(run(network, x)) for network in (plain, folded))
     return len(a) == len(b) and all(
         (x - y).abs().max() <= 1e-3 * x.abs().max() + 1e-6
         for x, y in zip(a, b, strict=True)

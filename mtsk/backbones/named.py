@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 _VIT_TAPS = 4
+_ODD = 98, 131  # pixels; no stride divides both
 
 
 def import_timm() -> ModuleType:
@@ -140,21 +142,32 @@ def timm_backbone(
     )
     config = network.pretrained_cfg
     multiple = _patch_size(network)
-    if multiple == 1:
-        network = fold_batch_norm(network, keep=taps or ())
-        multiple = _least_multiple(network)
-    network = network.to(memory_format=torch.channels_last)
-    names, forward = _timm_taps(network, taps)
-    return Backbone(
+    try:
+        names, forward = _timm_taps(network, taps)
+        if multiple == 1:
+            network = fold_batch_norm(network, keep=taps or (), taps=forward)
+            multiple = _least_multiple(network)
+        network = network.to(memory_format=torch.channels_last)
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        raise BackboneError(
+            f"timm:{name} takes images of {_sides(config['input_size'])} pixels only, "
+            f"and mtsk those of any size: {str(error).splitlines()[0]}"
+        ) from error
+    make = partial(
+        Backbone,
         f"timm:{name}",
         network,
         forward,
         names,
         mean=config["mean"],
         std=config["std"],
-        multiple=multiple,
-        probe=max(8, -(-128 // multiple)) * multiple,
     )
+    if multiple == 1:
+        backbone = make()
+        if _sees_every_pixel(backbone):
+            return backbone
+        multiple = max(tap.stride for tap in backbone.taps)
+    return make(multiple=multiple, probe=max(8, -(-128 // multiple)) * multiple)
 
 
 def torchvision_backbone(
@@ -224,6 +237,10 @@ def _create(
         ) from error
 
 
+def _sides(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape[1:]))
+
+
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, WeightsError) else type(error).__name__
 
@@ -243,10 +260,24 @@ def _any_size_arguments(timm: ModuleType, name: str) -> dict[str, Any]:
 def _least_multiple(network: nn.Module) -> int:
     """Return 1, or 32 for networks whose branches need multiples of it."""
     try:
-        network(torch.zeros(1, 3, 98, 131))
+        network(torch.zeros(1, 3, *_ODD))
     except (RuntimeError, AssertionError):
         return 32
     return 1
+
+
+def _sees_every_pixel(backbone: Backbone) -> bool:
+    """Return whether the taps' cells reach the border of an image of any size.
+
+    Convolutions without padding take as many whole patches as there are: up to 31
+    columns of pixels would not be seen by the coarsest stage.
+    """
+    return all(
+        out.shape[1:3] == (-(-_ODD[0] // tap.stride), -(-_ODD[1] // tap.stride))
+        for tap, out in zip(
+            backbone.taps, backbone(torch.zeros(1, 3, *_ODD)), strict=True
+        )
+    )
 
 
 def _patch_size(network: nn.Module) -> int:
