@@ -110,10 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("--scales", type=float, nargs="+", default=[0.5, 1.0, 2.0])
     own.add_argument(
         "--channels",
-        type=int,
-        nargs=3,
-        metavar="N",
-        help="of images of other than 1 or 3",
+        type=_channels,
+        metavar="N,N,N",
+        help="three of images of other than 1 or 3, or each",
     )
     own.add_argument("--holdout", type=float, default=0.2, metavar="SHARE")
     own.add_argument("--seed", type=_seed, default=0)
@@ -152,6 +151,18 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("-o", "--output", default="mtsk_demo", help="a folder")
     own.add_argument("--scenes", type=int, default=60)
     return parser
+
+
+def _channels(text: str) -> str | tuple[int, ...]:
+    """Return three channels, or the word for all of them."""
+    if text == "each":
+        return text
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(
+            f"must be three channels, such as 0,1,0, or each, got {text!r}"
+        )
+    return tuple(map(int, parts))
 
 
 def _positive(text: str) -> float:

@@ -65,7 +65,7 @@ def train(options: argparse.Namespace) -> int:
             options.backbone,
             weights=options.weights,
             scales=tuple(options.scales),
-            channels=None if options.channels is None else tuple(options.channels),
+            channels=options.channels,
             cache=MemoryCache(),  # the trial and the fit see the same images
         ),
         head=options.head,

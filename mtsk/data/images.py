@@ -33,7 +33,8 @@ from mtsk.exceptions import ImageError, SkippedImageWarning
 __all__ = ["Images", "as_views", "image_weights"]
 
 T = TypeVar("T")
-Channels = Sequence[int] | Sequence[Sequence[int]] | None
+Channels = Sequence[int] | Sequence[Sequence[int]] | Literal["each"] | None
+_Triples = list[tuple[int, ...]] | Literal["each"] | None
 
 
 class Images:
@@ -44,9 +45,9 @@ class Images:
     X : array of shape (n, H, W) or (n, H, W, C), or sequence of length n
         Arrays of shape (H, W) or (H, W, C), paths, or anything that gives such
         arrays when indexed by an integer. The path of a folder is an `ImageFolder`.
-    channels : sequence of three int, sequence of such triples, or None
+    channels : sequence of three int, sequence of such triples, "each" or None
         Channels used as the network's three. Needed where C is not 1 or 3. With several
-        triples, one view is made for each.
+        triples, one view is made for each; with ``"each"`` one of each channel, grey.
     on_error : {"raise", "skip"}, default="raise"
         What to do with an image that cannot be used.
 
@@ -224,10 +225,10 @@ def as_views(image: Any, where: str, channels: Channels) -> np.ndarray:
     return _views(check_image(image, where), where, _channel_triples(channels))
 
 
-def _views(
-    image: np.ndarray, where: str, triples: list[tuple[int, ...]] | None
-) -> np.ndarray:
+def _views(image: np.ndarray, where: str, triples: _Triples) -> np.ndarray:
     count = image.shape[2]
+    if triples == "each":
+        return np.repeat(np.moveaxis(image, 2, 0)[..., None], 3, axis=3)
     if triples is None:
         if count == 1:
             return np.repeat(image, 3, axis=2)[None]
@@ -320,15 +321,19 @@ def _remedy(count: int) -> str:
     if count == 2:
         return (
             "if the second is alpha, drop it: image[..., 0] (or channels=(0, 0, 0)); "
-            "otherwise choose three with channels=, such as channels=(0, 1, 0)"
+            "otherwise choose three with channels=, such as channels=(0, 1, 0), or all "
+            "with channels='each'"
         )
     if count == 4:
         return (
             "if the fourth is alpha, drop it: image[..., :3] (or channels=(0, 1, 2)); "
             "if it is CMYK, convert it (PIL's Image.convert('RGB')); "
-            "otherwise choose three with channels="
+            "otherwise choose three with channels=, or all with channels='each'"
         )
-    return "choose three with channels=, such as channels=(0, 1, 0)"
+    return (
+        "choose three with channels=, such as channels=(0, 1, 0), or all with "
+        f"channels='each', in {count} passes"
+    )
 
 
 def _as_sequence(X: Any) -> Any:
@@ -358,9 +363,11 @@ def _as_sequence(X: Any) -> Any:
     return X
 
 
-def _channel_triples(channels: Channels) -> list[tuple[int, ...]] | None:
-    if channels is None:
-        return None
+def _channel_triples(channels: Channels) -> _Triples:
+    if channels is None or isinstance(channels, str):
+        if channels not in (None, "each"):
+            raise parameter_error("channels", "DeepFeatures", _CHANNELS, channels)
+        return channels
     try:
         triples = np.array(channels)
         triples = triples[None] if triples.ndim == 1 else triples
@@ -370,6 +377,10 @@ def _channel_triples(channels: Channels) -> list[tuple[int, ...]] | None:
     except ValueError:  # ragged
         good = False
     if not good or triples.min() < 0:
-        allowed = "three channel indices >= 0, or a sequence of such triples, or None"
-        raise parameter_error("channels", "DeepFeatures", allowed, channels)
+        raise parameter_error("channels", "DeepFeatures", _CHANNELS, channels)
     return [tuple(int(c) for c in triple) for triple in triples]
+
+
+_CHANNELS = (
+    "three channel indices >= 0, or a sequence of such triples, or 'each', or None"
+)

@@ -26,7 +26,7 @@ from mtsk._validation import (
 )
 from mtsk.backbones import BUNDLED, Backbone, choose_device, load_backbone
 from mtsk.data.images import Channels, Images
-from mtsk.exceptions import WeightsError
+from mtsk.exceptions import ImageError, WeightsError
 from mtsk.features.cache import (
     CachePart,
     FeatureCache,
@@ -69,9 +69,11 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
     output : {"maps", "vector"}, default="maps"
         ``"maps"``: a list of FeatureMaps. ``"vector"``: a table with one row an
         image, the mean of every channel, for any scikit-learn pipeline.
-    channels : three int, sequence of such triples, or None, default=None
-        Which channels make the network's three; several triples mean several
-        passes. Needed where images have other than 1 or 3 channels.
+    channels : three int, sequence of such triples, "each" or None, default=None
+        Which channels make the network's three. Needed where images have other than 1
+        or 3 channels. Several triples mean several passes, whose features stand side by
+        side; ``"each"`` passes every channel as grey, in as many passes as there are
+        channels, which ``fit`` reads from the first image.
     n_components : float in (0, 1), int or None, default=None
         Keep, of every tap's channels at every scale, as many principal components as
         hold this share of their variance, or at most this number of them: a smaller
@@ -173,12 +175,31 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         backbone = self.network()
         self.backbone_digest_ = backbone.digest
         self.taps_ = backbone.taps
-        self._n_views = len(Images([0], self.channels).channels or [None])
+        self._n_views = self._count_views(X)
         self.projection_: TapProjection | None = None
         if self.n_components is not None:
             self.projection_ = self._find_components(X)
         self.n_features_out_ = len(self.get_feature_names_out())
         return self
+
+    def _count_views(self, X: Any) -> int:
+        """Return how many views ``channels`` make of an image."""
+        triples = Images([0], self.channels).channels
+        if triples != "each":
+            return len(triples or [None])
+        if X is None:
+            raise TypeError("DeepFeatures with channels='each' needs images: fit(X)")
+        images = X if isinstance(X, Images) else Images(X, self.channels)
+        some = images.some(range(images.first, images.first + len(images)))
+        some.on_error = self.on_error
+        return len(next(iter(some))[1])
+
+    def check_views(self, views: np.ndarray, where: str) -> None:
+        """Raise where an image has another number of channels than those of fit."""
+        if len(views) != self._n_views:
+            raise ImageError(
+                f"{where} has {len(views)} channels, those of fit had {self._n_views}"
+            )
 
     def transform(self, X: Any) -> list[FeatureMaps | None] | np.ndarray:
         """Return the features of images.
@@ -287,6 +308,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         with own:
             for new in images.each(_Waiting.of, readers):
                 (own if bar is None else bar).update()
+                self.check_views(new.views, f"image {new.index}")
                 new.key = content_digest(new.digest, fingerprint)
                 hit = cache.get(new.key) if cache is not None else None
                 if waiting and (
@@ -411,13 +433,10 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         -------
         DeepFeatures
         """
-        other = clone(self).set_params(
+        other = copy.copy(self).set_params(
             backbone=backbone, weights=None, weights_sha256=None, taps=None
         )
-        components, other.n_components = other.n_components, None
-        other.fit().set_params(n_components=components)
-        other.projection_ = self.projection_
-        other.n_features_out_ = self.n_features_out_
+        other.backbone_digest_, other.taps_ = backbone.digest, backbone.taps
         return other
 
     def fingerprint(self) -> tuple:
@@ -437,7 +456,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         images = X if isinstance(X, Images) else Images(X, self.channels, "skip")
         some = images.some(spread_evenly(len(images)))
         some.on_error = "skip"  # what cannot be read is left to those who read all
-        plain = clone(self).set_params(n_components=None, verbose=0).fit()
+        plain = copy.copy(self).set_params(n_components=None, verbose=0)
         return TapProjection.learn(
             (maps.taps for _, maps in plain.iter_maps(some, to_host=True)),
             len(self.scales) * len(self.taps_),

@@ -234,7 +234,7 @@ class WindowReader:
 
             def pixels(down: Axis, across: Axis, view: int = view) -> torch.Tensor:
                 part = source.pixels[source.inside(down, across)]
-                chosen = as_views(part, "its image", self.features.channels)[view]
+                chosen = self._views(part)[view]
                 return _resized(chosen, down.resize, across.resize)
 
             self._stages(some, own, pixels)
@@ -336,10 +336,16 @@ class WindowReader:
     def _inputs(self, axes: Sequence[tuple[Axis, Axis]]) -> Any:
         """Yield the network's inputs (1, 3, h, w), each with its axes."""
         source = self._source(axes)
-        for view in as_views(source.pixels, "its image", self.features.channels):
+        for view in self._views(source.pixels):
             for down, across in axes:
                 part = view[source.inside(down, across)]
                 yield _resized(part, down.resize, across.resize), (down, across)
+
+    def _views(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the views of a part of the image, (n_views, h, w, 3)."""
+        views = as_views(pixels, "its image", self.features.channels)
+        self.features.check_views(views, "its image")
+        return views
 
     def _source(self, axes: Sequence[tuple[Axis, Axis]]) -> _Source:
         """Read all that the network needs, at every scale."""

@@ -208,6 +208,14 @@ def test_channels():
     assert twice.n_features_out_ == 40
     assert twice.get_feature_names_out()[-1].startswith("v1_")
     assert twice.transform(images)[0].n_features == 40
+    each = tiny(channels="each").fit(images)
+    triples = tiny(channels=[(c, c, c) for c in range(5)]).fit()
+    assert same_maps(each.transform(images)[0], triples.transform(images)[0])
+    assert each.n_features_out_ == 5 * 20
+    with pytest.raises(ImageError, match=r"image 0 has 3 channels, those of fit had 5"):
+        each.transform(images[..., :3])
+    with pytest.raises(TypeError, match="needs images"):
+        tiny(channels="each").fit()
     with pytest.raises(ImageError, match="asks for channel 7"):
         tiny(channels=(0, 0, 7)).fit_transform(images)
     with pytest.raises(ValueError, match=r"`channels`.*three channel indices"):
