@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -147,6 +148,11 @@ def module_backbone(
 def choose_device(device: str | torch.device = "auto") -> torch.device:
     """Return the device asked for; "auto" is cuda, then mps, then cpu.
 
+    Warns
+    -----
+    UserWarning
+        Once, of a device other than the CPU: no such machine has tested it.
+
     Raises
     ------
     BackboneError
@@ -154,8 +160,9 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
     """
     if device == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+            device = "cuda"
+        else:
+            device = "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
@@ -166,7 +173,20 @@ def choose_device(device: str | torch.device = "auto") -> torch.device:
         raise BackboneError(
             f"`device`={str(device)!r} cannot be used: {reason}"
         ) from error
+    if chosen.type != "cpu":
+        _warn_of_experimental(chosen.type)
     return chosen
+
+
+@lru_cache
+def _warn_of_experimental(kind: str) -> None:
+    """Warn, once a process, that a kind of device is used that nobody has tested."""
+    warnings.warn(
+        f"computing on {kind} is experimental: its tests have not been run on a "
+        'machine that has it yet; DeepFeatures(device="cpu") is the tested way',
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 @lru_cache(maxsize=8)

@@ -386,6 +386,15 @@ def test_devices():
     assert choose_device("auto").type == best
 
 
+def test_an_untested_device_is_told_of_once(monkeypatch):
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, device: empty(*size))
+    with pytest.warns(UserWarning, match="computing on xpu is experimental"):
+        choose_device("xpu")
+    choose_device("xpu")  # a second warning would be an error
+    choose_device("cpu")
+
+
 @pytest.mark.parametrize("device", ["gpu", "cpu:x", "", "cuda:99"])
 def test_unknown_device(device):
     with pytest.raises(BackboneError, match=f"`device`='{device}' cannot be used"):
