@@ -33,6 +33,7 @@ _MODULES = (
     "decoders",
     "displays",
     "exceptions",
+    "export",
     "features",
     "heads",
     "inspection",

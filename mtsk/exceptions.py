@@ -7,6 +7,7 @@ catches ``ValueError`` keeps working.
 __all__ = [
     "BackboneError",
     "CheckpointError",
+    "ExportError",
     "ImageError",
     "ModelFileError",
     "MtskError",
@@ -79,6 +80,10 @@ class TargetError(MtskError, ValueError):
 
 class CheckpointError(MtskError, ValueError):
     """A checkpoint is of another fit, or cannot be read or written."""
+
+
+class ExportError(MtskError, ValueError):
+    """A model cannot be written as a graph for other programs."""
 
 
 class ModelFileError(MtskError, ValueError):

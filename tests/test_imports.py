@@ -23,7 +23,7 @@ LAYERS = [
     {"features", "heads", "crf", "metrics", "displays", "datasets"},
     {"decoders", "tables", "structure", "links", "persistence"},
     {"segmenter"},
-    {"tiling", "inspection"},
+    {"tiling", "inspection", "export"},
     {"testing"},
     {"cli", "__main__"},
 ]

@@ -138,6 +138,11 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("--classes", metavar="COLOURS.csv", help=colours_help)
     own.add_argument("--allow", nargs="+", default=[], help="types of your own to load")
 
+    own = command("export", "Write a model as an ONNX graph, for other programs.")
+    own.add_argument("model")
+    own.add_argument("-o", "--output", required=True, help="such as model.onnx")
+    own.add_argument("--tasks", nargs="+", help="of the model's; all by default")
+
     own = command("describe", "Print a model's card.")
     own.add_argument("model")
 

@@ -40,12 +40,13 @@ from mtsk.cli.writing import PredictionWriter
 from mtsk.data.tiff import ImagePath
 from mtsk.datasets import make_digit_scenes
 from mtsk.exceptions import ModelFileError, MtskError, TargetError
+from mtsk.export import export_onnx
 from mtsk.features import MemoryCache
 from mtsk.segmenter.parameters import given_tasks
 from mtsk.tasks import Boundary, Classification, Ordinal, SemanticSegmentation
 from mtsk.tiling.tile_store import check_names
 
-__all__ = ["backbones", "demo", "describe", "evaluate", "predict", "train"]
+__all__ = ["backbones", "demo", "describe", "evaluate", "export", "predict", "train"]
 
 _DONE, _SOME_FAILED = 0, 1
 
@@ -229,6 +230,18 @@ def _check_labels_known(truth: mtsk.Targets, tasks: Mapping[str, Any]) -> None:
                 f"model: {task.classes_[:10].tolist()}; give the --classes that it was "
                 "trained with"
             )
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write a model as an ONNX graph."""
+    model = mtsk.load(options.model)
+    about = export_onnx(model, options.output, tasks=options.tasks)
+    lines = [
+        f"{options.output}: image ({about['image']}) to",
+        *(f"  {', '.join(task['outputs'])}" for task in about["tasks"].values()),
+    ]
+    _say(options, about, "\n".join(lines))
+    return _DONE
 
 
 def describe(options: argparse.Namespace) -> int:

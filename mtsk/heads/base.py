@@ -296,6 +296,19 @@ class JointLinear(JointHead):
         scores = torch.from_numpy(X) @ torch.from_numpy(self.coef_.astype(X.dtype))
         return scores.numpy() + self.intercept_.astype(X.dtype)
 
+    def to_torch(self) -> torch.nn.Module:
+        """Return a network that maps rows to scores as `decision_function` does.
+
+        Returns
+        -------
+        torch.nn.Linear
+        """
+        check_is_fitted(self)
+        layer = torch.nn.Linear(*self.coef_.shape)
+        layer.weight.data = torch.from_numpy(self.coef_.T.astype(np.float32))
+        layer.bias.data = torch.from_numpy(self.intercept_.astype(np.float32))
+        return layer.requires_grad_(False)
+
 
 def _words_or_numbers(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return an object array as str or float, and a mask of missing entries."""

@@ -220,14 +220,28 @@ class SharedLayerNetwork(JointHead):
         X = validate_data(
             self, X, reset=False, dtype=[np.float32, np.float64], order="C"
         )
-        network = _Network(X.shape[1], self.hidden_layer_sizes, 0.0, self.groups_)
+        with torch.inference_mode():
+            return self.to_torch()(
+                torch.from_numpy(X.astype(np.float32, copy=False))
+            ).numpy()
+
+    def to_torch(self) -> nn.Module:
+        """Return a network that maps rows to scores as `decision_function` does.
+
+        Returns
+        -------
+        torch.nn.Module
+        """
+        check_is_fitted(self)
+        network = _Network(
+            self.n_features_in_, self.hidden_layer_sizes, 0.0, self.groups_
+        )
         state = {k: torch.from_numpy(v) for k, v in self.network_.items()}
         network.load_state_dict(state)
-        with torch.inference_mode():
-            standard = (X.astype(np.float32, copy=False) - self._mean) * self._scale
-            rows = torch.from_numpy(standard.clip(-_FAR, _FAR))
-            scores = network.eval()(rows).numpy()
-        return scores * self._t_scale + self._t_shift
+        scaled = _Scaled(
+            network.eval(), self._mean, self._scale, self._t_scale, self._t_shift
+        )
+        return scaled.requires_grad_(False)
 
     def _check_parameters(self) -> None:
         check_parameters(self, _CONSTRAINTS)
@@ -352,10 +366,42 @@ class _Network(nn.Module):
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         hidden = self.shared(rows).to(self.outputs[0].weight.dtype)
         with torch.autocast(rows.device.type, enabled=False):
-            return torch.cat([layer(hidden) for layer in self.outputs], dim=1)
+            return torch.cat([layer(hidden) for layer in self.outputs], dim=-1)
 
     def shared_parameters(self) -> list[nn.Parameter]:
         return list(self.shared.parameters())
+
+
+class _Scaled(nn.Module):
+    """A network of standardised rows, for rows and scores in their own units."""
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+    t_scale: torch.Tensor
+    t_shift: torch.Tensor
+
+    def __init__(
+        self,
+        network: _Network,
+        mean: np.ndarray,
+        scale: np.ndarray,
+        t_scale: np.ndarray,
+        t_shift: np.ndarray,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        for name, numbers in (
+            ("mean", mean),
+            ("scale", scale),
+            ("t_scale", t_scale),
+            ("t_shift", t_shift),
+        ):
+            self.register_buffer(name, torch.from_numpy(np.array(numbers, np.float32)))
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        rows = ((rows - self.mean) * self.scale).clamp(-_FAR, _FAR)
+        scores: torch.Tensor = self.network(rows)
+        return scores * self.t_scale + self.t_shift
 
 
 class _Rows:

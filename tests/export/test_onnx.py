@@ -1,0 +1,154 @@
+"""ONNX graphs: onnxruntime says of images of any size what the model says."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from toy_segmenters import segmenter
+
+from mtsk import DeepFeatures, SharedDecoder, SharedLayerNetwork, Targets
+from mtsk.cli import main
+from mtsk.exceptions import ExportError, UnknownTaskError
+from mtsk.export import export_onnx
+from mtsk.links import Links
+from mtsk.tasks import BinaryMask
+from mtsk.testing import toy_images
+
+onnxruntime = pytest.importorskip("onnxruntime")
+X, Y = toy_images(6, (48, 64))
+TARGETS = Targets(
+    parts=list(Y),
+    disc=list(Y == 7),
+    depth=[y * 1.5 for y in Y],
+    kind=["a", "b", "c"] * 2,
+    tags=[{"x"}, {"x", "y"}] * 3,
+    area=[float((y == 7).mean()) for y in Y],
+)
+HEADS = {
+    "logistic": None,
+    "ridge": "ridge",
+    "network": SharedLayerNetwork((16,), n_epochs=2),
+}
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def exported(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    model = segmenter(
+        {"disc": BinaryMask(threshold=0.3)},
+        features=DeepFeatures(scales=[0.5, 1, 2]),
+        head=HEADS[request.param],
+    ).fit(X, TARGETS)
+    about = export_onnx(model, path)
+    session = onnxruntime.InferenceSession(path)
+    return model, session, about
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (97, 131), (33, 250), (130, 70)])
+def test_outputs_are_the_models(exported, shape):
+    model, session, _ = exported
+    image = toy_images(1, shape)[0][0]
+    names = [out.name for out in session.get_outputs()]
+    found = session.run(None, {"image": image.astype(np.float32) / 255})
+    found = dict(zip(names, found, strict=True))
+    for task, (scores,) in model.decision_function([image]).items():
+        assert found[f"{task}_scores"].shape == scores.shape
+        limit = 2e-4 * max(1, np.abs(scores).max())
+        np.testing.assert_allclose(found[f"{task}_scores"], scores, atol=limit)
+    predicted = model.predict([image])
+    classes = model.tasks_["parts"].classes_
+    np.testing.assert_array_equal(classes[found["parts"]], predicted["parts"][0])
+    np.testing.assert_array_equal(found["disc"], predicted["disc"][0])
+    assert model.tasks_["kind"].classes_[found["kind"]] == predicted["kind"][0]
+    shares = model.predict_proba([image], tasks=["parts", "disc", "kind"])
+    for task, (share,) in shares.items():
+        np.testing.assert_allclose(found[f"{task}_probabilities"], share, atol=1e-3)
+
+
+def test_the_file_tells_what_a_program_must_know(exported):
+    model, session, about = exported
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["mtsk"]) == about
+    assert about["tasks"]["parts"] == {
+        "type": "SemanticSegmentation",
+        "classes": [3, 7],
+        "outputs": ["parts_scores", "parts_probabilities", "parts"],
+    }
+    assert about["tasks"]["area"]["outputs"] == ["area_scores"]
+    assert set(about["tasks"]) == set(model.tasks_)
+
+
+def test_the_command_and_some_tasks(tmp_path, capsys):
+    model = segmenter(features=DeepFeatures(scales=[1])).fit(X, TARGETS)
+    model.save(tmp_path / "m.mtsk")
+    out = tmp_path / "m.onnx"
+    arguments = [str(tmp_path / "m.mtsk"), "-o", str(out), "--tasks", "disc", "kind"]
+    assert main(["export", *arguments]) == 0
+    assert "disc_scores, disc_probabilities, disc" in capsys.readouterr().out
+    names = [o.name for o in onnxruntime.InferenceSession(out).get_outputs()]
+    assert "parts_scores" not in names
+    assert len(names) == 6
+    with pytest.raises(UnknownTaskError, match="nope"):
+        export_onnx(model, out, tasks=["nope"])
+
+
+@pytest.mark.parametrize("name", ["timm:resnet18", "timm:convnext_atto"])
+def test_other_convolutional_networks(tmp_path, name):
+    features = DeepFeatures(name, weights="random", scales=[1])
+    model = segmenter(features=features).fit(X, Y)
+    export_onnx(model, tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    image = toy_images(1, (77, 101))[0][0]
+    (place,) = session.run(["target"], {"image": image.astype(np.float32) / 255})
+    expected = model.predict([image])[0]
+    assert (model.tasks_["target"].classes_[place] == expected).mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"structure": "crf"}, "`structure`"),
+        ({"links": Links(region_pooling="parts")}, "`links__region_pooling`"),
+        (
+            {"features": DeepFeatures(scales=[1], position=True)},
+            "`features__position`",
+        ),
+        (
+            {"features": DeepFeatures(scales=[1], n_components=3)},
+            "`features__n_components`",
+        ),
+        (
+            {"features": DeepFeatures(scales=[1], channels="each")},
+            "`features__channels`",
+        ),
+        ({"head": SharedDecoder(n_epochs=1)}, "SharedDecoder cannot be exported"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_exported_is_named(tmp_path, parameters, message):
+    features = DeepFeatures(scales=[1])
+    model = segmenter(**{"features": features, **parameters}).fit(X, TARGETS)
+    with pytest.raises(ExportError, match=message):
+        export_onnx(model, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_graph_that_says_something_else_is_not_written(tmp_path, monkeypatch):
+    model = segmenter(features=DeepFeatures(scales=[1])).fit(X, Y)
+    scores = type(model.predictor_).scores
+
+    def other(self, *arguments):
+        return {n: s + 1 for n, s in scores(self, *arguments).items()}
+
+    monkeypatch.setattr(type(model.predictor_), "scores", other)
+    with pytest.raises(ExportError, match=r"scores of 'target' differ .* by \d"):
+        export_onnx(model, tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_onnx_the_remedy_is_told(tmp_path, monkeypatch):
+    model = segmenter(features=DeepFeatures(scales=[1])).fit(X, Y)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ImportError, match=r"mtsk\[onnx\]"):
+        export_onnx(model, tmp_path / "m.onnx")
