@@ -81,6 +81,12 @@ def infer_task(name: str, entries: Sequence[Any]) -> Task:
             f"targets of task {name!r} are names of image files ({entries[index]!r}); "
             "give the label maps themselves, such as mtsk.ImageFolder(paths)"
         )
+    if kind[0] == 3 and np.shape(entries[index])[2] == 1:
+        raise TargetError(
+            f"targets of task {name!r} have three axes (image {index}: "
+            f"{np.shape(entries[index])}), and a map is (H, W): drop the last one, "
+            "mask[..., 0]"
+        )
     if kind == (3, "integer"):
         raise TargetError(
             f"targets of task {name!r} have three axes (image {index}: "

@@ -503,6 +503,7 @@ def test_values_are_never_looked_at():
             r"from a 1-D integer target \(image 1\); say it with",
         ),
         ([CUBE], r"from a 3-D float target \(image 0\).*tasks=\{'sky'"),
+        ([MAP[..., None]], r"three axes .*drop the last one, mask\[..., 0\]"),
         ([MAP.astype(complex)], "from a 2-D complex128 target"),
         ([[[1, 2], [3]]], r"ragged target \(image 0\)"),
         ([object()], "from a 0-D object target"),
