@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         "--channels",
         type=_channels,
         metavar="N,N,N",
-        help="three of images of other than 1 or 3, or each",
+        help="three of images of other than 1 or 3, or each, or pca",
     )
     own.add_argument("--holdout", type=float, default=0.2, metavar="SHARE")
     own.add_argument("--seed", type=_seed, default=0)
@@ -159,13 +159,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _channels(text: str) -> str | tuple[int, ...]:
-    """Return three channels, or the word for all of them."""
-    if text == "each":
+    """Return three channels, or a word for all of them."""
+    if text in ("each", "pca"):
         return text
     parts = text.split(",")
     if len(parts) != 3 or not all(part.isdecimal() for part in parts):
         raise argparse.ArgumentTypeError(
-            f"must be three channels, such as 0,1,0, or each, got {text!r}"
+            f"must be three channels, such as 0,1,0, or each, or pca, got {text!r}"
         )
     return tuple(map(int, parts))
 

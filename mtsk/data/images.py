@@ -20,7 +20,8 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from mtsk._validation import check_image, parameter_error
+from mtsk._validation import check_image
+from mtsk.data.channels import Channels, ViewMaker, view_maker
 from mtsk.data.files import (
     ImageFolder,
     folder_or_given,
@@ -30,11 +31,9 @@ from mtsk.data.files import (
 from mtsk.data.tiff import TiffImage
 from mtsk.exceptions import ImageError, SkippedImageWarning
 
-__all__ = ["Images", "as_views", "image_weights"]
+__all__ = ["Images", "image_weights"]
 
 T = TypeVar("T")
-Channels = Sequence[int] | Sequence[Sequence[int]] | Literal["each"] | None
-_Triples = list[tuple[int, ...]] | Literal["each"] | None
 
 
 class Images:
@@ -45,7 +44,7 @@ class Images:
     X : array of shape (n, H, W) or (n, H, W, C), or sequence of length n
         Arrays of shape (H, W) or (H, W, C), paths, or anything that gives such
         arrays when indexed by an integer. The path of a folder is an `ImageFolder`.
-    channels : sequence of three int, sequence of such triples, "each" or None
+    channels : three int, sequence of such triples, "each", None, or ViewMaker
         Channels used as the network's three. Needed where C is not 1 or 3. With several
         triples, one view is made for each; with ``"each"`` one of each channel, grey.
     on_error : {"raise", "skip"}, default="raise"
@@ -64,14 +63,14 @@ class Images:
     def __init__(
         self,
         X: Any,
-        channels: Channels = None,
+        channels: Channels | ViewMaker = None,
         on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
         X = folder_or_given(X)
         self.source = _as_sequence(X)
         self.stems = X.stems if isinstance(X, ImageFolder) else None
         self.first = 0
-        self.channels = _channel_triples(channels)
+        self.views_of = view_maker(channels)
         self.on_error = on_error
         self.skipped: dict[int, str] = {}
 
@@ -83,6 +82,7 @@ class Images:
         return self._read(index, read_image)
 
     def _read(self, index: int, read_file: Callable[[Any], np.ndarray]) -> np.ndarray:
+        """Read an image by a function for files; return its views."""
         item = self.source[index - self.first]
         where = f"image {index}"
         if isinstance(item, str | os.PathLike):
@@ -91,7 +91,7 @@ class Images:
                 item = read_file(item)
             except ImageError as error:
                 raise ImageError(f"{where}: {error}") from error
-        return _views(check_image(item, where), where, self.channels)
+        return self.views_of(check_image(item, where), where)
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (index, views) of every usable image, in order."""
@@ -180,6 +180,12 @@ class Images:
         other.first, other.skipped = start, {}
         return other
 
+    def viewed(self, views_of: Channels | ViewMaker) -> Images:
+        """Return the same images, seen by other channels."""
+        other = copy.copy(self)
+        other.views_of, other.skipped = view_maker(views_of), {}
+        return other
+
     def some(self, indices: Sequence[int]) -> Images:
         """Return a lazy subset of the images, indexed from 0."""
         other = copy.copy(self)
@@ -201,46 +207,6 @@ class Images:
 
 
 _ARRAYS = (np.ndarray, np.memmap)
-
-
-def as_views(image: Any, where: str, channels: Channels) -> np.ndarray:
-    """Return one image as `Images` gives it.
-
-    Parameters
-    ----------
-    image : array of shape (H, W) or (H, W, C)
-    where : str
-        Name of the image in messages.
-    channels
-        As for `Images`.
-
-    Returns
-    -------
-    ndarray of float32, shape (views, H, W, 3)
-
-    Raises
-    ------
-    ImageError
-    """
-    return _views(check_image(image, where), where, _channel_triples(channels))
-
-
-def _views(image: np.ndarray, where: str, triples: _Triples) -> np.ndarray:
-    count = image.shape[2]
-    if triples == "each":
-        return np.repeat(np.moveaxis(image, 2, 0)[..., None], 3, axis=3)
-    if triples is None:
-        if count == 1:
-            return np.repeat(image, 3, axis=2)[None]
-        if count == 3:
-            return image[None]
-        raise ImageError(f"{where} has {count} channels; {_remedy(count)}")
-    used = max(max(triple) for triple in triples)
-    if used >= count:
-        raise ImageError(
-            f"{where} has {count} channels, but `channels` asks for channel {used}"
-        )
-    return np.stack([image[:, :, list(triple)] for triple in triples])
 
 
 class _Pool:
@@ -317,25 +283,6 @@ def image_weights(sample_weight: Any, n_images: int) -> np.ndarray:
     return weight
 
 
-def _remedy(count: int) -> str:
-    if count == 2:
-        return (
-            "if the second is alpha, drop it: image[..., 0] (or channels=(0, 0, 0)); "
-            "otherwise choose three with channels=, such as channels=(0, 1, 0), or all "
-            "with channels='each'"
-        )
-    if count == 4:
-        return (
-            "if the fourth is alpha, drop it: image[..., :3] (or channels=(0, 1, 2)); "
-            "if it is CMYK, convert it (PIL's Image.convert('RGB')); "
-            "otherwise choose three with channels=, or all with channels='each'"
-        )
-    return (
-        "choose three with channels=, such as channels=(0, 1, 0), or all with "
-        f"channels='each', in {count} passes"
-    )
-
-
 def _as_sequence(X: Any) -> Any:
     if isinstance(X, str | os.PathLike):
         raise ImageError(
@@ -361,26 +308,3 @@ def _as_sequence(X: Any) -> Any:
     if len(X) == 0:
         raise ImageError("X holds no image")
     return X
-
-
-def _channel_triples(channels: Channels) -> _Triples:
-    if channels is None or isinstance(channels, str):
-        if channels not in (None, "each"):
-            raise parameter_error("channels", "DeepFeatures", _CHANNELS, channels)
-        return channels
-    try:
-        triples = np.array(channels)
-        triples = triples[None] if triples.ndim == 1 else triples
-        good = (
-            triples.ndim == 2 and triples.shape[1] == 3 and triples.dtype.kind in "iu"
-        )
-    except ValueError:  # ragged
-        good = False
-    if not good or triples.min() < 0:
-        raise parameter_error("channels", "DeepFeatures", _CHANNELS, channels)
-    return [tuple(int(c) for c in triple) for triple in triples]
-
-
-_CHANNELS = (
-    "three channel indices >= 0, or a sequence of such triples, or 'each', or None"
-)

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from mtsk._atomic import atomic_write
-from mtsk.data import Images
 from mtsk.exceptions import ExportError
 from mtsk.export.graph import ScoreGraph
 from mtsk.segmenter import MultiTaskSegmenter, Predictor, predictor_of
@@ -229,7 +228,7 @@ def _check_scores(predictor: Predictor, names: Sequence[str], data: bytes) -> No
         image = _picture(random, shape)
         wanted = [f"{name}_scores" for name in names]
         found = session.run(wanted, {"image": image})
-        stream = predictor.features.iter_views_and_maps(Images([image]))
+        stream = predictor.features.iter_views_and_maps([image])
         (views, maps), *_ = ((v, m) for _, v, m in stream)
         expected = predictor.scores(views, maps, names)
         for name, own in zip(names, found, strict=True):

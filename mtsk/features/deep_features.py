@@ -25,7 +25,14 @@ from mtsk._validation import (
     output_container,
 )
 from mtsk.backbones import BUNDLED, Backbone, choose_device, load_backbone
-from mtsk.data.images import Channels, Images
+from mtsk.data.channels import (
+    ChannelMixture,
+    Channels,
+    ChosenChannels,
+    ViewMaker,
+    view_maker,
+)
+from mtsk.data.images import Images
 from mtsk.exceptions import ImageError, WeightsError
 from mtsk.features.cache import (
     CachePart,
@@ -34,6 +41,7 @@ from mtsk.features.cache import (
     content_digest,
     open_cache,
 )
+from mtsk.features.channel_mixture import learn_mixture
 from mtsk.features.feature_maps import POSITION_NAMES, FeatureMaps
 from mtsk.features.forward_pass import ForwardPass
 from mtsk.features.pca import TapProjection, spread_evenly
@@ -69,11 +77,14 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
     output : {"maps", "vector"}, default="maps"
         ``"maps"``: a list of FeatureMaps. ``"vector"``: a table with one row an
         image, the mean of every channel, for any scikit-learn pipeline.
-    channels : three int, sequence of such triples, "each" or None, default=None
+    channels : three int, sequence of such triples, "each", "pca" or None, default=None
         Which channels make the network's three. Needed where images have other than 1
         or 3 channels. Several triples mean several passes, whose features stand side by
         side; ``"each"`` passes every channel as grey, in as many passes as there are
-        channels, which ``fit`` reads from the first image.
+        channels, which ``fit`` reads from the first image. ``"pca"`` passes the three
+        principal components of the channels, found in up to 32 of the images that
+        ``fit`` gets: one pass, which shows most of what differs, but may blur what only
+        a faint channel shows.
     n_components : float in (0, 1), int or None, default=None
         Keep, of every tap's channels at every scale, as many principal components as
         hold this share of their variance, or at most this number of them: a smaller
@@ -107,6 +118,8 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         Name, channels and stride of each tap.
     n_features_out_ : int
         Length of a hypercolumn, or of a row.
+    channel_mixture_ : ChannelMixture or None
+        With ``channels="pca"``, the sums of channels that make the network's three.
     projection_ : TapProjection or None
         With ``n_components``, its matrices, one a scale and tap.
 
@@ -160,7 +173,8 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : images, default=None
-            Needed for ``n_components``; else ignored.
+            Needed for ``n_components`` and where ``channels`` is "each" or "pca"; else
+            ignored.
         y : ignored
 
         Returns
@@ -175,6 +189,10 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         backbone = self.network()
         self.backbone_digest_ = backbone.digest
         self.taps_ = backbone.taps
+        self.channel_mixture_: ChannelMixture | None = None
+        if self._is_channels("pca"):
+            some = self._some_images(X, "channels='pca'", lambda image, where: image)
+            self.channel_mixture_ = learn_mixture(some)
         self._n_views = self._count_views(X)
         self.projection_: TapProjection | None = None
         if self.n_components is not None:
@@ -182,17 +200,55 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         self.n_features_out_ = len(self.get_feature_names_out())
         return self
 
+    def _is_channels(self, word: str) -> bool:
+        return isinstance(self.channels, str) and self.channels == word
+
     def _count_views(self, X: Any) -> int:
         """Return how many views ``channels`` make of an image."""
-        triples = Images([0], self.channels).channels
-        if triples != "each":
-            return len(triples or [None])
+        maker = self.view_maker
+        if self._is_channels("each"):
+            some = self._some_images(X, "channels='each'", maker)
+            some.on_error = self.on_error
+            return len(next(iter(some))[1])
+        return len(maker.triples) if isinstance(maker, ChosenChannels) else 1
+
+    def _some_images(self, X: Any, reason: str, views_of: ViewMaker) -> Images:
+        """Return up to 32 of the images of fit, spread over all of them.
+
+        What cannot be read is left to those who read all.
+        """
         if X is None:
-            raise TypeError("DeepFeatures with channels='each' needs images: fit(X)")
-        images = X if isinstance(X, Images) else Images(X, self.channels)
-        some = images.some(range(images.first, images.first + len(images)))
-        some.on_error = self.on_error
-        return len(next(iter(some))[1])
+            raise TypeError(f"DeepFeatures with {reason} needs images: fit(X)")
+        images = X if isinstance(X, Images) else Images(X)
+        chosen = [images.first + index for index in spread_evenly(len(images))]
+        some = images.some(chosen).viewed(views_of)
+        some.on_error = "skip"
+        return some
+
+    @property
+    def view_maker(self) -> ViewMaker:
+        """How an image becomes the views that pass through the network."""
+        mixture = getattr(self, "channel_mixture_", None)
+        return view_maker(self.channels if mixture is None else mixture)
+
+    def images(self, X: Any) -> Images:
+        """Return images as these features see them.
+
+        Parameters
+        ----------
+        X : images, or Images
+
+        Returns
+        -------
+        Images
+
+        Raises
+        ------
+        ImageError
+            On what is no source of images.
+        """
+        images = X if isinstance(X, Images) else Images(X, None, self.on_error)
+        return images.viewed(self.view_maker)
 
     def check_views(self, views: np.ndarray, where: str) -> None:
         """Raise where an image has another number of channels than those of fit."""
@@ -227,7 +283,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
                 f'maps of features cannot be a table of {container}: output="vector" '
                 "gives one row an image"
             )
-        images = Images(X, self.channels, self.on_error)
+        images = self.images(X)
         if self.output == "vector":
             table = np.full((len(images), self.n_features_out_), np.nan, np.float32)
             for index, maps in self.iter_maps(images):
@@ -289,7 +345,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         maps : FeatureMaps
         """
         check_is_fitted(self)
-        images = X if isinstance(X, Images) else Images(X, self.channels, self.on_error)
+        images = X if isinstance(X, Images) else self.images(X)
         cache = open_cache(self.cache)
         backbone = self._network_of_fit()
         # Who finds an image in a cache computes on the host; so does who puts it there,
@@ -451,11 +507,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
 
     def _find_components(self, X: Any) -> TapProjection:
         """Find components in some of the images, spread over all of them."""
-        if X is None:
-            raise TypeError("DeepFeatures with `n_components` needs images: fit(X)")
-        images = X if isinstance(X, Images) else Images(X, self.channels, "skip")
-        some = images.some(spread_evenly(len(images)))
-        some.on_error = "skip"  # what cannot be read is left to those who read all
+        some = self._some_images(X, "`n_components`", self.view_maker)
         plain = copy.copy(self).set_params(n_components=None, verbose=0)
         return TapProjection.learn(
             (maps.taps for _, maps in plain.iter_maps(some, to_host=True)),

@@ -9,7 +9,7 @@ import torch
 
 from mtsk.heads.statistics import Moments
 
-__all__ = ["SAMPLE", "TapProjection", "spread_evenly"]
+__all__ = ["SAMPLE", "TapProjection", "leading_components", "spread_evenly"]
 
 SAMPLE = 32  # images that the components are found from
 _CELLS = 2048  # of a tap of an image
@@ -71,7 +71,9 @@ class TapProjection:
                 sums[place] = sums[place] + more if place in sums else more
         if not sums:
             raise ValueError("`n_components` needs images to find components in")
-        return cls([_components(sums[place], n_components) for place in range(n_taps)])
+        return cls(
+            [leading_components(sums[place], n_components) for place in range(n_taps)]
+        )
 
     def __call__(self, out: torch.Tensor, index: int) -> torch.Tensor:
         """Return (n, h, w, r) of a tap's output (n, h, w, C).
@@ -88,8 +90,21 @@ class TapProjection:
         return [matrix.shape[1] for matrix in self.matrices]
 
 
-def _components(moments: Moments, wanted: float) -> np.ndarray:
-    """Return the leading eigenvectors of a covariance, (C, r), float32."""
+def leading_components(moments: Moments, wanted: float) -> np.ndarray:
+    """Return the leading eigenvectors of a covariance.
+
+    Parameters
+    ----------
+    moments : Moments
+        Of C columns.
+    wanted : float or int
+        As ``n_components`` of `TapProjection.learn`.
+
+    Returns
+    -------
+    ndarray of float32, shape (C, r)
+        The largest entry of each is positive.
+    """
     values, vectors = np.linalg.eigh(moments.covariance())
     values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
     power = np.trace(moments.covariance()) + moments.x_mean @ moments.x_mean
@@ -99,7 +114,7 @@ def _components(moments: Moments, wanted: float) -> np.ndarray:
         n = 1 + int(np.searchsorted(held, wanted * held[-1]))
     else:
         n = int(wanted)
-    # eigh leaves signs open; the largest entry of each is made positive
+    # eigh leaves signs open
     vectors = vectors[:, : min(n, len(values))]
     largest = np.abs(vectors).argmax(axis=0)
     signs = np.sign(vectors[largest, np.arange(vectors.shape[1])])

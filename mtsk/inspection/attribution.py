@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from mtsk.data import Images
 from mtsk.features import DeepFeatures, FeatureMaps
 from mtsk.segmenter import MultiTaskSegmenter, predictor_of
 from mtsk.tasks import Task
@@ -125,7 +124,7 @@ def layer_attribution(
         coef = coef - coef.mean(axis=1, keepdims=True)
         intercept = intercept - intercept.mean()
     features = predictor.features
-    images = Images([image], features.channels)
+    images = features.images([image])
     ((_, maps),) = features.iter_maps(images, to_host=True)
     layers = _layers(features, maps, coef[:, [place]], of_pixels)
     return LayerAttribution(layers, float(intercept[place]))

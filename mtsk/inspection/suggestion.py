@@ -113,7 +113,7 @@ def suggest_labels(
     if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
         raise parameter_error("n", "suggest_labels", "an int > 0", n)
     names = predictor.tasks.choose(tasks)
-    images = Images(X, predictor.features.channels, predictor.features.on_error)
+    images = predictor.features.images(X)
     known = _labelled(Y, images, predictor.tasks)
     seen = describe_parts(predictor, images, names)
     typical = _typical_doubt(seen)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mtsk.data import Images, as_targets
+from mtsk.data import as_targets
 from mtsk.exceptions import TargetError
 from mtsk.metrics import confusion, mean_iou
 from mtsk.segmenter import MultiTaskSegmenter, predictor_of
@@ -60,7 +60,7 @@ def superpixel_upper_bound(
     True
     """
     predictor = predictor_of(model, "superpixel_upper_bound")
-    images = Images(X, predictor.features.channels, predictor.features.on_error)
+    images = predictor.features.images(X)
     targets, _ = as_targets(Y, len(images), images.stems)
     superpixels = (given_structure(model) or Structure()).segmentation()
     tasks = {

@@ -355,7 +355,7 @@ class MultiTaskSegmenter(BaseEstimator):
         check_segmenter_parameters(self)
         parts = default_parts(self)
         features = clone(parts.get("features", self.features))
-        images = Images(X, features.channels, features.on_error)
+        images = Images(X, None, features.on_error)
         targets, bare = as_targets(Y, len(images), images.stems)
         weight = image_weights(sample_weight, len(images))
         for name in targets.task_names if sample_weight is not None else ():
@@ -366,6 +366,7 @@ class MultiTaskSegmenter(BaseEstimator):
                 )
         targets = targets.only(weight > 0)
         features.fit(images.some(np.flatnonzero(weight > 0).tolist()))
+        images = images.viewed(features.view_maker)
         if self.verbose and not features.verbose:
             features.set_params(verbose=self.verbose)
         seed = int(
@@ -455,7 +456,7 @@ class MultiTaskSegmenter(BaseEstimator):
             before = FitResult(predictor, self.n_images_, self.n_rows_, True)
             features, tasks = predictor.features, predictor.tasks
             settings = self._settings(features, tasks, predictor.seed)
-            images = Images(X, features.channels, features.on_error)
+            images = features.images(X)
             targets, _ = as_targets(Y, len(images), images.stems)
             if targets.task_names != list(tasks):
                 raise UnknownTaskError(
@@ -665,7 +666,7 @@ class MultiTaskSegmenter(BaseEstimator):
         return replace(self.predictor_, prediction_stride=self.prediction_stride)
 
     def _images(self, X: Any) -> Images:
-        return Images(X, self.features_.channels, self.features_.on_error)
+        return self.features_.images(X)
 
     def _predict(
         self,

@@ -183,7 +183,7 @@ class _Job:
             "image": [list(self.image.shape), str(getattr(self.image, "dtype", ""))],
             "model": joblib.hash(
                 [
-                    (predictor.features.fingerprint(), predictor.features.channels),
+                    (predictor.features.fingerprint(), predictor.features.view_maker),
                     predictor.prediction_stride,
                     list(predictor.tasks.items()),
                     list(predictor.heads.values()),

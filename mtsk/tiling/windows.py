@@ -12,8 +12,8 @@ import torch
 from scipy import sparse
 
 from mtsk._resources import explain_memory, release_freed_memory
+from mtsk._validation import check_image
 from mtsk.backbones import Backbone, Tap
-from mtsk.data.images import as_views
 from mtsk.exceptions import ImageError
 from mtsk.features.deep_features import DeepFeatures
 from mtsk.features.feature_maps import FeatureMaps
@@ -343,7 +343,7 @@ class WindowReader:
 
     def _views(self, pixels: np.ndarray) -> np.ndarray:
         """Return the views of a part of the image, (n_views, h, w, 3)."""
-        views = as_views(pixels, "its image", self.features.channels)
+        views = self.features.view_maker(check_image(pixels, "its image"), "its image")
         self.features.check_views(views, "its image")
         return views
 
