@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mtsk.backbones.stages import Stages
+from mtsk.backbones.stages import StagedForward
 from mtsk.exceptions import BackboneError
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Backbone", "Tap", "state_digest"]
@@ -72,6 +72,8 @@ class Backbone:
         Whether, on a CPU, the output for an image is known not to depend on the other
         images of a batch, not even by rounding. Used only where a trial on this machine
         agrees; see `batch_invariant`.
+    engine : str, default="torch"
+        What ``forward`` computes with, without gradients.
 
     Attributes
     ----------
@@ -80,6 +82,8 @@ class Backbone:
         SHA-256 over the network's weights.
     run : callable
         ``forward``.
+    channels_first : list of bool
+        Of every tap, whether ``forward`` gives (n, C, h, w).
 
     Raises
     ------
@@ -100,6 +104,7 @@ class Backbone:
         probe: int = _PROBE,
         digest: str | None = None,
         takes_batches: bool = False,
+        engine: str = "torch",
     ) -> None:
         self.name = name
         self.network = network
@@ -107,9 +112,10 @@ class Backbone:
         self.mean = tuple(float(v) for v in mean)
         self.std = tuple(float(v) for v in std)
         self.multiple = multiple
+        self.engine = engine
         self.digest = digest or state_digest(network)
         self._takes_batches = takes_batches
-        self._channels_first: list[bool] = []
+        self.channels_first: list[bool] = []
         self.taps = self._find_taps(network, list(tap_names), probe)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -157,7 +163,7 @@ class Backbone:
         height, width = images.shape[2:]
         taps = []
         for tap, first, out in zip(
-            self.taps, self._channels_first, outputs, strict=True
+            self.taps, self.channels_first, outputs, strict=True
         ):
             out = out.permute(0, 2, 3, 1) if first else out
             rows, cols = -(-height // tap.stride), -(-width // tap.stride)
@@ -202,9 +208,9 @@ class Backbone:
         return True
 
     @property
-    def stages(self) -> Stages | None:
+    def stages(self) -> StagedForward | None:
         """How its fine stages process parts of an image; None where they cannot."""
-        return self.run if isinstance(self.run, Stages) else None
+        return self.run if isinstance(self.run, StagedForward) else None
 
     def trace_fine(self, images: Tensor) -> list[Tensor]:
         """Return the taps of the fine stages alone, with the cells of the padding.
@@ -243,12 +249,19 @@ class Backbone:
         return self
 
     def copy(self) -> Backbone:
-        """Return a backbone with a copied network, to be trained further.
+        """Return a backbone with a copied network, to be trained further, by torch.
 
         Its ``digest`` is that of this one until ``renew_digest``.
         """
-        twin = copy.copy(self)
+        twin = self.running_by(getattr(self.run, "for_training", self.run), "torch")
         twin.network = copy.deepcopy(self.network)
+        return twin
+
+    def running_by(self, run: Callable, engine: str) -> Backbone:
+        """Return a backbone of the same network, whose ``run`` is another."""
+        twin = copy.copy(self)
+        vars(twin).pop("batch_invariant", None)
+        twin.run, twin.engine = run, engine
         return twin
 
     def renew_digest(self) -> None:
@@ -305,7 +318,7 @@ class Backbone:
                     f"tap {name!r} of {self.name} gives {tuple(first.shape)} for an "
                     f"image of {probe} x {2 * probe}: not a feature map"
                 )
-            self._channels_first.append(axis == 1)
+            self.channels_first.append(axis == 1)
             taps.append(Tap(name, first.shape[axis], stride))
         return tuple(taps)
 

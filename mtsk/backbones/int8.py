@@ -3,19 +3,18 @@
 After training, by Jacob et al. (CVPR 2018): weights are integers times one scale an
 output channel, activations integers times one scale a tensor. After a ReLU6 that scale
 is 6 / 255, and saturation replaces the ReLU6. Between blocks, where activations are
-unbounded, the range is measured on photographs.
+unbounded, the range is measured on photographs. The network is an ONNX graph, in which
+every tensor is rounded to its grid; onnxruntime multiplies the integers.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cache, lru_cache
-from threading import Lock
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, Self
 
+import numpy as np
 import torch
 from skimage import data
 from skimage.transform import resize
@@ -23,19 +22,19 @@ from torch import Tensor, nn
 
 from mtsk._resources import fast_int8
 from mtsk.backbones.base import Backbone
+from mtsk.backbones.engines import GraphStages, Session, is_installed
+from mtsk.backbones.graphs import OPSET
+from mtsk.backbones.stages import Stages
 from mtsk.exceptions import BackboneError
 
 __all__ = ["INT8", "int8_backbone", "int8_supported"]
 
 INT8 = "efficientnet_lite0_int8"
-_ENGINE = "onednn"  # the engine of torch that uses VNNI
+_ENGINE = "onnxruntime"
 _MARGIN = 1.1  # of ranges, over those of photographs
 _PICTURES = ("astronaut", "chelsea", "coffee", "immunohistochemistry", "moon", "page")
 _SIDES = 256, 320
-_STRIP_CELLS = 60_000  # of a byte each; more shapes of strips would cost more
-_packing = Lock()  # torch's engine is global to all threads
-_SHAPES = 36  # that weights are kept for: four sizes of images, each at three scales,
-# whose first, middle and last strips may all differ
+_IR_VERSION = 8  # of ONNX's files, as the operators of its set 17 have
 
 
 def int8_backbone(plain: Backbone) -> Backbone:
@@ -54,39 +53,28 @@ def int8_backbone(plain: Backbone) -> Backbone:
     Raises
     ------
     BackboneError
-        Where torch or the CPU cannot multiply such integers fast and exactly.
+        Where onnxruntime is not installed, or the CPU cannot multiply such integers
+        fast and exactly.
     """
     if not int8_supported():
         raise BackboneError(
-            f"{INT8} needs a CPU with VNNI, which ONEDNN_MAX_CPU_ISA must not switch "
-            f"off, and a torch with quantised tensors and {_ENGINE}; use {plain.name!r}"
+            f"{INT8} needs a CPU with VNNI, and onnx and onnxruntime; use "
+            f"{plain.name!r}"
         )
-    assert plain.stages is not None
-    grids = _grids(plain)
-    before = _Grid.over(*((level - plain.mean[0]) / plain.std[0] for level in (0, 1)))
-    of: Any = plain.network
-    network: Any = nn.Module()
-    network.conv_stem = _Stem(_Conv(of.conv_stem, _SIX), before)
-    network.bn1 = nn.Identity()
-    network.blocks = nn.Sequential()
-    before = _SIX
-    for i, stage in enumerate(of.blocks):
-        blocks = []
-        for j, block in enumerate(stage):
-            name = f"blocks.{i}.{j}"
-            blocks.append(_Block(block, grids[f"{name}.within"], grids[name]))
-        network.blocks.append(_Stage(blocks, before))
-        before = grids[name]
+    stages = plain.run
+    assert isinstance(stages, Stages)
+    fine, coarse = (Session(graph, _ENGINE) for graph in _graphs(plain, stages.n_fine))
     return Backbone(
         INT8,
-        network,
-        replace(plain.stages, cells=_STRIP_CELLS),
+        nn.Module(),
+        GraphStages(stages, fine, coarse, is_trainable=False),
         [tap.name for tap in plain.taps],
         mean=plain.mean,
         std=plain.std,
         multiple=plain.multiple,
         digest=f"{plain.digest}-int8",
         takes_batches=True,
+        engine=_ENGINE,
     )
 
 
@@ -94,20 +82,20 @@ def int8_backbone(plain: Backbone) -> Backbone:
 def int8_supported() -> bool:
     """Return whether 8-bit integers are multiplied fast, and added up exactly.
 
-    Without VNNI oneDNN adds two products in 16 bits, which overflow, and so it does on
-    a CPU that has VNNI where ``ONEDNN_MAX_CPU_ISA`` names a lesser one: it is tried.
+    Without VNNI, two products may be added in 16 bits, which overflow: it is tried.
     """
-    engines = torch.backends.quantized.supported_engines
-    if not (hasattr(torch, "quint8") and _ENGINE in engines and fast_int8()):
+    if not (is_installed(_ENGINE) and fast_int8()):
         return False
     n_channels, largest = 64, 255
-    conv = nn.Conv2d(n_channels, 8, 1, bias=False)
+    conv = nn.Conv2d(n_channels, 8, 1)
     nn.init.ones_(conv.weight)
-    out = _Grid(float(n_channels), 0)  # on which the exact sum is the largest code
-    x = _Grid(1.0, 0).of(torch.full((1, n_channels, 4, 4), float(largest)))
-    with torch.inference_mode():
-        found: Tensor = _Conv(conv, out)(x).int_repr()
-    return bool((found == largest).all())
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    into, out = _Grid(1.0, 0), _Grid(float(n_channels), 0)
+    graph = _Graph()
+    graph.output(graph.convolution(graph.rounded("x", into), conv, into, out))
+    x = torch.full((1, n_channels, 4, 4), float(largest))
+    (found,) = Session(graph.to_bytes(n_channels), _ENGINE)(x)
+    return bool((found == n_channels * largest).all())
 
 
 @dataclass(frozen=True)
@@ -124,104 +112,146 @@ class _Grid:
         step = max(high - low, 1e-6) / 255
         return cls(step, round(-low / step))
 
-    def of(self, x: Tensor) -> Tensor:
-        """Quantise a tensor, unless it is quantised already."""
-        if x.is_quantized:
-            return x
-        _silence_deprecation()
-        return torch.quantize_per_tensor(x, self.step, self.zero, torch.quint8)
-
 
 _SIX = _Grid(6 / 255, 0)
 
 
-class _Conv(nn.Module):
-    """A convolution of integers; values outside its grid saturate."""
+class _Graph:
+    """An ONNX graph whose tensors are rounded to grids of 8 bits, in the making.
 
-    def __init__(self, conv: nn.Conv2d, grid: _Grid) -> None:
-        super().__init__()
-        weight, padding = _evenly_padded(conv)
-        self.weight = weight
-        self.bias = None if conv.bias is None else conv.bias.detach()
-        self.geometry = conv.stride, padding, conv.dilation, conv.groups
-        self.grid = grid
-        self._packed_for = lru_cache(_SHAPES)(self._pack)
-
-    def _pack(self, shape: torch.Size) -> Any:
-        """Return the weights packed by torch, for inputs of one shape.
-
-        oneDNN caches its preparation for the first input of packed weights; for another
-        shape it repeats this at every call, which takes longer than the convolution. So
-        weights are packed for each shape.
-        """
-        _silence_deprecation()
-        scales = self.weight.abs().amax(dim=(1, 2, 3)).clamp(min=1e-8) / 127
-        zeros = torch.zeros(len(scales), dtype=torch.long)
-        integers = torch.quantize_per_channel(
-            self.weight, scales, zeros, 0, torch.qint8
-        )
-        with _packing, _engine():
-            return torch.ops.quantized.conv2d_prepack(
-                integers, self.bias, *self.geometry
-            )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: v for name, v in vars(self).items() if name != "_packed_for"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._packed_for = lru_cache(_SHAPES)(self._pack)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = torch.ops.quantized.conv2d(
-            x, self._packed_for(x.shape), self.grid.step, self.grid.zero
-        )
-        return out
-
-
-class _Stem(nn.Module):
-    """The first convolution, of pixels."""
-
-    def __init__(self, conv: _Conv, grid: _Grid) -> None:
-        super().__init__()
-        self.conv, self.grid = conv, grid
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(self.grid.of(x))
-
-
-class _Block(nn.Module):
-    """One of timm's blocks without squeeze and excitation: convolutions in a row.
-
-    All but the last are followed by a ReLU6; to the last, the block's input is added
-    where it has a shortcut.
+    Every method adds what it says and returns the name of its value.
     """
 
-    def __init__(self, block: Any, within: _Grid, after: _Grid) -> None:
-        super().__init__()
-        *inner, last = [m for m in block.modules() if isinstance(m, nn.Conv2d)]
-        self.convs = nn.Sequential(
-            *(_Conv(conv, _SIX) for conv in inner), _Conv(last, within)
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self.outputs: list[str] = []
+
+    def rounded(self, x: str, grid: _Grid) -> str:
+        """Round to a grid; values outside saturate."""
+        at = [
+            self._constant(np.float32(grid.step)),
+            self._constant(np.uint8(grid.zero)),
+        ]
+        codes = self._node("QuantizeLinear", [x, *at])
+        return self._node("DequantizeLinear", [codes, *at])
+
+    def convolution(self, x: str, conv: nn.Conv2d, into: _Grid, out: _Grid) -> str:
+        """Convolve what lies on a grid, with integers; round to another."""
+        weight, padding = _evenly_padded(conv)
+        steps = weight.abs().amax(dim=(1, 2, 3)).clamp(min=1e-8) / 127
+        integers = (weight / steps[:, None, None, None]).round()
+        assert conv.bias is not None
+        bias_steps = into.step * steps
+        bias = (conv.bias.detach() / bias_steps).round().clamp(-(2.0**30), 2.0**30)
+        made = self._node(
+            "Conv",
+            [
+                x,
+                self._integers(integers.numpy().astype(np.int8), steps.numpy()),
+                self._integers(bias.numpy().astype(np.int32), bias_steps.numpy()),
+            ],
+            kernel_shape=list(weight.shape[2:]),
+            strides=list(conv.stride),
+            pads=[*padding, *padding],
+            dilations=list(conv.dilation),
+            group=conv.groups,
         )
-        self.after = after if block.has_skip else None
+        return self.rounded(made, out)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.convs(x)
-        if self.after is None:
-            return out
-        return torch.ops.quantized.add(out, x, self.after.step, self.after.zero)
+    def stage(
+        self, x: str, blocks: Any, into: _Grid, grids: Mapping[str, _Grid], name: str
+    ) -> tuple[str, _Grid]:
+        """Run timm's blocks without squeeze and excitation, one after another.
+
+        All convolutions of a block but the last are followed by a ReLU6; to the last,
+        the block's input is added where it has a shortcut.
+
+        Returns
+        -------
+        str
+        _Grid
+            That of the value.
+        """
+        for j, block in enumerate(blocks):
+            *inner, last = _convolutions(block)
+            within, after = grids[f"{name}.{j}.within"], grids[f"{name}.{j}"]
+            made, own = x, into
+            for conv in inner:
+                made, own = self.convolution(made, conv, own, _SIX), _SIX
+            made = self.convolution(made, last, own, within)
+            if block.has_skip:
+                x, into = self.rounded(self._node("Add", [made, x]), after), after
+            else:
+                x, into = made, within
+        return x, into
+
+    def output(self, x: str) -> None:
+        """Give a value, its channels last."""
+        self.outputs.append(self._node("Transpose", [x], perm=[0, 2, 3, 1]))
+
+    def to_bytes(self, n_channels: int) -> bytes:
+        """Return the graph, of the input ``x``, (n, n_channels, height, width)."""
+        from onnx import TensorProto, helper
+
+        sizes = "n", n_channels, "height", "width"
+        graph = helper.make_graph(
+            self.nodes,
+            "stages",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, sizes)],
+            [
+                helper.make_tensor_value_info(
+                    name, TensorProto.FLOAT, [f"{name}_{i}" for i in range(4)]
+                )
+                for name in self.outputs
+            ],
+            self.constants,
+        )
+        opsets = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
+        made: bytes = model.SerializeToString()
+        return made
+
+    def _integers(self, values: np.ndarray, steps: np.ndarray) -> str:
+        """Add constant integers times one step for each entry of their first axis."""
+        zeros = np.zeros(len(steps), values.dtype)
+        inputs = [self._constant(v) for v in (values, steps, zeros)]
+        return self._node("DequantizeLinear", inputs, axis=0)
+
+    def _constant(self, value: Any) -> str:
+        from onnx import numpy_helper
+
+        name = f"constant{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def _node(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
+        from onnx import helper
+
+        name = f"value{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
+        return name
 
 
-class _Stage(nn.Module):
-    """Blocks of integers; outputs are float32, as taps are."""
+def _graphs(plain: Backbone, n_fine: int) -> tuple[bytes, bytes]:
+    """Return the fine and the other stages as graphs."""
+    of: Any = plain.network
+    grids = _grids(plain)
+    before = _Grid.over(*((level - plain.mean[0]) / plain.std[0] for level in (0, 1)))
+    fine, coarse = _Graph(), _Graph()
+    x = fine.convolution(fine.rounded("x", before), of.conv_stem, before, _SIX)
+    grid, graph = _SIX, fine
+    for i, blocks in enumerate(of.blocks):
+        if i == n_fine:
+            x, graph = coarse.rounded("x", grid), coarse
+        x, grid = graph.stage(x, blocks, grid, grids, f"blocks.{i}")
+        graph.output(x)
+    n_carried = plain.taps[n_fine - 1].channels
+    return fine.to_bytes(3), coarse.to_bytes(n_carried)
 
-    def __init__(self, blocks: Sequence[_Block], before: _Grid) -> None:
-        super().__init__()
-        self.blocks, self.before = nn.Sequential(*blocks), before
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.blocks(self.before.of(x))
-        return out.dequantize()
+def _convolutions(block: nn.Module) -> list[nn.Conv2d]:
+    return [module for module in block.modules() if isinstance(module, nn.Conv2d)]
 
 
 def _evenly_padded(conv: nn.Conv2d) -> tuple[Tensor, tuple[Any, ...]]:
@@ -235,25 +265,6 @@ def _evenly_padded(conv: nn.Conv2d) -> tuple[Tensor, tuple[Any, ...]]:
         return weight, tuple(conv.padding)
     half = conv.kernel_size[0] // 2
     return nn.functional.pad(weight, (1, 0, 1, 0)), (half, half)
-
-
-@cache
-def _silence_deprecation() -> None:
-    """Suppress torch's once-per-process deprecation warning of such tensors."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8)
-
-
-@contextmanager
-def _engine() -> Iterator[None]:
-    """Pack weights for ``_ENGINE`` within this context."""
-    before = torch.backends.quantized.engine
-    torch.backends.quantized.engine = _ENGINE
-    try:
-        yield
-    finally:
-        torch.backends.quantized.engine = before
 
 
 @torch.inference_mode()
@@ -271,7 +282,7 @@ def _grids(plain: Backbone) -> Mapping[str, _Grid]:
     handles = []
     for i, stage in enumerate(plain.network.blocks):  # type: ignore[arg-type]
         for j, block in enumerate(stage):
-            *_, last = [m for m in block.modules() if isinstance(m, nn.Conv2d)]
+            last = _convolutions(block)[-1]
             name = f"blocks.{i}.{j}"
             handles.append(block.register_forward_hook(note(name)))
             handles.append(last.register_forward_hook(note(f"{name}.within")))

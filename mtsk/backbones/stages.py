@@ -10,12 +10,38 @@ image in parts; the coarse ones process all of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Stages"]
+__all__ = ["StagedForward", "Stages"]
+
+
+@runtime_checkable
+class StagedForward(Protocol):
+    """Runs a network whose fine stages may process parts of an image."""
+
+    def __call__(self, network: nn.Module, x: Tensor) -> list[Tensor]:
+        """Return the outputs of all stages."""
+
+    def fine(self, network: nn.Module, x: Tensor) -> list[Tensor]:
+        """Return the outputs of the fine stages."""
+
+    def coarse(self, network: nn.Module, x: Tensor) -> list[Tensor]:
+        """Return the outputs of the other stages, from that of the last fine one."""
+
+    @property
+    def n_fine(self) -> int:
+        """Number of stages that may process parts of an image."""
+
+    @property
+    def halo(self) -> int:
+        """Margin of a part that they need, in pixels."""
+
+    @property
+    def stride(self) -> int:
+        """Stride of the last of them."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtsk._resources import one_blas_thread
 from mtsk._validation import Interval, StrOptions, check_parameters
@@ -243,24 +243,28 @@ class SharedDecoder(BaseEstimator):
         """
         check_is_fitted(self)
         device = choose_device(self.device)
-        network = self._network()
-        network.load_state_dict(
-            {k: torch.from_numpy(v) for k, v in self.network_.items()}
-        )
         batch = stack_pyramids([Pyramid.of_maps(maps, self.stride)], device)
         with torch.inference_mode():
-            both = network.to(device).eval()(batch.taps, batch.strides, batch.shape)
-        maps_out, labels_out = ([part[0].cpu() for part in found] for found in both)
-        planes = _in_units(maps_out, self.units_[: self.n_maps_])
-        labels = _in_units(labels_out, self.units_[self.n_maps_ :])
-        whole = torch.cat(labels).numpy() if labels else np.empty(0, np.float32)
-        if not planes:
+            planes, labels = self.to_torch().to(device)(
+                batch.taps, batch.strides, batch.shape
+            )
+        whole = labels[0].cpu().numpy()
+        if planes is None:
             return np.empty((*maps.shape, 0), np.float32), whole
-        coarse = torch.cat(planes).permute(1, 2, 0).contiguous().numpy()
+        coarse = planes[0].permute(1, 2, 0).contiguous().cpu().numpy()
         grid = FeatureMaps([coarse], [(self.stride, self.stride)], maps.shape)
         if points is not None:
             return grid.at(points), whole
         return grid.scores(np.eye(coarse.shape[2], dtype=np.float32)), whole
+
+    def to_torch(self) -> DecoderScores:
+        """Return what was trained, as a module in evaluation mode."""
+        check_is_fitted(self)
+        network = self._network()
+        network.load_state_dict(
+            {k: torch.from_numpy(v) for k, v in self.network_.items()}
+        )
+        return DecoderScores(network, self.units_, self.n_maps_).eval()
 
     def receptive_radius(self) -> int:
         """Return the distance in pixels from a score to the furthest cell it uses."""
@@ -348,13 +352,44 @@ _CONSTRAINTS: dict[str, list] = {
 }
 
 
-def _in_units(scores: Sequence[Tensor], losses: Sequence[tuple]) -> list[Tensor]:
-    """Turn standardised numbers into the targets' units; (size, ...) each."""
-    out = []
-    for part, (scale, shift) in zip(scores, losses, strict=True):
-        beside = (-1, *[1] * (part.ndim - 1))
-        out.append(
-            part * torch.from_numpy(scale).reshape(beside)
-            + torch.from_numpy(shift).reshape(beside)
-        )
-    return out
+class DecoderScores(nn.Module):
+    """A decoder whose numbers are in the targets' units.
+
+    Parameters
+    ----------
+    network : Decoder
+    units : sequence of (ndarray, ndarray)
+        Scale and shift of the scores of each group of columns.
+    n_maps : int
+        How many of them are of pixels.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        network: Decoder,
+        units: Sequence[tuple[np.ndarray, np.ndarray]],
+        n_maps: int,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        scales, shifts = zip(*units, strict=True)
+        self.register_buffer("scale", torch.from_numpy(np.concatenate(scales)))
+        self.register_buffer("shift", torch.from_numpy(np.concatenate(shifts)))
+        self.n_scores = sum(len(scale) for scale in scales[:n_maps])  # of a pixel
+
+    def forward(
+        self, taps: Sequence[Tensor], strides: Sequence[Any], shape: Any
+    ) -> tuple[Tensor | None, Tensor]:
+        """Return scores of pixels (n, k, h, w), None where k is 0, and of images."""
+        planes, labels = self.network(taps, strides, shape)
+        n = self.n_scores
+        maps = None
+        if planes:
+            beside = (slice(None, n), None, None)
+            maps = torch.cat(planes, dim=1) * self.scale[beside] + self.shift[beside]
+        if not labels:
+            return maps, self.scale.new_empty((len(taps[0]), 0))
+        return maps, torch.cat(labels, dim=1) * self.scale[n:] + self.shift[n:]

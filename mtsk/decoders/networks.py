@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mtsk.features.interpolation import interpolate_at
 from mtsk.tasks.columns import ColumnGroup
 
 __all__ = ["FCN", "Decoder", "TapInfo", "UNet"]
@@ -324,7 +326,7 @@ class UNet(Decoder):
             self.levels, self.entries, self.blocks, strict=True
         ):
             step = float(self.stride * 2**level)
-            wanted = -(-size[0] // 2**level), -(-size[1] // 2**level)
+            wanted = cells(size, 2**level)
             parts = [
                 resample(layer(tap), its, step, wanted)
                 for layer, tap, its, own in zip(
@@ -353,7 +355,8 @@ def octave(ratio: float) -> int:
 
 def cells(shape: Size, stride: int) -> Size:
     """Return how many cells cover an image."""
-    return -(-shape[0] // stride), -(-shape[1] // stride)
+    # Of positive numbers: an ONNX graph, which this is traced to, rounds towards 0.
+    return (shape[0] + stride - 1) // stride, (shape[1] + stride - 1) // stride
 
 
 def _sum(parts: Sequence[Tensor]) -> Tensor:
@@ -372,6 +375,21 @@ def resample(x: Tensor, stride: Sequence[float], target: float, size: Size) -> T
     the image.
     """
     down, across = (s / target for s in stride)
-    if (down, across) == (1, 1) and x.shape[2:] == size:
+    same_stride = isinstance(down, float) and (down, across) == (1, 1)
+    if torch.jit.is_tracing():  # sizes, and strides that follow from them, are tensors
+        return x if same_stride else _interpolate(x, down, across, size)
+    same_size = [n == m for n, m in zip(x.shape[2:], size, strict=True)]
+    if same_stride and all(same_size):
         return x
+    if any(same_size):  # where torch copies, whatever the strides
+        return _interpolate(x, down, across, size)
     return torch.ops.aten.upsample_bilinear2d(x, list(size), False, down, across)
+
+
+def _interpolate(x: Tensor, down: Any, across: Any, size: Any) -> Tensor:
+    """Do what `resample` does, at places in cells."""
+    rows, columns = (
+        (torch.arange(n, device=x.device) + 0.5) / factor - 0.5
+        for n, factor in zip(size, (down, across), strict=True)
+    )
+    return interpolate_at(x, rows, columns)

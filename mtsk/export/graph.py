@@ -8,15 +8,14 @@ columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mtsk.backbones import Backbone
-from mtsk.backbones.onednn import OneDNNConv2d
+from mtsk.backbones.graphs import traceable
+from mtsk.features.interpolation import interpolate_at
 from mtsk.segmenter import Predictor
 from mtsk.tasks.task_set import GRANULARITIES
 
@@ -38,7 +37,7 @@ class ScoreGraph(nn.Module):
         super().__init__()
         features = predictor.features
         self.scales = [float(scale) for scale in features.scales]
-        self.backbone = _traceable(features.network())
+        self.backbone = traceable(features.network())
         self.network = self.backbone.network
         self.in_half = features.dtype == "float16"
         self.stride = predictor.prediction_stride
@@ -53,6 +52,12 @@ class ScoreGraph(nn.Module):
         }
         self.is_linear = predictor.capabilities("pixel").is_linear
         heads: dict[str, Any] = predictor.heads  # type: ignore[assignment]
+        self.decoder_stride: int | None = None
+        if predictor.is_convolutional:
+            decoder = heads["pixel"] or heads["image"]
+            self.decoder_stride = decoder.stride
+            self.heads = nn.ModuleDict({"both": decoder.to_torch()})
+            return
         self.heads = nn.ModuleDict(
             {kind: heads[kind].to_torch() for kind, own in self.names.items() if own}
         )
@@ -80,16 +85,55 @@ class ScoreGraph(nn.Module):
             strides += [
                 (tap.stride / down, tap.stride / across) for tap in self.backbone.taps
             ]
-        found: dict[str, Tensor] = {}
+        if self.decoder_stride is not None:
+            maps, labels = self._decoder_scores(taps, strides, height, width)
+        else:
+            maps, labels = self._head_scores(taps, strides, height, width)
+        found = {n: maps[..., self.parts[n]] for n in self.names["pixel"]}
+        found |= {n: labels[self.parts[n]] for n in self.names["image"]}
+        return tuple(found.values())
+
+    def _head_scores(
+        self,
+        taps: Sequence[Tensor],
+        strides: Sequence[tuple[Tensor, Tensor]],
+        height: Tensor,
+        width: Tensor,
+    ) -> tuple[Any, Any]:
+        """Return scores of pixels, (H, W, k), and of the image, by their heads."""
+        maps = labels = None
         if self.names["pixel"]:
             make = self._linear_maps if self.is_linear else self._strided_maps
-            scores = make(taps, strides, height, width)[0].permute(1, 2, 0)
-            found |= {n: scores[..., self.parts[n]] for n in self.names["pixel"]}
+            maps = make(taps, strides, height, width)[0].permute(1, 2, 0)
         if self.names["image"]:
             row = torch.cat([tap.mean(dim=3).mean(dim=2) for tap in taps], dim=1)
-            scores = self.heads["image"](row)[0]
-            found |= {n: scores[self.parts[n]] for n in self.names["image"]}
-        return tuple(found.values())
+            labels = self.heads["image"](row)[0]
+        return maps, labels
+
+    def _decoder_scores(
+        self,
+        taps: Sequence[Tensor],
+        strides: Sequence[tuple[Tensor, Tensor]],
+        height: Tensor,
+        width: Tensor,
+    ) -> tuple[Any, Any]:
+        """Return scores of pixels, (H, W, k), and of the image, by a decoder."""
+        finest = self.decoder_stride
+        assert finest is not None
+        pooled, own_strides = [], []
+        nominal = [tap.stride / s for s in self.scales for tap in self.backbone.taps]
+        for tap, stride, about in zip(taps, strides, nominal, strict=True):
+            step = max(1, round(finest / about))
+            if step > 1:
+                tap = _block_means(tap, step)
+                tap = tap.half().float() if self.in_half else tap
+            pooled.append(tap)
+            own_strides.append((stride[0] * step, stride[1] * step))
+        planes, labels = self.heads["both"](pooled, own_strides, (height, width))
+        if planes is None:
+            return None, labels[0]
+        rows, columns = ((_range(n) + 0.5) / finest - 0.5 for n in (height, width))
+        return interpolate_at(planes, rows, columns)[0].permute(1, 2, 0), labels[0]
 
     def _taps(
         self, x: Tensor, height: Tensor, width: Tensor, scale: float
@@ -137,7 +181,7 @@ class ScoreGraph(nn.Module):
             scores = nn.functional.conv2d(tap, layer.weight[:, a:b, None, None])
             rows = (_range(height) + 0.5) / down - 0.5
             columns = (_range(width) + 0.5) / across - 0.5
-            total = total + _at(scores, rows, columns)
+            total = total + interpolate_at(scores, rows, columns)
         return total
 
     def _strided_maps(
@@ -156,55 +200,16 @@ class ScoreGraph(nn.Module):
         )
         hypercolumns = torch.cat(
             [
-                _at(tap, (rows + 0.5) / down - 0.5, (columns + 0.5) / across - 0.5)
+                interpolate_at(
+                    tap, (rows + 0.5) / down - 0.5, (columns + 0.5) / across - 0.5
+                )
                 for tap, (down, across) in zip(taps, strides, strict=True)
             ],
             dim=1,
         )
         coarse = self.heads["pixel"](hypercolumns[0].permute(1, 2, 0))
         rows, columns = ((_range(n) + 0.5) / step - 0.5 for n in (height, width))
-        return _at(coarse.permute(2, 0, 1)[None], rows, columns)
-
-
-def _traceable(backbone: Backbone) -> Backbone:
-    """Return a backbone whose trace for one size of image holds for others."""
-    twin = backbone.copy()
-    if twin.stages is not None:  # in one strip, whatever the size
-        twin.run = replace(twin.stages, cells=2**40)
-    for name, module in list(twin.network.named_modules()):
-        if isinstance(module, OneDNNConv2d):
-            parent, _, own = name.rpartition(".")
-            setattr(twin.network.get_submodule(parent), own, _plain_convolution(module))
-    return twin
-
-
-def _plain_convolution(conv: OneDNNConv2d) -> nn.Module:
-    """Return a convolution by torch; padded as TensorFlow does for even sides."""
-    plain = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,  # type: ignore[arg-type]
-        conv.stride,  # type: ignore[arg-type]
-        conv.padding,  # type: ignore[arg-type]
-        conv.dilation,  # type: ignore[arg-type]
-        conv.groups,
-        conv.bias is not None,
-        device="meta",
-    )
-    plain.weight, plain.bias = conv.weight, conv.bias
-    if not conv.same_padding:
-        return plain
-    rows, columns = (
-        kernel - stride
-        for kernel, stride in zip(conv.kernel_size, conv.stride, strict=True)
-    )
-    around = (
-        columns // 2,
-        columns - columns // 2,
-        rows // 2,
-        rows - rows // 2,
-    )
-    return nn.Sequential(nn.ConstantPad2d(around, 0.0), plain)
+        return interpolate_at(coarse.permute(2, 0, 1)[None], rows, columns)
 
 
 def _range(n: Tensor) -> Tensor:
@@ -235,16 +240,18 @@ def _resize_matrix(n_in: Tensor, n_out: Tensor, antialias: bool) -> Tensor:
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-def _at(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Interpolate maps (1, C, h, w) at places, in cells; the border is repeated."""
-    for axis, places in ((3, columns), (2, rows)):
-        last = torch._shape_as_tensor(maps)[axis] - 1
-        places = places.clamp(min=0).minimum(last.float())
-        low = places.floor()
-        high = (low + 1).minimum(last.float())
-        share = places - low
-        share = share if axis == 3 else share[:, None]
-        first = maps.index_select(axis, low.long())
-        second = maps.index_select(axis, high.long())
-        maps = first + (second - first) * share
+def _block_means(maps: Tensor, step: int) -> Tensor:
+    """Average blocks of cells; those at the end are of the cells that there are."""
+    for axis in (2, 3):
+        n = torch._shape_as_tensor(maps)[axis]
+        n_blocks = (n + step - 1).div(step, rounding_mode="floor")
+        places = _range(n_blocks * step)
+        inside = (places < n).float()
+        beside = inside[:, None] if axis == 2 else inside
+        own = maps.index_select(axis, places.minimum(n - 1)) * beside
+        shape = list(own.shape)
+        shape[axis : axis + 1] = [-1, step]
+        counts = inside.reshape(-1, step).sum(dim=1)
+        counts = counts[:, None] if axis == 2 else counts
+        maps = own.reshape(shape).sum(dim=axis + 1) / counts
     return maps

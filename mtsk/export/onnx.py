@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mtsk._atomic import atomic_write
+from mtsk.backbones.graphs import write_graph
 from mtsk.exceptions import ExportError
 from mtsk.export.graph import ScoreGraph
 from mtsk.segmenter import MultiTaskSegmenter, Predictor, predictor_of
@@ -22,7 +21,6 @@ from mtsk.tasks import BinaryMask, Classification, SemanticSegmentation, Task
 
 __all__ = ["export_onnx"]
 
-_OPSET = 17
 _TRACED = 96, 128  # the image that is traced
 _CHECKED = (96, 128), (131, 97)  # images by which the graph is checked
 _TOLERANCE = 1e-3  # of scores, as a share of the largest
@@ -62,8 +60,6 @@ def export_onnx(
     ExportError
         Where the model has parts that cannot be exported, or onnxruntime gives other
         scores than the model on images of two sizes.
-    ImportError
-        Without onnx and onnxruntime, the extra ``mtsk[onnx]``.
     UnknownTaskError, NotFittedError
 
     Examples
@@ -76,32 +72,25 @@ def export_onnx(
     """
     predictor = predictor_of(model, "export_onnx")
     names = predictor.tasks.choose(tasks)
-    onnx = _imported()
+    import onnx  # takes a while: here, not with mtsk
+
     _check_exportable(predictor, names)
     graph = _OutputGraph(predictor, names).eval()
     about = _about(predictor, graph)
-    written = io.BytesIO()
     image = torch.rand(*_TRACED, 3, generator=torch.Generator().manual_seed(0))
     maps = {
         name: {0: "height", 1: "width"}
         for name, of_pixels in graph.outputs.items()
         if of_pixels
     }
-    with warnings.catch_warnings(), torch.no_grad():
-        # Of the trace (all that depends on the image's size is in tensors), and of the
-        # exporter, whose successor does not take sizes that follow from the image's.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            graph,
-            (image,),
-            written,  # type: ignore[arg-type]
-            dynamo=False,
-            opset_version=_OPSET,
-            input_names=["image"],
-            output_names=list(graph.outputs),
-            dynamic_axes={"image": {0: "height", 1: "width"}, **maps},
-        )
-    proto = onnx.load_from_string(written.getvalue())
+    written = write_graph(
+        graph,
+        image,
+        "image",
+        list(graph.outputs),
+        {"image": {0: "height", 1: "width"}, **maps},
+    )
+    proto = onnx.load_from_string(written)
     entry = proto.metadata_props.add()
     entry.key, entry.value = "mtsk", json.dumps(about, ensure_ascii=False)
     data = proto.SerializeToString()
@@ -109,18 +98,6 @@ def export_onnx(
     with atomic_write(Path(path)) as file:
         file.write(data)
     return about
-
-
-def _imported() -> Any:
-    """Return the module onnx; raise where it or onnxruntime is not installed."""
-    try:
-        import onnx
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise ImportError(
-            f'export_onnx needs {error.name}: python -m pip install "mtsk[onnx]"'
-        ) from error
-    return onnx
 
 
 def _check_exportable(predictor: Predictor, names: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "Grid",
     "axis_means",
     "bags",
+    "interpolate_at",
     "neighbours",
     "pool_operator",
     "upsample",
@@ -242,3 +243,31 @@ def pool_operator(
         (weights.ravel().astype(np.float64), (np.repeat(region, 4), cells.ravel())),
         shape=(n_regions, grid[0] * grid[1]),
     )
+
+
+def interpolate_at(
+    maps: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
+) -> torch.Tensor:
+    """Interpolate maps at places of a grid, by operations that a trace records.
+
+    Parameters
+    ----------
+    maps : Tensor of shape (n, C, h, w)
+    rows, columns : Tensor of shape (H,), (W,)
+        In cells; beyond the border its values are repeated.
+
+    Returns
+    -------
+    Tensor of shape (n, C, H, W)
+    """
+    for axis, places in ((3, columns), (2, rows)):
+        last = torch._shape_as_tensor(maps)[axis] - 1
+        places = places.clamp(min=0).minimum(last.float())
+        low = places.floor()
+        high = (low + 1).minimum(last.float())
+        share = places - low
+        share = share if axis == 3 else share[:, None]
+        first = maps.index_select(axis, low.long())
+        second = maps.index_select(axis, high.long())
+        maps = first + (second - first) * share
+    return maps

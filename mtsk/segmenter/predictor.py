@@ -145,13 +145,18 @@ class Predictor:
             kind: [n for n in self.tasks.names(kind) if n in names]
             for kind in GRANULARITIES
         }
-        if any(self.capabilities(kind).is_convolutional for kind in GRANULARITIES):
+        if self.is_convolutional:
             out = self._decoder_scores(maps, points)
         else:
             out = self._pixel_scores(maps, wanted["pixel"], points)
             if wanted["image"]:
                 out |= self.image_scores(self._image_row(maps), wanted["image"])
         return {name: out[name] for name in self.tasks if name in names}
+
+    @property
+    def is_convolutional(self) -> bool:
+        """Whether one decoder makes the scores of all tasks."""
+        return any(self.capabilities(kind).is_convolutional for kind in GRANULARITIES)
 
     def image_scores(
         self, row: np.ndarray, names: Sequence[str]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import map_coordinates
 from torch import nn
 
 from mtsk.backbones import module_backbone
@@ -31,6 +32,28 @@ def test_scores_at_pixels_are_those_of_the_upsampled_map():
     places = np.stack(np.indices(found.shape), -1).reshape(-1, 2)
     scores = scores_at(tap, torch.from_numpy(places), 4)
     np.testing.assert_allclose(scores.numpy(), found.at(places), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("cells", "size", "strides"),
+    [
+        ((7, 9), (7, 10), (3.9, 4.2)),
+        ((7, 9), (7, 9), (4.2, 3.9)),
+        ((7, 9), (14, 9), (8, 4.1)),
+    ],
+)
+def test_strides_count_where_the_number_of_cells_stays(cells, size, strides):
+    """torch's interpolation copies an axis whose length stays."""
+    x = torch.rand(1, 1, *cells, dtype=torch.float64)
+    found = resample(x, strides, 4, size)[0, 0].numpy()
+    places = [
+        np.clip((np.arange(m) * 4 + 2) / s - 0.5, 0, n - 1)
+        for n, m, s in zip(cells, size, strides, strict=True)
+    ]
+    want = map_coordinates(
+        x[0, 0].numpy(), np.meshgrid(*places, indexing="ij"), order=1
+    )
+    np.testing.assert_allclose(found, want, atol=1e-6)
 
 
 @pytest.mark.parametrize("stride", [8, 6.5, 4, 3])

@@ -1,0 +1,106 @@
+"""What is found out once about a machine, and kept for later processes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+__all__ = [
+    "CACHE_VARIABLE",
+    "cache_folder",
+    "cpu_name",
+    "known_answers",
+    "recall_or_find",
+]
+
+CACHE_VARIABLE = "MTSK_CACHE"
+_LIMITS = "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS"
+known_answers: dict[str, str] = {}
+"""Of this process."""
+
+
+@cache
+def cpu_name() -> str:
+    """Return the CPU's name, and the environment variables that limit its use."""
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            lines = (line.partition(":") for line in file)
+            name = next(v.strip() for k, _, v in lines if k.strip() == "model name")
+    except (OSError, StopIteration, UnicodeError):
+        pass
+    limits = [f"{key}={os.environ[key]}" for key in _LIMITS if key in os.environ]
+    return " ".join([name, *limits])
+
+
+def cache_folder() -> Path:
+    """Return the folder where findings are kept.
+
+    That of the environment variable ``MTSK_CACHE``, else one of the user's cache, as
+    the operating system has it.
+    """
+    given = os.environ.get(CACHE_VARIABLE)
+    if given:
+        return Path(given)
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA", "~/AppData/Local")
+    elif sys.platform == "darwin":
+        base = "~/Library/Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(base).expanduser() / "mtsk"
+
+
+def recall_or_find(question: str, find: Callable[[], str]) -> str:
+    """Return the answer to a question, found once by whoever asks first.
+
+    Processes that ask at the same time get the same answer: that of the first to write
+    it. Where the folder cannot be written, each process finds its own.
+
+    Parameters
+    ----------
+    question : str
+        All that the answer depends on.
+    find : callable
+        Returns the answer, one line of text.
+
+    Returns
+    -------
+    str
+    """
+    if question in known_answers:
+        return known_answers[question]
+    name = hashlib.sha256(question.encode()).hexdigest()[:16]
+    file = cache_folder() / f"{name}.txt"
+    answer = _read(file, question)
+    if answer is None:
+        answer = find()
+        answer = _write(file, question, answer)
+    known_answers[question] = answer
+    return answer
+
+
+def _read(file: Path, question: str) -> str | None:
+    try:
+        asked, _, answer = file.read_text(encoding="utf-8").partition("\n")
+    except (OSError, UnicodeError):
+        return None
+    return answer.strip() if asked == question and answer.strip() else None
+
+
+def _write(file: Path, question: str, answer: str) -> str:
+    """Write an answer unless there is one; return the one that counts."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with open(file, "x", encoding="utf-8") as opened:
+            opened.write(f"{question}\n{answer}\n")
+    except FileExistsError:
+        return _read(file, question) or answer
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        pass
+    return answer
