@@ -73,7 +73,6 @@ def int8_backbone(plain: Backbone) -> Backbone:
         std=plain.std,
         multiple=plain.multiple,
         digest=f"{plain.digest}-int8",
-        takes_batches=True,
         engine=_ENGINE,
     )
 

@@ -106,6 +106,16 @@ def test_models_agree_and_travel(engine, tmp_path):
     assert (tiled == whole).mean() > 0.9999
 
 
+@by_each
+def test_features_depend_on_the_image_alone(engine):
+    images = np.random.default_rng(0).integers(0, 255, (3, 75, 110, 3), np.uint8)
+    features = DeepFeatures(engine=engine).fit()
+    for i, maps in enumerate(features.transform(images)):
+        (alone,) = features.transform(images[i : i + 1])
+        for a, b in zip(maps.taps, alone.taps, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_a_decoder_is_finetuned_by_torch():
     features = DeepFeatures(scales=[1], engine="onnxruntime")
     head = SharedDecoder(n_epochs=1, finetune="last", random_state=0)
