@@ -213,8 +213,8 @@ def test_tags_that_lower_the_held_out_iou_do_not_teach(tagged):
     assert not link.check.is_used
     assert link.check.miou_with < link.check.miou_without
     alone = model(links=Links(n_pseudo_label_rounds=0)).fit(X, two)
-    # The table with tags has more rows, which have no label: on some processors sums over
-    # it are rounded otherwise.
+    # The table with tags has more rows, which have no label: on some processors that
+    # rounds sums otherwise.
     coef = alone.pixel_head_.coef_
     np.testing.assert_allclose(
         fitted.pixel_head_.coef_, coef, atol=1e-3 * np.abs(coef).max()
