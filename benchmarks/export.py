@@ -1,6 +1,6 @@
 """CamVid by an exported graph: is it the model, and how long does onnxruntime take?
 
-For a linear head and a network, on images of val: pixels whose class differs, and the
+For a linear head, a network and a decoder, on images of val: pixels whose class differs, and the
 time of onnxruntime over that of ``predict``, image by image in turn.
 
 python benchmarks/export.py
@@ -18,10 +18,14 @@ import onnxruntime
 from common import load_masks, options, report_machine, row, semantic
 from skimage.io import imread
 
-from mtsk import MultiTaskSegmenter, SharedLayerNetwork
+from mtsk import MultiTaskSegmenter, SharedDecoder, SharedLayerNetwork
 from mtsk.export import export_onnx
 
-HEADS = {"logistic": None, "network": SharedLayerNetwork(n_epochs=5)}
+HEADS = {
+    "logistic": None,
+    "network": SharedLayerNetwork(n_epochs=5),
+    "decoder": SharedDecoder(n_epochs=3),
+}
 
 
 def main() -> None:

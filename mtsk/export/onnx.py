@@ -44,7 +44,8 @@ def export_onnx(
     Parameters
     ----------
     model : MultiTaskSegmenter
-        Fitted, with linear heads or a `SharedLayerNetwork`, and without structure.
+        Fitted, with linear heads, a `SharedLayerNetwork` or a `SharedDecoder`, and
+        without structure.
     path : path
         Replaced once the new file is whole and checked.
     tasks : sequence of str, default=None
@@ -117,7 +118,7 @@ def _check_exportable(predictor: Predictor, names: Sequence[str]) -> None:
         if not hasattr(head, "to_torch"):
             raise ExportError(
                 f"a head of type {type(head).__name__} cannot be exported: 'logistic', "
-                "'ridge' and 'network' can"
+                "'ridge', 'network', 'fcn' and 'unet' can"
             )
 
 
