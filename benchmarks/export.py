@@ -1,7 +1,7 @@
 """CamVid by an exported graph: is it the model, and how long does onnxruntime take?
 
-For a linear head, a network and a decoder, on images of val: pixels whose class differs, and the
-time of onnxruntime over that of ``predict``, image by image in turn.
+For a linear head, a network and a decoder, on images of val: pixels whose class
+differs, and the time of onnxruntime over that of ``predict``, image by image in turn.
 
 python benchmarks/export.py
 """

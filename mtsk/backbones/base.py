@@ -254,7 +254,8 @@ class Backbone:
 
         Its ``digest`` is that of this one until ``renew_digest``.
         """
-        twin = self.running_by(getattr(self.run, "for_training", self.run), "torch")
+        run = getattr(self.run, "for_training", self.run)
+        twin = self.running_by(run, self.engine if run is self.run else "torch")
         twin.network = copy.deepcopy(self.network)
         return twin
 

@@ -32,8 +32,18 @@ def traceable(backbone: Backbone) -> Backbone:
     Returns
     -------
     Backbone
+
+    Raises
+    ------
+    BackboneError
+        Where it is a graph already.
     """
     twin = backbone.copy()
+    if twin.engine != "torch":
+        raise BackboneError(
+            f"{backbone.name} cannot be exported: it is an ONNX graph already, without "
+            "a network of torch"
+        )
     if isinstance(twin.run, Stages):  # in one strip, whatever the size
         twin.run = replace(twin.run, cells=2**40)
     for name, module in list(twin.network.named_modules()):

@@ -28,7 +28,8 @@ class ScoreGraph(nn.Module):
     Parameters
     ----------
     predictor : Predictor
-        Without structure, whose heads are linear or fully connected networks.
+        Without structure, whose heads are linear, fully connected networks or a
+        decoder.
     names : sequence of str
         Tasks.
     """

@@ -8,8 +8,10 @@ from sklearn.dummy import DummyClassifier
 from toy_segmenters import segmenter
 
 from mtsk import DeepFeatures, SharedDecoder, SharedLayerNetwork, Targets
+from mtsk.backbones import INT8
+from mtsk.backbones.int8 import int8_supported
 from mtsk.cli import main
-from mtsk.exceptions import ExportError, UnknownTaskError
+from mtsk.exceptions import BackboneError, ExportError, UnknownTaskError
 from mtsk.export import export_onnx
 from mtsk.links import Links
 from mtsk.tasks import BinaryMask
@@ -152,3 +154,21 @@ def test_a_head_that_is_no_graph_is_named(tmp_path):
     model = segmenter(head=DummyClassifier()).fit(X, Targets(parts=list(Y)))
     with pytest.raises(ExportError, match="PerTaskHead cannot be exported"):
         export_onnx(model, tmp_path / "m.onnx")
+
+
+@pytest.mark.skipif(not int8_supported(), reason="this CPU has no VNNI")
+def test_a_network_that_is_a_graph_already_is_named(tmp_path):
+    features = DeepFeatures(INT8, scales=[1])
+    model = segmenter(features=features).fit(X, Targets(parts=list(Y)))
+    with pytest.raises(BackboneError, match="it is an ONNX graph already"):
+        export_onnx(model, tmp_path / "m.onnx")
+
+
+def test_a_model_that_runs_by_onnxruntime_is_exported(tmp_path):
+    features = DeepFeatures(scales=[1], engine="onnxruntime")
+    model = segmenter(features=features).fit(X, Targets(parts=list(Y)))
+    export_onnx(model, tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    (found,) = session.run(["parts"], {"image": X[0].astype(np.float32) / 255})
+    classes = model.tasks_["parts"].classes_
+    assert (classes[found] == model.predict(X[:1])["parts"][0]).mean() > 0.999
