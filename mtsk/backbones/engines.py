@@ -37,6 +37,7 @@ _PACKAGES = {
 _TIMED = 1, 3, 192, 256  # the image that engines are timed with
 _REPEATS = 5
 _GAIN = 0.9  # share of torch's time below which another engine is taken
+_TOLERANCE = 1e-3  # of features, as a share of the largest
 _SHAPES = 8  # sizes of images that graphs of one size are kept for
 
 
@@ -262,15 +263,20 @@ class GraphForward:
     def __init__(self, backbone: Backbone, engine: str) -> None:
         self.for_training = backbone.run
         self.channels_first = backbone.channels_first
+        self.name = backbone.name
         self._session = lru_cache(_SHAPES)(
             lambda *size: Session(network_graph(backbone, size), engine)
         )
+        self._checked: set[tuple[int, ...]] = set()
 
     def __call__(self, network: nn.Module, x: Tensor) -> list[Tensor]:
         """Return the taps, as the network gives them."""
         if torch.is_grad_enabled():
             return list(self.for_training(network, x))
         session = self._session(*x.shape[2:])
+        if x.shape[2:] not in self._checked:
+            self._check(network, session, x[:1])
+            self._checked.add(x.shape[2:])
         each = [session(image[None]) for image in x]
         return [
             torch.cat(own) if first else torch.cat(own).permute(0, 2, 3, 1)
@@ -278,3 +284,19 @@ class GraphForward:
                 zip(*each, strict=True), self.channels_first, strict=True
             )
         ]
+
+    def _check(self, network: nn.Module, session: Session, x: Tensor) -> None:
+        """Refuse a graph that is not the network, of which a trace fixes choices."""
+        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+        for image in (x, noise, noise + 2, noise - 2):
+            wanted = self.for_training(network, image)
+            for found, out, first in zip(
+                session(image), wanted, self.channels_first, strict=True
+            ):
+                out = out if first else out.permute(0, 3, 1, 2)
+                if (found - out).abs().max() > _TOLERANCE * out.abs().max():
+                    raise BackboneError(
+                        f"{self.name} as an ONNX graph gives other features than by "
+                        "torch, as where forward() chooses by the values of pixels; "
+                        "use engine='torch'"
+                    )

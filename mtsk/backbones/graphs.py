@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from typing import Any
 
@@ -80,7 +81,8 @@ def write_graph(
     bytes
     """
     written = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
+    silent = redirect_stdout(io.StringIO())  # a trace that fails is printed in full
+    with warnings.catch_warnings(), torch.no_grad(), silent:
         # Of the trace (all that depends on the image's size is in tensors), and of the
         # exporter, whose successor does not take sizes that follow from the image's.
         warnings.simplefilter("ignore")

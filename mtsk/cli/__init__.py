@@ -111,8 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument(
         "--channels",
         type=_channels,
-        metavar="N,N,N",
-        help="three of images of other than 1 or 3, or each, or pca",
+        metavar="{N,N,N|each|pca}",
+        help="how images of other than 1 or 3 channels are seen",
     )
     own.add_argument("--holdout", type=float, default=0.2, metavar="SHARE")
     own.add_argument("--seed", type=_seed, default=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,10 @@ class ImageStacks(Sequence):
         if isinstance(stacks, str | os.PathLike):
             raise ImageError(
                 "ImageStacks takes a sequence of stacks; one file alone is [path]"
+            )
+        if not (hasattr(stacks, "__len__") and hasattr(stacks, "__iter__")):
+            raise ImageError(
+                f"ImageStacks takes a sequence of stacks, got {type(stacks).__name__}"
             )
         if isinstance(stacks, np.ndarray) and stacks.ndim not in (4, 5):
             raise ImageError(
@@ -113,12 +118,19 @@ class ImageStacks(Sequence):
             Where a stack has another number of slices than its labels.
         """
         lengths = np.diff(self._ends)
+        if not isinstance(labels, list | tuple | np.ndarray):
+            raise TargetError(
+                "labels must be a list with an entry for each stack, got "
+                f"{type(labels).__name__}"
+            )
         if len(labels) != len(lengths):
             raise TargetError(
                 f"there are {len(lengths)} stacks, and labels of {len(labels)}"
             )
         out: list[Any] = []
         for i, (own, n) in enumerate(zip(labels, lengths, strict=True)):
+            if own is not None and np.ndim(own) == 0 and not hasattr(own, "__len__"):
+                raise TargetError(f"labels of stack {i} must have {n} slices: {own!r}")
             if own is not None and len(own) != n:
                 raise TargetError(f"stack {i} has {n} slices, its labels {len(own)}")
             out += [None] * n if own is None else list(own)
@@ -138,10 +150,20 @@ class ImageStacks(Sequence):
         Raises
         ------
         ValueError
-            On another number of slices.
+            On another number of slices, or slices of differing sizes in a stack.
         """
+        if isinstance(slices, str | Mapping | Targets) or not hasattr(
+            slices, "__len__"
+        ):
+            raise ValueError(
+                "slices must be a list with an entry for each slice, such as the "
+                f"predictions of one task, got {type(slices).__name__}"
+            )
         if len(slices) != len(self):
             raise ValueError(f"there are {len(self)} slices, got {len(slices)}")
+        for i, (start, stop) in enumerate(pairwise(self._ends)):
+            if len({np.shape(own) for own in slices[start:stop]}) > 1:
+                raise ValueError(f"slices of stack {i} have differing sizes")
         return [
             np.stack([np.asarray(s) for s in slices[start:stop]])
             for start, stop in pairwise(self._ends)
@@ -150,6 +172,8 @@ class ImageStacks(Sequence):
 
 def _slices_of(stack: Any, where: str, axes: str | None) -> list[Any]:
     if isinstance(stack, str | os.PathLike):
+        if not os.path.isfile(stack):
+            raise ImageError(f"{where}: no such file: {os.fspath(stack)!r}")
         return list(ImageFolder([stack], axes=axes).paths)
     try:
         array = np.asanyarray(stack)
@@ -159,6 +183,13 @@ def _slices_of(stack: Any, where: str, axes: str | None) -> list[Any]:
         raise ImageError(
             f"{where} must have shape (Z, H, W) or (Z, H, W, C), or be a file, got "
             f"dtype {array.dtype}, shape {array.shape}"
+        )
+    if 0 in array.shape:
+        raise ImageError(f"{where} is empty: its shape is {array.shape}")
+    if array.ndim == 3 and array.shape[2] in (3, 4):
+        raise ImageError(
+            f"{where} has the shape {array.shape}, with a last axis as of channels: a "
+            "stack of pictures is (Z, H, W, C), and one alone is [stack]"
         )
     return list(array)
 
@@ -193,14 +224,19 @@ def join_slices(ids: Any, *, min_iou: float = 0.25) -> np.ndarray:
     >>> join_slices([first, first[:, ::-1]]).tolist()
     [[[1, 1, 0, 2, 2]], [[1, 1, 0, 2, 2]]]
     """
-    ids = np.asarray(ids)
+    try:
+        ids = np.asarray(ids)
+    except ValueError:  # ragged
+        raise ValueError("ids must have slices of one size, (Z, H, W)") from None
     if ids.ndim != 3 or ids.dtype.kind not in "iu" or (ids.size and ids.min() < 0):
         raise ValueError(
             "ids must be integers >= 0 of shape (Z, H, W), got dtype "
             f"{ids.dtype}, shape {ids.shape}"
         )
-    if not 0 < min_iou <= 1:
+    if not isinstance(min_iou, Real) or not 0 < min_iou <= 1:
         raise ValueError(f"min_iou must lie in (0, 1], got {min_iou!r}")
+    names, places = np.unique(ids, return_inverse=True)  # int64 cannot hold all of them
+    ids = places.reshape(ids.shape) + int(len(names) > 0 and names[0] != 0)
     out = np.zeros(ids.shape, np.int64)
     n = 0
     for z, own in enumerate(ids):

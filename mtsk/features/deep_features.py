@@ -200,6 +200,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         self.channel_mixture_: ChannelMixture | None = None
         if self._is_channels("pca"):
             some = self._some_images(X, "channels='pca'", lambda image, where: image)
+            some.on_error = self.on_error
             self.channel_mixture_ = learn_mixture(some)
         self._n_views = self._count_views(X)
         self.projection_: TapProjection | None = None

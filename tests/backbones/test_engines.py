@@ -150,6 +150,21 @@ def test_what_an_engine_cannot_do_is_told(monkeypatch):
         DeepFeatures(engine="onnxruntime").fit()
 
 
+@by_each
+def test_a_network_that_chooses_by_pixels_is_refused(engine):
+    class Chooses(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+
+        def forward(self, x):
+            return self.layer(x * 3 + 1 if x.mean() > 0 else x)
+
+    own = with_engine(module_backbone(Chooses(), ["layer"]), engine)
+    with pytest.raises(BackboneError, match="gives other features than by torch"):
+        taps(own, torch.rand(1, 3, 64, 64))
+
+
 def test_the_choice_is_made_once_for_a_machine(monkeypatch, tmp_path):
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "kept"))
     monkeypatch.setattr("mtsk.backbones.machine.known_answers", {})

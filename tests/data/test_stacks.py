@@ -73,6 +73,10 @@ def test_stacks_keep_together_in_folds():
         ([np.zeros((32, 32))], r"stack 0 must have shape \(Z, H, W\)"),
         ([[np.zeros((9, 9)), np.zeros((8, 9))]], "stack 0 has slices of diff"),
         ([], "no image"),
+        (5, "takes a sequence of stacks, got int"),
+        (np.zeros((4, 32, 32, 3), np.uint8), r"one alone is \[stack\]"),
+        ([np.zeros((0, 32, 32))], "stack 0 is empty"),
+        (["none.tif"], "stack 0: no such file"),
         ("stack.tif", r"one file alone is \[path\]"),
     ],
 )
@@ -87,8 +91,16 @@ def test_labels_of_other_lengths_are_refused():
         stacks.split([np.zeros((3, 16, 16))])
     with pytest.raises(TargetError, match="stack 1 has 3 slices, its labels 2"):
         stacks.split([None, np.zeros((2, 16, 16))])
+    with pytest.raises(TargetError, match=r"must be a list .* got Targets"):
+        stacks.split(Targets({"a": [1, 2]}))
+    with pytest.raises(TargetError, match="labels of stack 0 must have 3 slices: 5"):
+        stacks.split([5, None])
     with pytest.raises(ValueError, match="6 slices, got 5"):
         stacks.join([0] * 5)
+    with pytest.raises(ValueError, match="predictions of one task, got dict"):
+        stacks.join({"a": [0] * 6})
+    with pytest.raises(ValueError, match="stack 1 have differing sizes"):
+        stacks.join([np.zeros(2)] * 5 + [np.zeros(3)])
 
 
 def test_an_object_goes_on_as_the_one_it_shares_most_with():
@@ -121,3 +133,15 @@ def test_a_solid_of_one_shape_stays_one_and_others_stay_apart(seed, depth):
 def test_what_are_no_ids_is_refused(ids):
     with pytest.raises(ValueError, match="ids must be integers"):
         join_slices(ids)
+
+
+def test_ids_that_only_64_bits_hold():
+    ids = np.zeros((2, 2, 6), np.uint64)
+    ids[0, 0], ids[0, 1] = 2**63 + 5, 2**63 + 6
+    ids[1] = ids[0]
+    np.testing.assert_array_equal(join_slices(ids)[1], [[1] * 6, [2] * 6])
+    assert join_slices(np.zeros((0, 4, 4), int)).shape == (0, 4, 4)
+    with pytest.raises(ValueError, match="one size"):
+        join_slices([np.zeros((2, 2), int), np.zeros((2, 3), int)])
+    with pytest.raises(ValueError, match="min_iou"):
+        join_slices(ids, min_iou="a")
