@@ -152,9 +152,7 @@ class ImageStacks(Sequence):
         ValueError
             On another number of slices, or slices of differing sizes in a stack.
         """
-        if isinstance(slices, str | Mapping | Targets) or not hasattr(
-            slices, "__len__"
-        ):
+        if not isinstance(slices, list | tuple | np.ndarray):
             raise ValueError(
                 "slices must be a list with an entry for each slice, such as the "
                 f"predictions of one task, got {type(slices).__name__}"
