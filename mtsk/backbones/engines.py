@@ -206,12 +206,16 @@ class GraphStages:
     fine_graph, coarse_graph : Session
     is_trainable : bool, default=True
         Whether ``plain`` runs the same network. Else there are no gradients.
+    max_pixels : int, default=1_000_000
+        Of an image that the fine graph takes at once; it takes larger ones in strips of
+        rows, for which some 250 MB are enough.
     """
 
     plain: Stages
     fine_graph: Session
     coarse_graph: Session
     is_trainable: bool = True
+    max_pixels: int = 1_000_000
 
     def __call__(self, network: nn.Module, x: Tensor) -> list[Tensor]:
         """Return the outputs of all stages, each (n, C, h, w)."""
@@ -222,7 +226,23 @@ class GraphStages:
         """Return the outputs of the fine stages."""
         if self.is_trainable and torch.is_grad_enabled():
             return self.plain.fine(network, x)
-        return self.fine_graph(x)
+        n, _, height, width = x.shape
+        unit = 2 * self.stride  # at which strips may begin
+        rows = max(unit, self.max_pixels // (n * width * unit) * unit)
+        if height <= rows + self.halo:
+            return self.fine_graph(x)
+        whole: list[Tensor] = []
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            first, last = max(0, top - self.halo), min(height, bottom + self.halo)
+            for i, part in enumerate(self.fine_graph(x[:, :, first:last])):
+                stride = (last - first) // part.shape[2]
+                if top == 0:
+                    whole.append(_room_for(part, height // stride))
+                inner = part[:, :, (top - first) // stride :]
+                kept = whole[i][:, :, top // stride : bottom // stride]
+                kept.copy_(inner[:, :, : kept.shape[2]])
+        return whole
 
     def coarse(self, network: nn.Module, x: Tensor) -> list[Tensor]:
         """Return the outputs of the other stages, from that of the last fine one."""
@@ -300,3 +320,9 @@ class GraphForward:
                         "torch, as where forward() chooses by the values of pixels; "
                         "use engine='torch'"
                     )
+
+
+def _room_for(part: Tensor, height: int) -> Tensor:
+    """Return an empty tensor for the whole, in the memory order of a strip."""
+    n, channels, _, width = part.shape
+    return torch.empty((n, channels, height, width), memory_format=torch.channels_last)

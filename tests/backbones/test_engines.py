@@ -2,6 +2,7 @@
 
 import importlib.util
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,6 +86,15 @@ def test_stages_of_parts_are_those_of_the_whole(engine):
         coarse = own.trace_coarse(fine[-1])
     for a, b in zip(fine + coarse, whole, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@by_each
+@pytest.mark.parametrize("height", [320, 336, 352])
+def test_strips_give_what_the_whole_gives(engine, height):
+    own = with_engine(load_backbone(), engine)
+    strips = own.running_by(replace(own.run, max_pixels=64 * 96), engine)
+    x = torch.rand(1, 3, height, 64, generator=torch.Generator().manual_seed(1))
+    close(taps(strips, x), taps(own, x))
 
 
 @by_each
