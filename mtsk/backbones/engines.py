@@ -173,6 +173,10 @@ def _open_onnxruntime(graph: bytes, n_threads: int) -> Callable[[Any], Sequence[
     # Threads that wait for work by spinning take the cores from torch's and numpy's.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors
+    # What the arena keeps for ever new sizes of images was 2 GB within tiles, and
+    # without it runs are no slower.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
     session = onnxruntime.InferenceSession(
         graph, options, providers=["CPUExecutionProvider"]
     )
