@@ -23,6 +23,7 @@ import torch
 from skimage.io import imread
 
 import mtsk
+from mtsk.backbones.machine import cpu_name
 from mtsk.tasks import SemanticSegmentation
 
 VOID = {"camvid": 11, "msrc21": (0, 5, 8)}
@@ -42,17 +43,13 @@ def options(description: str, **extra: dict) -> argparse.Namespace:
 
 
 def report_machine() -> None:
-    """Print what the figures below were measured on."""
+    """Print what the figures below were measured on, and what limits its kernels."""
     versions = {
         module.__name__: module.__version__
         for module in (mtsk, torch, timm, sklearn, skimage, scipy, np)
     }
-    cpu = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            cpu = line.split(":")[1].strip()
-            break
-    print(f"machine: {cpu}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    python = platform.python_version()
+    print(f"machine: {cpu_name()}, {os.cpu_count()} cores, Python {python}")
     print("versions:", ", ".join(f"{k} {v}" for k, v in versions.items()))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mtsk.backbones.base import Backbone
 from mtsk.backbones.graphs import network_graph, stage_graphs
 from mtsk.backbones.machine import cpu_name, recall_or_find
-from mtsk.backbones.stages import Stages
+from mtsk.backbones.stages import Stages, room_for
 from mtsk.exceptions import BackboneError
 
 __all__ = [
@@ -110,7 +110,9 @@ def choose_engine(backbone: Backbone) -> str:
         return "torch"
     versions = [importlib.metadata.version(name) for name in ("torch", "onnxruntime")]
     key = ["engine", cpu_name(), *versions, str(torch.get_num_threads())]
-    return recall_or_find(" ".join(key), lambda: _faster(backbone))
+    return recall_or_find(
+        " ".join(key), ("torch", "onnxruntime"), lambda: _faster(backbone)
+    )
 
 
 def _faster(backbone: Backbone) -> str:
@@ -242,7 +244,7 @@ class GraphStages:
             for i, part in enumerate(self.fine_graph(x[:, :, first:last])):
                 stride = (last - first) // part.shape[2]
                 if top == 0:
-                    whole.append(_room_for(part, height // stride))
+                    whole.append(room_for(part, height // stride))
                 inner = part[:, :, (top - first) // stride :]
                 kept = whole[i][:, :, top // stride : bottom // stride]
                 kept.copy_(inner[:, :, : kept.shape[2]])
@@ -318,15 +320,10 @@ class GraphForward:
                 session(image), wanted, self.channels_first, strict=True
             ):
                 out = out if first else out.permute(0, 3, 1, 2)
-                if (found - out).abs().max() > _TOLERANCE * out.abs().max():
+                limit = _TOLERANCE * out.abs().max()
+                if not (found - out).abs().max() <= limit:  # NaN is refused, too
                     raise BackboneError(
                         f"{self.name} as an ONNX graph gives other features than by "
                         "torch, as where forward() chooses by the values of pixels; "
                         "use engine='torch'"
                     )
-
-
-def _room_for(part: Tensor, height: int) -> Tensor:
-    """Return an empty tensor for the whole, in the memory order of a strip."""
-    n, channels, _, width = part.shape
-    return torch.empty((n, channels, height, width), memory_format=torch.channels_last)

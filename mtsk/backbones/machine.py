@@ -6,9 +6,11 @@ import hashlib
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
+
+from mtsk._atomic import atomic_write
 
 __all__ = [
     "CACHE_VARIABLE",
@@ -19,7 +21,12 @@ __all__ = [
 ]
 
 CACHE_VARIABLE = "MTSK_CACHE"
-_LIMITS = "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS"
+_LIMITS = (
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "OPENBLAS_CORETYPE",
+)
 known_answers: dict[str, str] = {}
 """Of this process."""
 
@@ -53,54 +60,57 @@ def cache_folder() -> Path:
         base = "~/Library/Caches"
     else:
         base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(base).expanduser() / "mtsk"
+    return Path(os.path.expanduser(base)) / "mtsk"
 
 
-def recall_or_find(question: str, find: Callable[[], str]) -> str:
+def recall_or_find(
+    question: str, answers: Collection[str], find: Callable[[], str]
+) -> str:
     """Return the answer to a question, found once by whoever asks first.
 
     Processes that ask at the same time get the same answer: that of the first to write
-    it. Where the folder cannot be written, each process finds its own.
+    it. Where the folder cannot be written, each process finds its own; a file that does
+    not hold an answer is replaced.
 
     Parameters
     ----------
     question : str
-        All that the answer depends on.
+        All that the answer depends on, in one line.
+    answers : collection of str
+        The possible answers.
     find : callable
-        Returns the answer, one line of text.
+        Returns one of them.
 
     Returns
     -------
     str
     """
-    if question in known_answers:
-        return known_answers[question]
-    name = hashlib.sha256(question.encode()).hexdigest()[:16]
-    file = cache_folder() / f"{name}.txt"
-    answer = _read(file, question)
-    if answer is None:
-        answer = find()
-        answer = _write(file, question, answer)
-    known_answers[question] = answer
-    return answer
+    if question not in known_answers:
+        name = hashlib.sha256(question.encode()).hexdigest()[:16]
+        file = cache_folder() / f"{name}.txt"
+        kept = _read(file, question, answers)
+        known_answers[question] = kept or _keep(file, question, answers, find())
+    return known_answers[question]
 
 
-def _read(file: Path, question: str) -> str | None:
+def _read(file: Path, question: str, answers: Collection[str]) -> str | None:
+    """Return the answer that a file holds; None where it holds none."""
     try:
         asked, _, answer = file.read_text(encoding="utf-8").partition("\n")
     except (OSError, UnicodeError):
         return None
-    return answer.strip() if asked == question and answer.strip() else None
+    return answer.strip() if asked == question and answer.strip() in answers else None
 
 
-def _write(file: Path, question: str, answer: str) -> str:
-    """Write an answer unless there is one; return the one that counts."""
+def _keep(file: Path, question: str, answers: Collection[str], answer: str) -> str:
+    """Write an answer unless there is one by now; return the one that counts."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with open(file, "x", encoding="utf-8") as opened:
-            opened.write(f"{question}\n{answer}\n")
-    except FileExistsError:
-        return _read(file, question) or answer
-    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        meanwhile = _read(file, question, answers)
+        if meanwhile is not None:
+            return meanwhile
+        with atomic_write(file, durable=False) as opened:
+            opened.write(f"{question}\n{answer}\n".encode())
+    except OSError:
         pass
     return answer

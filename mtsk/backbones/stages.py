@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["StagedForward", "Stages"]
+__all__ = ["StagedForward", "Stages", "room_for"]
 
 
 @runtime_checkable
@@ -150,14 +150,14 @@ def _by_rows(
         part = stage(x[:, :, first:last])
         step = 1 if part.shape[2] == last - first else 2
         if whole is None:
-            whole = _room_for(part, -(-height // step))
+            whole = room_for(part, -(-height // step))
         inner = part[:, :, (top - first) // step : -(-(bottom - first) // step)]
         whole[:, :, top // step : -(-bottom // step)] = inner
     assert whole is not None
     return whole
 
 
-def _room_for(part: Tensor, height: int) -> Tensor:
+def room_for(part: Tensor, height: int) -> Tensor:
     """Return an empty tensor for the whole, in the memory order of a strip."""
     n, channels, _, width = part.shape
     return torch.empty(

@@ -96,8 +96,8 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         Precision in which maps are kept.
     batch_size : int, default=None
         Images of one size that go through together, at most. None chooses by their
-        size. On a CPU features depend on the image alone, to the last bit, so that
-        networks other than the bundled ones are given one image after another. On a
+        size. On a CPU features depend on the image alone, to the last bit, so that all
+        but the bundled network by torch are given one image after another. On a
         GPU they depend on the others of a batch too, by rounding; with a cache, what
         was computed first is what every later fit gets.
     device : str, default="auto"
@@ -362,7 +362,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         computes = backbone.keeps_maps
         to_host |= cache is not None or not computes
         readers = min(cpu_count(), _MOST_READERS) if computes else 0
-        fingerprint = self.fingerprint()
+        fingerprint = self.fingerprint(backbone)
         waiting: list[_Waiting] = []
         own = progress_bar(
             total=len(images),
@@ -512,15 +512,26 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         other.backbone_digest_, other.taps_ = backbone.digest, backbone.taps
         return other
 
-    def fingerprint(self) -> tuple:
-        """Return everything but the image's views that shapes its features."""
+    def fingerprint(self, backbone: Backbone | None = None) -> tuple:
+        """Return everything but the image's views that shapes its features.
+
+        Parameters
+        ----------
+        backbone : Backbone, default=None
+            What `network` gives, where it is at hand: to make it of a module takes two
+            passes.
+
+        Returns
+        -------
+        tuple
+        """
         device = choose_device(self.device).type
         names = tuple(tap.name for tap in self.taps_)
         scales = tuple(float(s) for s in self.scales)
         parts: tuple = self.backbone_digest_, names, scales, self.position, self.dtype
         if self.projection_ is not None:
             parts += (content_digest(*self.projection_.matrices),)
-        runs_on = device if device != "cpu" else self.network().engine
+        runs_on = device if device != "cpu" else (backbone or self.network()).engine
         return parts if runs_on == "torch" else (*parts, runs_on)
 
     def _find_components(self, X: Any) -> TapProjection:

@@ -70,6 +70,7 @@ class RowExtractor:
         return joblib.hash(
             [
                 features.fingerprint(),
+                features.view_maker,  # mixtures of channels, learnt from all images
                 sorted(params.items(), key=lambda item: item[0]),
                 [(n, type(t).__name__, vars(t)) for n, t in self.tasks.items()],
                 (self.max_pixels, self.seed, self.pseudo_labelled, self.by_class),

@@ -20,11 +20,13 @@ from mtsk.heads import RelatedRidge
 from mtsk.segmenter.fitting import pixels_per_image
 from mtsk.tables.checkpoint import Checkpoint
 from mtsk.tables.shards import (
+    RowExtractor,
     ShardSizes,
     TableReader,
     shard_ends,
     smallest_dtype,
 )
+from mtsk.tasks.task_set import TaskSet
 from mtsk.testing import toy_images
 
 SUMS = JointRidge(alpha=1e-2, calibrate=False)
@@ -235,6 +237,19 @@ def test_what_changed_is_read_again(tmp_path, monkeypatch, head, change):
     plain = segmenter(head=head).fit(images, targets, sample_weight=weight)
     np.testing.assert_array_equal(coefficients(resumed), coefficients(plain))
     assert resumed.n_images_ == n
+
+
+def test_a_checkpoint_knows_the_mixtures_of_channels():
+    """They are learnt from all images, so that one more makes other rows of each."""
+    images = np.random.default_rng(0).random((4, 32, 32, 5)).astype(np.float32)
+    images[3, ..., 4] *= 0.1
+
+    def digest(n):
+        features = DeepFeatures(scales=[1], channels="pca").fit(images[:n])
+        return RowExtractor(features, TaskSet({}), 10, 0).digest()
+
+    assert digest(3) == digest(3)
+    assert digest(3) != digest(4)
 
 
 def test_a_checkpoint_of_another_fit_is_refused(tmp_path):
