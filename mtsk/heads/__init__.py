@@ -6,6 +6,7 @@ from mtsk.heads.network import SharedLayerNetwork
 from mtsk.heads.per_task import PerTaskHead
 from mtsk.heads.related import RelatedRidge
 from mtsk.heads.ridge import JointRidge
+from mtsk.heads.split import SplitHead
 from mtsk.heads.statistics import Moments
 from mtsk.heads.weighting import TaskWeighting
 
@@ -18,5 +19,6 @@ __all__ = [
     "PerTaskHead",
     "RelatedRidge",
     "SharedLayerNetwork",
+    "SplitHead",
     "TaskWeighting",
 ]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import nn
+from torch import Tensor, nn
 
 from mtsk._resources import fast_bfloat16, one_blas_thread
 from mtsk._validation import (
@@ -29,6 +29,7 @@ from mtsk.heads.class_weights import (
     class_weights,
     prior_corrections,
 )
+from mtsk.heads.dropout import Dropout
 from mtsk.heads.losses import each_loss, null_loss, prior_of
 from mtsk.heads.statistics import inverse_std, mean_and_variance
 from mtsk.heads.training import Trainer, numpy_state
@@ -53,6 +54,11 @@ class SharedLayerNetwork(JointHead):
     ----------
     hidden_layer_sizes : sequence of int, default=(512,)
         Units of each shared layer.
+    n_components : int or None, default=512
+        The first layer sees the projections of the standardised rows onto at most this
+        many of their principal components, which are found in up to 20,000 rows. None
+        shows it all features: for the thousands of a hypercolumn, most of the time of a
+        fit.
     dropout : float in [0, 1), default=0.5
         Dropout rate after each shared layer.
     learning_rate : float, default=2e-3
@@ -118,6 +124,7 @@ class SharedLayerNetwork(JointHead):
         self,
         hidden_layer_sizes: Sequence[int] = (512,),
         *,
+        n_components: int | None = 512,
         dropout: float = 0.5,
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-2,
@@ -134,6 +141,7 @@ class SharedLayerNetwork(JointHead):
         verbose: int = 0,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
+        self.n_components = n_components
         self.dropout = dropout
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -194,14 +202,19 @@ class SharedLayerNetwork(JointHead):
             one_blas_thread(),
         ):
             torch.manual_seed(seed)
-            rows = _Rows(X, Y, weight, self, target)
+            components = self._find_components(X, weight)
+            rows = _Rows(X, Y, weight, self, components, target)
             self.prior_corrections_ = prior_corrections(
                 self.groups_, Y, weight, self.class_weight
             )
             network = _Network(
-                X.shape[1], self.hidden_layer_sizes, self.dropout, self.groups_
+                rows.X.shape[1], self.hidden_layer_sizes, self.dropout, self.groups_
             )
             self._train(network.to(target), rows, held, weighting, seed)
+        if components is not None:
+            # So that the first layer takes all features, and projects them itself.
+            projected = self.network_["shared.0.weight"]
+            self.network_["shared.0.weight"] = projected @ components.numpy().T
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -253,6 +266,28 @@ class SharedLayerNetwork(JointHead):
             allowed = "'auto', 'cpu', or a GPU that torch can use here, such as 'cuda'"
             raise parameter_error("device", self, allowed, self.device)
 
+    def _find_components(self, X: np.ndarray, weight: np.ndarray) -> Tensor | None:
+        """Return the principal components of standardised rows, (n_features, n).
+
+        They are scaled so that projections have, on average, a variance of 1. None
+        stands for all features.
+        """
+        if self.n_components is None or X.shape[1] <= self.n_components:
+            return None
+        used = np.flatnonzero(weight.any(axis=1))
+        some = used[np.linspace(0, len(used) - 1, min(len(used), _SEEN)).astype(int)]
+        rows = torch.from_numpy(self._standardised(X[some]))
+        variances, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))
+        kept = variances.clamp(min=0)[-self.n_components :]
+        is_varied = kept > kept[-1] * _RANK
+        if not is_varied.any():
+            return None
+        scale = kept[is_varied].mean().sqrt()
+        return (vectors[:, -self.n_components :][:, is_varied] / scale).contiguous()
+
+    def _standardised(self, X: np.ndarray) -> np.ndarray:
+        return ((X - self._mean) * self._scale).clip(-_FAR, _FAR)
+
     def _held_out(self, n_rows: int, groups: Any, seed: int) -> np.ndarray:
         """Return which rows are held out."""
         if groups is None:
@@ -278,7 +313,7 @@ class SharedLayerNetwork(JointHead):
         size = self.batch_size or int(np.clip(len(inside) // 16, 32, _BATCH))
         n_steps = max(1, len(inside) // size)
 
-        def batches(epoch: int) -> Iterator[torch.Tensor]:
+        def batches(epoch: int) -> Iterator[Tensor]:
             order = inside[torch.randperm(len(inside))]
             yield from order[: n_steps * size].split(size)
 
@@ -314,8 +349,11 @@ class SharedLayerNetwork(JointHead):
 
 _FAR = 10.0  # standard deviations; larger values are clipped
 _BATCH = 2048
+_SEEN = 20_000  # rows that components are found in
+_RANK = 1e-5  # variance, as a share of the largest, below which a component is noise
 _CONSTRAINTS: dict[str, list] = {
     "hidden_layer_sizes": ["array-like"],
+    "n_components": [Interval(Integral, 1, None, closed="left"), None],
     "dropout": [Interval(Real, 0, 1, closed="left")],
     "learning_rate": [Interval(Real, 0, None, closed="neither")],
     "weight_decay": [Interval(Real, 0, None, closed="left")],
@@ -359,11 +397,11 @@ class _Network(nn.Module):
         widths = [n_features, *(int(h) for h in hidden)]
         layers: list[nn.Module] = []
         for before, after in pairwise(widths):
-            layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+            layers += [nn.Linear(before, after), nn.ReLU(), Dropout(dropout)]
         self.shared = nn.Sequential(*layers)
         self.outputs = nn.ModuleList(nn.Linear(widths[-1], g.size) for g in groups)
 
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+    def forward(self, rows: Tensor) -> Tensor:
         hidden = self.shared(rows).to(self.outputs[0].weight.dtype)
         with torch.autocast(rows.device.type, enabled=False):
             return torch.cat([layer(hidden) for layer in self.outputs], dim=-1)
@@ -375,10 +413,10 @@ class _Network(nn.Module):
 class _Scaled(nn.Module):
     """A network of standardised rows, for rows and scores in their own units."""
 
-    mean: torch.Tensor
-    scale: torch.Tensor
-    t_scale: torch.Tensor
-    t_shift: torch.Tensor
+    mean: Tensor
+    scale: Tensor
+    t_scale: Tensor
+    t_shift: Tensor
 
     def __init__(
         self,
@@ -398,14 +436,14 @@ class _Scaled(nn.Module):
         ):
             self.register_buffer(name, torch.from_numpy(np.array(numbers, np.float32)))
 
-    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+    def forward(self, rows: Tensor) -> Tensor:
         rows = ((rows - self.mean) * self.scale).clamp(-_FAR, _FAR)
-        scores: torch.Tensor = self.network(rows)
+        scores: Tensor = self.network(rows)
         return scores * self.t_scale + self.t_shift
 
 
 class _Rows:
-    """A standardised table in half precision, and the groups' losses on its rows."""
+    """What the first layer sees of a table, and the groups' losses on its rows."""
 
     def __init__(
         self,
@@ -413,16 +451,19 @@ class _Rows:
         Y: np.ndarray,
         weight: np.ndarray,
         head: SharedLayerNetwork,
+        components: Tensor | None,
         device: torch.device,
     ) -> None:
         self.device = device
         self._half = device.type != "cpu" or fast_bfloat16()
         dtype = torch.bfloat16 if self._half else torch.float32
-        self.X = torch.empty(X.shape, dtype=dtype)
+        width = X.shape[1] if components is None else components.shape[1]
+        self.X = torch.empty((len(X), width), dtype=dtype)
         for start in range(0, len(X), 8192):
             part = slice(start, start + 8192)
-            standard = (X[part] - head._mean) * head._scale
-            self.X[part] = torch.from_numpy(standard.clip(-_FAR, _FAR)).to(dtype)
+            standard = torch.from_numpy(head._standardised(X[part]))
+            seen = standard if components is None else standard @ components
+            self.X[part] = seen.to(dtype)
         n_scores = sum(g.size for g in head.groups_)
         self.t_scale = np.ones(n_scores, np.float32)
         self.t_shift = np.zeros(n_scores, np.float32)
@@ -455,9 +496,7 @@ class _Rows:
                 )
             )
 
-    def losses(
-        self, network: _Network, rows: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def losses(self, network: _Network, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the losses of the groups labelled in a batch, and their indices."""
         batch = self.X[rows].to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._half):
@@ -487,5 +526,5 @@ class _Rows:
         return sum(sums.values()) / max(1, len(sums)) / counts
 
 
-def _batches(chosen: np.ndarray) -> Iterator[torch.Tensor]:
+def _batches(chosen: np.ndarray) -> Iterator[Tensor]:
     yield from torch.from_numpy(np.flatnonzero(chosen)).split(8192)

@@ -21,6 +21,7 @@ from mtsk.exceptions import ImageError, TargetError
 from mtsk.features import DeepFeatures
 from mtsk.features.cache import content_digest
 from mtsk.links import RegionPooling, TagLink, find_tag_links
+from mtsk.segmenter.head_choice import HeadChoice, choose_heads
 from mtsk.segmenter.head_factory import HeadFactory, HeadFitter
 from mtsk.segmenter.predictor import Predictor
 from mtsk.segmenter.structure_fitting import fit_structure, images_for_structure
@@ -132,9 +133,10 @@ class FitSettings:
         """
         most = self.max_pixels_per_image
         if most is None:
-            most = self.heads.capabilities.rows_per_image
+            n_images = len(targets.any_labelled())
+            most = self.heads.rows_per_image(n_images)
             if not self.learns_from_sums:
-                most = pixels_per_image(most, max(1, len(targets.any_labelled())))
+                most = pixels_per_image(most, max(1, n_images))
         structure = self.structure
         extractor = RowExtractor(
             self.features,
@@ -285,6 +287,9 @@ def _fit_tables(
         keep=keep,
     )
     tables, pictures, n_read = _read(reader)
+    if settings.heads.is_automatic:
+        choices, fit_head = _choose_heads(fit_head, tables, settings.seed)
+        predictor = replace(predictor, head_choices=choices)
     pixel_head, tables["pixel"], tag_links = fit_pixel_head(
         fit_head,
         tables["pixel"],
@@ -305,6 +310,19 @@ def _fit_tables(
         predictor = replace(predictor, structure=structure)
     reader.discard_checkpoint()
     return FitResult(predictor, n_read, len(tables["pixel"].X), False)
+
+
+def _choose_heads(
+    fit_head: HeadFitter, tables: Mapping[Granularity, Table], seed: int
+) -> tuple[dict[Granularity, HeadChoice], HeadFitter]:
+    """Return the choice of heads for each table, and what fits the chosen ones."""
+    choices = {
+        kind: choose_heads(fit_head, kind, table, seed)
+        for kind, table in tables.items()
+        if len(table.X)
+    }
+    by_task = {kind: choice.by_task for kind, choice in choices.items()}
+    return choices, fit_head.choosing(by_task)
 
 
 def read_tables(

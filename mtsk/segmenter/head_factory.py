@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -19,13 +19,21 @@ from mtsk.heads import (
     JointRidge,
     PerTaskHead,
     SharedLayerNetwork,
+    SplitHead,
 )
 from mtsk.heads.capabilities import Capabilities, capabilities_of
 from mtsk.tables import Table
 from mtsk.tables.table import weights_of_entries
-from mtsk.tasks.task_set import GRANULARITIES, Granularity, TaskSet
+from mtsk.tasks.task_set import GRANULARITIES, Granularity, Layout, TaskSet
 
-__all__ = ["HEADS", "HEADS_OF_ONE_TASK", "HeadFactory", "HeadFitter", "named_head"]
+__all__ = [
+    "CANDIDATES",
+    "HEADS",
+    "HEADS_OF_ONE_TASK",
+    "HeadFactory",
+    "HeadFitter",
+    "named_head",
+]
 
 HEADS: dict[str, Callable[[], BaseEstimator]] = {
     "logistic": JointLogistic,
@@ -38,6 +46,11 @@ HEADS: dict[str, Callable[[], BaseEstimator]] = {
 
 HEADS_OF_ONE_TASK = ("logistic", "ridge")
 """Those that a mapping of tasks may name."""
+
+CANDIDATES = ("logistic", "network")
+"""Those that the automatic head compares; the first where there is too little to."""
+
+_MIN_IMAGES = 8  # that a task is labelled on, for heads to be compared
 
 
 def named_head(head: Any) -> Any:
@@ -55,22 +68,47 @@ class HeadFactory:
     ----------
     head : estimator or mapping of str to (estimator or str)
         For all tasks, or by task; tasks that a mapping does not name get the default.
+        Where heads are chosen, what serves until then.
     seed : int, optional
         For heads whose ``random_state`` is None.
     n_jobs : int, optional
         Of scikit-learn estimators that are fitted to one task each.
     verbose : int
         Above 0, that of heads too.
+    is_automatic : bool
+        Whether each task's head is chosen among `CANDIDATES`.
+    chosen : mapping of {"pixel", "image"} to mapping of str to str
+        The names of heads that were chosen, by task.
     """
 
     head: Any
     seed: int | None = None
     n_jobs: int | None = None
     verbose: int = 0
+    is_automatic: bool = False
+    chosen: Mapping[Granularity, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def min_images(self) -> int:
+        """On how many images a task is labelled, at least, where heads are compared."""
+        return _MIN_IMAGES
+
+    def rows_per_image(self, n_images: int) -> int:
+        """Return how many labelled pixels of an image a task learns from by default.
+
+        Parameters
+        ----------
+        n_images : int
+            That have labels.
+        """
+        found: list[Capabilities | None] = [self.capabilities]
+        if self.is_automatic and n_images >= self.min_images:
+            found += [capabilities_of(named_head(name)) for name in CANDIDATES]
+        return max(able.rows_per_image for able in found if able is not None)
 
     @property
     def capabilities(self) -> Capabilities:
-        """Capabilities common to all heads that are made."""
+        """Capabilities common to all heads that are made, before any is chosen."""
         if isinstance(self.head, Mapping):
             heads = [named_head(head) for head in self.head.values()]
             return PerTaskHead(heads, []).capabilities
@@ -97,19 +135,41 @@ class HeadFactory:
         if not layout.names:
             return None
         groups = list(layout.groups)
+        if granularity in self.chosen:
+            return self._chosen_heads(tasks, layout, self.chosen[granularity])
         if isinstance(self.head, Mapping):
             return PerTaskHead(
                 self._heads_of_groups(tasks, layout.owners), groups, n_jobs=self.n_jobs
             )
         if not self.capabilities.is_joint:
             return PerTaskHead(self.head, groups, n_jobs=self.n_jobs)
-        head = self._configured(tasks, layout.owners)
+        head = self._configured(self.head, tasks, layout.owners)
         return head.set_params(columns=groups)
+
+    def _chosen_heads(
+        self, tasks: TaskSet, layout: Layout, by_task: Mapping[str, str]
+    ) -> Any:
+        """Return one head for all tasks, or one for those of each chosen name."""
+        groups = list(layout.groups)
+        names = list(dict.fromkeys(by_task[owner] for owner in layout.owners))
+        members = [
+            [g for g, owner in enumerate(layout.owners) if by_task[owner] == name]
+            for name in names
+        ]
+        heads = [
+            self._configured(
+                named_head(name), tasks, tuple(layout.owners[g] for g in own)
+            )
+            for name, own in zip(names, members, strict=True)
+        ]
+        if len(heads) == 1:
+            return heads[0].set_params(columns=groups)
+        return SplitHead(heads, members, groups)
 
     def make_decoder(self, tasks: TaskSet) -> SharedDecoder:
         """Return an unfitted decoder for all tasks, those of pixels first."""
         owners = [n for kind in GRANULARITIES for n in tasks.layout(kind).owners]
-        return self._configured(tasks, tuple(owners))
+        return self._configured(self.head, tasks, tuple(owners))
 
     def _heads_of_groups(self, tasks: TaskSet, owners: tuple[str, ...]) -> list[Any]:
         for name in self.head:
@@ -119,11 +179,12 @@ class HeadFactory:
                 )
         return [named_head(self.head.get(name)) for name in owners]
 
-    def _configured(self, tasks: TaskSet, owners: tuple[str, ...]) -> Any:
-        """Return a clone of the head, told what the segmenter knows."""
-        head = clone(self.head)
+    def _configured(self, head: Any, tasks: TaskSet, owners: tuple[str, ...]) -> Any:
+        """Return a clone of a joint head, told what the segmenter knows."""
+        head = clone(head)
         parameters = head.get_params(deep=False)
-        if self.capabilities.weighs_tasks:
+        able = capabilities_of(head)
+        if able is not None and able.weighs_tasks:
             weights = _weights_by_place(head, tasks, owners)
             head.set_params(task_weights=weights)
         if "random_state" in parameters and head.random_state is None:
@@ -151,6 +212,11 @@ class HeadFitter:
     features: DeepFeatures
     weight: np.ndarray
 
+    def choosing(self, chosen: Mapping[Granularity, Mapping[str, str]]) -> HeadFitter:
+        """Return what fits the heads of given names, by task."""
+        heads = replace(self.heads, chosen={**self.heads.chosen, **chosen})
+        return replace(self, heads=heads)
+
     def __call__(
         self,
         granularity: Granularity,
@@ -171,7 +237,7 @@ class HeadFitter:
             return None
         if parameters:
             head.set_params(**parameters)
-        able = self.heads.capabilities
+        able = capabilities_of(head) or Capabilities()
         extra: dict[str, Any] = {}
         if able.takes_groups:
             extra["groups"] = table.images

@@ -16,6 +16,7 @@ from mtsk.data import Images
 from mtsk.features import DeepFeatures, FeatureMaps
 from mtsk.heads.capabilities import Capabilities, capabilities_of
 from mtsk.links import RegionPooling, TagLink
+from mtsk.segmenter.head_choice import HeadChoice
 from mtsk.structure import FittedStructure
 from mtsk.tables.shards import in_this_process, shard_ends
 from mtsk.tasks.task_set import GRANULARITIES, Granularity, TaskSet
@@ -51,6 +52,8 @@ class Predictor:
         The regions over which features of tasks of whole images are averaged.
     structure : FittedStructure
         Empty where none was learnt.
+    head_choices : dict of {"pixel", "image"} to HeadChoice
+        How each task's head was chosen; empty where it was named.
     """
 
     features: DeepFeatures
@@ -61,6 +64,7 @@ class Predictor:
     tag_links: list[TagLink] = field(default_factory=list)
     region_pooling: RegionPooling | None = None
     structure: FittedStructure = field(default_factory=FittedStructure)
+    head_choices: dict[Granularity, HeadChoice] = field(default_factory=dict)
 
     def head_of(self, name: str) -> Any:
         """Return the head that a task's scores come from."""

@@ -32,6 +32,7 @@ from mtsk.segmenter.conversion import (
     unchanged,
 )
 from mtsk.segmenter.fitting import FitResult, FitSettings, fit, fit_more
+from mtsk.segmenter.head_choice import HeadChoice
 from mtsk.segmenter.head_factory import HeadFactory
 from mtsk.segmenter.html_repr import visual_block
 from mtsk.segmenter.parameters import (
@@ -47,7 +48,7 @@ from mtsk.segmenter.predictor import Predictor
 from mtsk.segmenter.scoring import score_images
 from mtsk.structure import Structure, TaskStructure
 from mtsk.tasks import Classification, Task
-from mtsk.tasks.task_set import TaskSet
+from mtsk.tasks.task_set import Granularity, TaskSet
 
 __all__ = ["MultiTaskSegmenter", "check_is_segmenter", "predictor_of"]
 
@@ -71,17 +72,21 @@ class MultiTaskSegmenter(BaseEstimator):
         None is ``DeepFeatures()``, a backbone's name ``DeepFeatures(name)``. Its
         parameters can be set as ``features__scales``.
     head : {"logistic", "ridge", "network", "fcn", "unet"}, estimator, mapping, or None
-        What maps features to scores. None is ``"logistic"``, a `JointLogistic`;
-        ``"ridge"`` a `JointRidge`; ``"network"`` a `SharedLayerNetwork`; ``"fcn"`` and
-        ``"unet"`` a `SharedDecoder`, which sees places side by side, and learns from
-        all labelled pixels, without pseudo-labels and ``structure``. Any other
-        scikit-learn classifier or regressor will do, fitted to each task on its own
-        labelled rows; a mapping of tasks to estimators, ``"logistic"`` or ``"ridge"``
-        leaves tasks that it does not name the default. Its parameters can be set as
-        ``head__alpha``.
+        What maps features to scores. None chooses ``"logistic"`` or ``"network"`` for
+        each task, whichever predicts a held-out fifth of the images better, and
+        ``"logistic"`` for tasks that are labelled on fewer than 8 images;
+        ``head_choices_`` says why. ``"logistic"`` is a `JointLogistic`; ``"ridge"`` a
+        `JointRidge`; ``"network"`` a `SharedLayerNetwork`; ``"fcn"`` and ``"unet"`` a
+        `SharedDecoder`, which sees places side by side, and learns from all labelled
+        pixels, without pseudo-labels and ``structure``. Any other scikit-learn
+        classifier or regressor will do, fitted to each task on its own labelled rows; a
+        mapping of tasks to estimators, ``"logistic"`` or ``"ridge"`` leaves tasks that
+        it does not name ``"logistic"``. Its parameters can be set as ``head__alpha``;
+        where it is None, they are those of a `JointLogistic`, which is then the head.
     max_pixels_per_image : int, default=None
         Most labelled pixels that an image gives to a task, for each group of columns
-        where it has several. None is 500, 1000 for a `SharedLayerNetwork`; of more
+        where it has several. None is 500, 1000 for a `SharedLayerNetwork` and where it
+        is compared with others; of more
         than 400 images each gives fewer, down to 10, so that the table does not grow,
         except where a head learns from sums, such as
         ``JointRidge(alpha=1e-3, calibrate=False)``.
@@ -135,6 +140,9 @@ class MultiTaskSegmenter(BaseEstimator):
         With the backbone as a `SharedDecoder` tuned it, where one did.
     pixel_head_, image_head_ : estimator or None
         The fitted heads of the pixel and the image tasks; one `SharedDecoder` is both.
+    head_choices_ : dict of {"pixel", "image"} to HeadChoice
+        With ``head=None``, the head that was chosen for each task, and the scores on
+        held-out images that it was chosen by.
     structures_ : dict of str to TaskStructure
         Of each task that has structure: its fitted ``regions`` and ``pixels``.
     couplings_ : list of Coupling
@@ -294,6 +302,11 @@ class MultiTaskSegmenter(BaseEstimator):
         return self._fitted().tag_links
 
     @property
+    def head_choices_(self) -> dict[Granularity, HeadChoice]:
+        """How heads were chosen, of pixels and of whole images; empty where named."""
+        return self._fitted().head_choices
+
+    @property
     def region_pooling_(self) -> RegionPooling | None:
         """The regions over which features of tasks of whole images are averaged."""
         return self._fitted().region_pooling
@@ -385,7 +398,11 @@ class MultiTaskSegmenter(BaseEstimator):
             features,
             tasks,
             HeadFactory(
-                parts.get("head", self.head), seed, self.n_jobs, int(self.verbose)
+                parts.get("head", self.head),
+                seed,
+                self.n_jobs,
+                int(self.verbose),
+                is_automatic=self.head is None,
             ),
             seed,
             self.max_pixels_per_image,

@@ -10,6 +10,7 @@ from sklearn.base import clone
 from mtsk import JointLogistic, MultiTaskSegmenter, SharedLayerNetwork, Targets
 from mtsk.exceptions import UnknownTaskError
 from mtsk.heads import network as module
+from mtsk.heads.dropout import Dropout
 from mtsk.heads.statistics import inverse_std, mean_and_variance
 from mtsk.heads.weighting import FAMO, Equal
 from mtsk.tasks.columns import ColumnGroup
@@ -88,7 +89,7 @@ def rows_of(X, Y, groups=GROUPS, **parameters):
     head._mean, head._scale = mean, inverse_std(variance, mean)
     torch.manual_seed(0)
     net = module._Network(X.shape[1], (8,), 0.0, groups).double()
-    rows = module._Rows(X, Y, weight, head, torch.device("cpu"))
+    rows = module._Rows(X, Y, weight, head, None, torch.device("cpu"))
     rows.X, rows._half = rows.X.double(), False
     rows._parts = [(g, s, t.double(), u.double()) for g, s, t, u in rows._parts]
     return net, rows
@@ -154,7 +155,7 @@ def test_weights_are_repetitions():
     X, Y, weight = head.check_table(X, Y, count)
     mean, variance = mean_and_variance(X, weight.max(axis=1))
     head._mean, head._scale = mean, inverse_std(variance, mean)
-    weighted = module._Rows(X, Y, weight, head, torch.device("cpu"))
+    weighted = module._Rows(X, Y, weight, head, None, torch.device("cpu"))
     weighted.X, weighted._half = weighted.X.double(), False
     parts = [(g, s, t.double(), u.double()) for g, s, t, u in weighted._parts]
     weighted._parts = parts
@@ -310,3 +311,84 @@ def test_a_task_without_labels_is_refused():
     Y[:, 0] = np.nan
     with pytest.raises(ValueError, match="no labelled row of positive weight"):
         fit(X, Y)
+
+
+def wide_table(n=400, n_features=40, seed=0):
+    """Return rows of which five directions vary most, and classes that follow them."""
+    rng = np.random.default_rng(seed)
+    hidden = rng.normal(size=(n, 5))
+    mixed = hidden @ rng.normal(size=(5, n_features))
+    X = (mixed + 0.05 * rng.normal(size=mixed.shape)).astype(np.float32)
+    y = (hidden[:, 0] > hidden[:, 1] ** 2) + 1.0 * (hidden[:, 2] > 0)
+    return X, y[:, None].astype(np.float32)
+
+
+def test_components_hold_what_varies():
+    X, y = wide_table(1200)
+    columns = [ColumnGroup("nominal", 3)]
+    few = {"n_epochs": 60, "dropout": 0.1}
+    fits = {
+        n: fit(X[:800], y[:800], columns, n_components=n, **few) for n in (5, 40, None)
+    }
+    right = {
+        n: (model.predict(X[800:])[:, 0] == y[800:, 0]).mean()
+        for n, model in fits.items()
+    }
+    assert min(right.values()) > 0.8
+    weight = fits[5].network_["shared.0.weight"]
+    assert weight.shape == (16, 40)  # the first layer projects by itself
+    assert np.linalg.matrix_rank(weight) == 5
+    # As many as there are features: they are not projected.
+    np.testing.assert_array_equal(
+        fits[40].decision_function(X), fits[None].decision_function(X)
+    )
+
+
+def test_fewer_rows_than_components():
+    X, y = wide_table(30)
+    columns = [ColumnGroup("nominal", 3)]
+    model = fit(X, y, columns, n_components=35, n_epochs=1)
+    assert np.isfinite(model.decision_function(X)).all()
+    same = np.repeat(X[:1], 30, axis=0)  # no component varies
+    model = fit(same, y, columns, n_components=35, n_epochs=1)
+    assert np.isfinite(model.decision_function(X)).all()
+
+
+def test_rows_of_weight_0_are_not_among_those_that_components_are_found_in():
+    X, y = wide_table(200)
+    strange = 100 * np.random.default_rng(1).normal(size=X.shape).astype(np.float32)
+    columns = [ColumnGroup("nominal", 3)]
+
+    def first_layer(others):
+        model = SharedLayerNetwork((16,), n_components=5, n_epochs=1, columns=columns)
+        weight = np.r_[np.ones(200), np.zeros(200)]
+        model.set_params(random_state=0, device="cpu")
+        model.fit(np.r_[X, others], np.r_[y, y], sample_weight=weight)
+        return np.linalg.svd(model.network_["shared.0.weight"])[2][:5]
+
+    # The same directions, whatever the rows of weight 0.
+    cosines = np.linalg.svd(first_layer(strange) @ first_layer(X).T)[1]
+    np.testing.assert_allclose(cosines, 1, atol=1e-4)
+
+
+def test_dropout():
+    torch.manual_seed(0)
+    layer = Dropout(0.3)
+    x = torch.ones(200, 500)
+    dropped = layer(x)
+    assert abs((dropped == 0).float().mean() - 77 / 256) < 0.01
+    assert abs(dropped.mean() - 1) < 0.01
+    assert len(dropped.unique()) == 2
+    assert not torch.equal(layer(x), dropped)
+    torch.manual_seed(0)
+    assert torch.equal(Dropout(0.3)(x), dropped)
+    assert torch.equal(layer.eval()(x), x)
+    assert torch.equal(Dropout(0.0)(x), x)
+    assert layer.train()(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_dropout_passes_gradients_of_what_it_keeps():
+    x = torch.ones(1000, requires_grad=True)
+    out = Dropout(0.5)(x)
+    out.sum().backward()
+    assert torch.equal(x.grad, out.detach())

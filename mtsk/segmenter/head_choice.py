@@ -1,0 +1,169 @@
+"""The automatic head: what predicts held-out images best, task by task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from sklearn.metrics import average_precision_score, confusion_matrix, r2_score
+
+from mtsk.metrics import mean_iou
+from mtsk.segmenter.head_factory import CANDIDATES, HeadFitter
+from mtsk.tables import Table
+from mtsk.tasks.columns import ColumnGroup, labelled_columns
+from mtsk.tasks.task_set import Granularity
+
+__all__ = ["HeadChoice", "choose_heads"]
+
+_HELD_OUT = 5  # one image in so many is held out
+_MAX_ROWS = 6_000  # that candidates learn from
+_MAX_HELD_OUT_ROWS = 16_000  # that they are compared on
+
+
+@dataclass(frozen=True)
+class HeadChoice:
+    """Which head was chosen for the tasks of pixels or of whole images, and why.
+
+    Attributes
+    ----------
+    by_task : dict of str to str
+        The chosen head of each task.
+    scores : dict of str to dict of str to float
+        For each task, the score of each candidate on held-out images; empty where there
+        were too few to tell. Of classes the mean IoU of rows, of masks and labels the
+        average precision, of numbers R².
+    n_held_out : int
+        Images that candidates were compared on.
+    """
+
+    by_task: Mapping[str, str]
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    n_held_out: int = 0
+
+    def __str__(self) -> str:
+        lines = []
+        for name, chosen in self.by_task.items():
+            own = self.scores.get(name)
+            if own is None:
+                reason = "too few labelled images to compare heads"
+            else:
+                found = ", ".join(f"{head} {score:.3f}" for head, score in own.items())
+                reason = f"{found} on {self.n_held_out} held-out images"
+            lines.append(f"{name}: {chosen} ({reason})")
+        return "; ".join(lines)
+
+
+def choose_heads(
+    fit_head: HeadFitter, granularity: Granularity, table: Table, seed: int
+) -> HeadChoice:
+    """Compare the candidates on held-out images; choose one for each task.
+
+    One image in five is held out. Candidates learn from up to 6,000 rows of the other
+    images, all tasks at once, and the chosen ones are then fitted to all rows.
+
+    Parameters
+    ----------
+    fit_head : HeadFitter
+        With an automatic `HeadFactory`.
+    granularity : {"pixel", "image"}
+    table : Table
+    seed : int
+        Chooses the images.
+
+    Returns
+    -------
+    HeadChoice
+    """
+    layout = fit_head.tasks.layout(granularity)
+    n_images = _n_labelled(table, layout.columns)
+    fewest = fit_head.heads.min_images
+    judged = [name for name in layout.names if n_images[name] >= fewest]
+    if not judged:
+        return HeadChoice(dict.fromkeys(layout.names, CANDIDATES[0]))
+    held = _held_out(table, [layout.columns[name] for name in judged], seed)
+    is_held = np.isin(table.images, held)
+    is_labelled = ~np.isnan(table.Y).all(axis=1)
+    inside = _thinned(table, np.flatnonzero(~is_held & is_labelled), _MAX_ROWS)
+    outside = _thinned(table, np.flatnonzero(is_held & is_labelled), _MAX_HELD_OUT_ROWS)
+    scores: dict[str, dict[str, float]] = {name: {} for name in judged}
+    for candidate in CANDIDATES:
+        choice = dict.fromkeys(layout.names, candidate)
+        head = fit_head.choosing({granularity: choice})(granularity, inside)
+        found = head.decision_function(outside.X)
+        for name in judged:
+            scores[name][candidate] = _score(
+                fit_head.tasks[name].groups_,
+                outside.Y[:, layout.columns[name]],
+                found[:, layout.scores[name]],
+                outside.weights[layout.names.index(name)],
+            )
+    totals = {c: float(np.nansum([s[c] for s in scores.values()])) for c in CANDIDATES}
+    usual = max(totals, key=lambda candidate: totals[candidate])
+    by_task = dict.fromkeys(layout.names, usual)
+    for name, own in scores.items():
+        if not np.isnan(list(own.values())).any():
+            by_task[name] = max(own, key=lambda candidate: own[candidate])
+    return HeadChoice(by_task, scores, len(held))
+
+
+def _n_labelled(table: Table, columns: Mapping[str, slice]) -> dict[str, int]:
+    """Return on how many images of a table each task has a label."""
+    known = ~np.isnan(table.Y)
+    return {
+        name: len(np.unique(table.images[known[:, part].any(axis=1)]))
+        for name, part in columns.items()
+    }
+
+
+def _held_out(table: Table, columns: Sequence[slice], seed: int) -> np.ndarray:
+    """Return images to hold out: a fifth of those that each task is labelled on."""
+    held: set[int] = set()
+    every = np.unique(table.images)
+    order = np.random.default_rng(seed).permutation(every)
+    for part in columns:
+        known = ~np.isnan(table.Y[:, part]).all(axis=1)
+        labelled = order[np.isin(order, table.images[known])]
+        missing = len(labelled) // _HELD_OUT - np.isin(labelled, list(held)).sum()
+        fresh = labelled[~np.isin(labelled, list(held))]
+        held |= set(fresh[: max(0, missing)].tolist())
+    return np.array(sorted(held))
+
+
+def _thinned(table: Table, rows: np.ndarray, most: int) -> Table:
+    """Return every k-th of some rows, few enough."""
+    kept = rows[:: max(1, -(-len(rows) // most))]
+    return table._replace(
+        X=table.X[kept],
+        Y=table.Y[kept],
+        images=table.images[kept],
+        digest=f"{table.digest} of {len(kept)} rows to choose heads",
+        weak={name: weak[kept] for name, weak in table.weak.items()},
+        weights=table.weights[:, kept],
+    )
+
+
+def _score(
+    groups: Sequence[ColumnGroup], Y: np.ndarray, scores: np.ndarray, weight: np.ndarray
+) -> float:
+    """Return the mean over column groups of a score that is 1 at best; NaN for none."""
+    found = []
+    for group, columns, part in labelled_columns(groups):
+        for k in range(group.n_columns):
+            truth = Y[:, columns][:, k]
+            known = ~np.isnan(truth) & (weight > 0)
+            if not known.any():
+                continue
+            truth, own, mass = truth[known], scores[known, part], weight[known]
+            if group.kind == "nominal":
+                counts = confusion_matrix(
+                    truth.astype(int),
+                    own.argmax(axis=1),
+                    labels=np.arange(group.size),
+                    sample_weight=mass,
+                )
+                found.append(float(mean_iou(counts)))
+            elif (truth != truth[0]).any():
+                metric = r2_score if group.kind == "real" else average_precision_score
+                found.append(metric(truth, own[:, k], sample_weight=mass))
+    return float(np.mean(found)) if found else np.nan
