@@ -1,5 +1,6 @@
 """The estimator of several tasks, and what it is made of."""
 
+from mtsk.segmenter.head_choice import HeadChoice
 from mtsk.segmenter.predictor import Predictor
 from mtsk.segmenter.segmenter import (
     MultiTaskSegmenter,
@@ -7,4 +8,10 @@ from mtsk.segmenter.segmenter import (
     predictor_of,
 )
 
-__all__ = ["MultiTaskSegmenter", "Predictor", "check_is_segmenter", "predictor_of"]
+__all__ = [
+    "HeadChoice",
+    "MultiTaskSegmenter",
+    "Predictor",
+    "check_is_segmenter",
+    "predictor_of",
+]

@@ -133,10 +133,10 @@ class FitSettings:
         """
         most = self.max_pixels_per_image
         if most is None:
-            n_images = len(targets.any_labelled())
-            most = self.heads.rows_per_image(n_images)
+            n_labelled = [len(targets.labelled(n)) for n in self.tasks.names("pixel")]
+            most = self.heads.rows_per_image(max(n_labelled, default=0))
             if not self.learns_from_sums:
-                most = pixels_per_image(most, max(1, n_images))
+                most = pixels_per_image(most, max(1, len(targets.any_labelled())))
         structure = self.structure
         extractor = RowExtractor(
             self.features,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from sklearn.metrics import average_precision_score, confusion_matrix, r2_score
+from sklearn.metrics import average_precision_score, r2_score
 
 from mtsk.metrics import mean_iou
 from mtsk.segmenter.head_factory import CANDIDATES, HeadFitter
@@ -156,13 +156,9 @@ def _score(
                 continue
             truth, own, mass = truth[known], scores[known, part], weight[known]
             if group.kind == "nominal":
-                counts = confusion_matrix(
-                    truth.astype(int),
-                    own.argmax(axis=1),
-                    labels=np.arange(group.size),
-                    sample_weight=mass,
-                )
-                found.append(float(mean_iou(counts)))
+                cell = truth.astype(int) * group.size + own.argmax(axis=1)
+                counts = np.bincount(cell, mass, minlength=group.size**2)
+                found.append(float(mean_iou(counts.reshape(group.size, -1))))
             elif (truth != truth[0]).any():
                 metric = r2_score if group.kind == "real" else average_precision_score
                 found.append(metric(truth, own[:, k], sample_weight=mass))

@@ -99,7 +99,7 @@ class HeadFactory:
         Parameters
         ----------
         n_images : int
-            That have labels.
+            That the task of pixels with most labels is labelled on.
         """
         found: list[Capabilities | None] = [self.capabilities]
         if self.is_automatic and n_images >= self.min_images:

@@ -108,6 +108,8 @@ def tagged():
 
 def model(**parameters):
     features = DeepFeatures(scales=[1], cache=MemoryCache())
+    # Of linear heads: only their tasks do not feel one another.
+    parameters.setdefault("head", "logistic")
     return MultiTaskSegmenter(features=features, random_state=0, **parameters)
 
 

@@ -27,7 +27,7 @@ def stained(n, shape=(48, 64), seed=0):
 
 def model(channels):
     features = DeepFeatures(scales=[1], channels=channels)
-    return MultiTaskSegmenter(features=features, random_state=0)
+    return MultiTaskSegmenter(features=features, head="logistic", random_state=0)
 
 
 def recalls(fitted, X, Y):

@@ -45,6 +45,7 @@ def features(**kw):
 
 def segmenter(**kw):
     kw = {"features": features(), "max_pixels_per_image": 60, "random_state": 0} | kw
+    kw.setdefault("head", "logistic")
     return MultiTaskSegmenter(**kw)
 
 
@@ -85,7 +86,7 @@ class Breaking:
         return self.images[index]
 
 
-@pytest.mark.parametrize("head", [None, SUMS], ids=["table", "sums"])
+@pytest.mark.parametrize("head", ["logistic", SUMS], ids=["table", "sums"])
 @pytest.mark.parametrize("backend", ["threading", "loky"])
 def test_workers_give_what_one_process_gives(head, backend):
     here = segmenter(head=head).fit(X, Y)
@@ -198,7 +199,7 @@ def test_a_table_that_will_not_fit_is_refused_early(monkeypatch):
 # -- checkpoints ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("head", [None, SUMS], ids=["table", "sums"])
+@pytest.mark.parametrize("head", ["logistic", SUMS], ids=["table", "sums"])
 def test_a_broken_fit_goes_on_where_it_was(tmp_path, monkeypatch, head):
     monkeypatch.setattr(TableReader, "sizes", ShardSizes(fewest=20))
     unbroken = segmenter(head=head).fit(Breaking(X, 99), Y)
@@ -212,7 +213,7 @@ def test_a_broken_fit_goes_on_where_it_was(tmp_path, monkeypatch, head):
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("head", [None, SUMS], ids=["table", "sums"])
+@pytest.mark.parametrize("head", ["logistic", SUMS], ids=["table", "sums"])
 @pytest.mark.parametrize("change", ["labels", "images", "weights", "fewer"])
 def test_what_changed_is_read_again(tmp_path, monkeypatch, head, change):
     monkeypatch.setattr(TableReader, "sizes", ShardSizes(fewest=16))
@@ -375,7 +376,7 @@ class Slow(test_shards.Breaking):
         time.sleep(0.01)
         return self.images[index]
 
-head = test_shards.SUMS if {sums} else None
+head = test_shards.SUMS if {sums} else 'logistic'
 model = test_shards.segmenter(head=head, checkpoint={folder!r})
 print("ready", flush=True)
 model.fit(Slow(test_shards.X, 0), test_shards.Y)
@@ -394,7 +395,7 @@ def test_killed_at_random_it_ends_as_if_it_had_not_been(tmp_path, monkeypatch, s
         result=str(tmp_path / "coef.npy"),
     )
     run_until_done(script, 0.4, seed=int(sums))
-    unbroken = segmenter(head=SUMS if sums else None).fit(X, Y)
+    unbroken = segmenter(head=SUMS if sums else "logistic").fit(X, Y)
     np.testing.assert_array_equal(
         np.load(tmp_path / "coef.npy"), coefficients(unbroken)
     )
@@ -438,7 +439,7 @@ class Deadly:
 
 
 @pytest.mark.filterwarnings("ignore")  # of distributed's own
-@pytest.mark.parametrize("head", [None, SUMS], ids=["table", "sums"])
+@pytest.mark.parametrize("head", ["logistic", SUMS], ids=["table", "sums"])
 def test_a_worker_of_a_cluster_dies_in_mid_fit(cluster, tmp_path, head):
     cluster.wait_for_workers(2)  # with one, joblib does the work in this process
     here = segmenter(head=head).fit(X, Y)
