@@ -49,7 +49,7 @@ def main() -> None:
     report_machine()
     X, Y = load_masks(chosen.data, "camvid", "train")
     X, Y = X[: chosen.images], Y[: chosen.images]
-    for kind, head in (("rows", None), ("sums", SUMS)):
+    for kind, head in (("rows", "logistic"), ("sums", SUMS)):
         ratios, most, heads = [], [], {}
         for _ in range(chosen.repeats):
             seconds = {}

@@ -81,7 +81,10 @@ def measure(chosen: Any, backbone: str, engine: str) -> None:
     images = [imread(path) for path in paths[: chosen.images]]
     features = DeepFeatures(backbone, engine=engine)
     model = MultiTaskSegmenter(
-        {"classes": semantic("camvid")}, features=features, random_state=0
+        {"classes": semantic("camvid")},
+        features=features,
+        head="logistic",
+        random_state=0,
     ).fit(images, {"classes": masks[: chosen.images]})
     x = torch.rand(1, 3, *images[0].shape[:2])
     plain = DeepFeatures(backbone, engine=engine).network()

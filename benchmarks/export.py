@@ -22,7 +22,7 @@ from mtsk import MultiTaskSegmenter, SharedDecoder, SharedLayerNetwork
 from mtsk.export import export_onnx
 
 HEADS = {
-    "logistic": None,
+    "logistic": "logistic",
     "network": SharedLayerNetwork(n_epochs=5),
     "decoder": SharedDecoder(n_epochs=3),
 }

@@ -112,7 +112,10 @@ def ours(images, masks, backbone="efficientnet_lite0"):  # type: ignore[no-untyp
     from mtsk import DeepFeatures, MultiTaskSegmenter
 
     model = MultiTaskSegmenter(
-        semantic("camvid"), features=DeepFeatures(backbone), random_state=0
+        semantic("camvid"),
+        features=DeepFeatures(backbone),
+        head="logistic",
+        random_state=0,
     ).fit(images, masks)
     return lambda image: model.predict([image])[0]
 

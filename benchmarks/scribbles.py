@@ -54,7 +54,10 @@ def main() -> None:
         scores = []
         for targets in (Y, strokes):
             model = MultiTaskSegmenter(
-                semantic("msrc21"), features=features, random_state=seed
+                semantic("msrc21"),
+                features=features,
+                head="logistic",
+                random_state=seed,
             )
             scores.append(model.fit(X, targets).score(X_val, Y_val))
         ratios.append(scores[1] / scores[0])

@@ -37,6 +37,7 @@ def main() -> None:
             model = MultiTaskSegmenter(
                 semantic(chosen.dataset),
                 features=features,
+                head="logistic",
                 structure=structure,
                 random_state=seed,
             ).fit(X_some, Y_some)

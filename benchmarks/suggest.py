@@ -32,7 +32,7 @@ def main() -> None:
     gains = []
     for seed in range(chosen.seeds):
         model = MultiTaskSegmenter(
-            {"semantic": task}, features=features, random_state=seed
+            {"semantic": task}, features=features, head="logistic", random_state=seed
         )
         order = np.random.default_rng(seed).permutation(len(X)).tolist()
         curves: dict[str, list[float]] = {}

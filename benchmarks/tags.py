@@ -40,12 +40,14 @@ def main() -> None:
         for seed in range(chosen.seeds):
             masked = np.random.default_rng(seed).permutation(len(X))[:n_masks]
             some = [y if i in set(masked) else None for i, y in enumerate(Y)]
-            model = MultiTaskSegmenter(tasks, features=features, random_state=seed)
+            model = MultiTaskSegmenter(
+                tasks, features=features, head="logistic", random_state=seed
+            )
             together = model.fit(X, Targets(semantic=some, tags=tags))
             joint = together.score_tasks(X_val, {"semantic": Y_val})["semantic"]
             ceiling = with_true_tags(together, X_val, Y_val, classes)
             alone = MultiTaskSegmenter(
-                tasks["semantic"], features=features, random_state=seed
+                tasks["semantic"], features=features, head="logistic", random_state=seed
             ).fit([X[i] for i in masked], [Y[i] for i in masked])
             scores.append((alone.score(X_val, Y_val), joint, ceiling))
             print(f"{n_masks} masks, seed {seed}: " + _line(scores[-1]), flush=True)

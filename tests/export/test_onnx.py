@@ -28,7 +28,7 @@ TARGETS = Targets(
     area=[float((y == 7).mean()) for y in Y],
 )
 HEADS = {
-    "logistic": None,
+    "logistic": "logistic",
     "ridge": "ridge",
     "network": SharedLayerNetwork((16,), n_epochs=2),
     "fcn": SharedDecoder(width=8, n_epochs=1),
@@ -58,7 +58,10 @@ def test_outputs_are_the_models(exported, shape):
     found = dict(zip(names, found, strict=True))
     for task, (scores,) in model.decision_function([image]).items():
         assert found[f"{task}_scores"].shape == scores.shape
-        limit = 2e-4 * max(1, np.abs(scores).max())
+        # A value of a tap that lies between two of half precision may go to either, and
+        # a decoder's convolutions carry that further than a linear head does.
+        share = 1e-3 if model.predictor_.is_convolutional else 2e-4
+        limit = share * max(1, np.abs(scores).max())
         np.testing.assert_allclose(found[f"{task}_scores"], scores, atol=limit)
     predicted = model.predict([image])
     classes = model.tasks_["parts"].classes_
