@@ -17,7 +17,7 @@ from mtsk.tasks.task_set import Granularity
 __all__ = ["HeadChoice", "choose_heads"]
 
 _HELD_OUT = 5  # one image in so many is held out
-_MAX_ROWS = 6_000  # that candidates learn from
+_MIN_ROWS, _MAX_ROWS = 6_000, 40_000  # that candidates learn from: a tenth, in between
 _MAX_HELD_OUT_ROWS = 16_000  # that they are compared on
 
 
@@ -59,8 +59,9 @@ def choose_heads(
 ) -> HeadChoice:
     """Compare the candidates on held-out images; choose one for each task.
 
-    One image in five is held out. Candidates learn from up to 6,000 rows of the other
-    images, all tasks at once, and the chosen ones are then fitted to all rows.
+    One image in five is held out. Candidates learn from a tenth of the rows of the
+    other images, at least 6,000 and at most 40,000, all tasks at once, and the chosen
+    ones are then fitted to all rows.
 
     Parameters
     ----------
@@ -84,7 +85,8 @@ def choose_heads(
     held = _held_out(table, [layout.columns[name] for name in judged], seed)
     is_held = np.isin(table.images, held)
     is_labelled = ~np.isnan(table.Y).all(axis=1)
-    inside = _thinned(table, np.flatnonzero(~is_held & is_labelled), _MAX_ROWS)
+    rows = np.flatnonzero(~is_held & is_labelled)
+    inside = _thinned(table, rows, int(np.clip(len(rows) // 10, _MIN_ROWS, _MAX_ROWS)))
     outside = _thinned(table, np.flatnonzero(is_held & is_labelled), _MAX_HELD_OUT_ROWS)
     scores: dict[str, dict[str, float]] = {name: {} for name in judged}
     for candidate in CANDIDATES:
