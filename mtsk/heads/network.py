@@ -211,10 +211,10 @@ class SharedLayerNetwork(JointHead):
                 rows.X.shape[1], self.hidden_layer_sizes, self.dropout, self.groups_
             )
             self._train(network.to(target), rows, held, weighting, seed)
-        if components is not None:
-            # So that the first layer takes all features, and projects them itself.
-            projected = self.network_["shared.0.weight"]
-            self.network_["shared.0.weight"] = projected @ components.numpy().T
+            if components is not None:
+                # So that the first layer takes all features, and projects them itself.
+                projected = self.network_["shared.0.weight"]
+                self.network_["shared.0.weight"] = projected @ components.numpy().T
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:

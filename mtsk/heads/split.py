@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from sklearn.base import clone
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from mtsk._validation import parameter_error
@@ -92,7 +92,7 @@ class SplitHead(JointHead):
                 extra["sample_weight"] = (
                     entries if able.takes_entry_weights else entries.max(axis=1)
                 )
-            if groups is not None and has_fit_parameter(head, "groups"):
+            if groups is not None and able.takes_groups:
                 extra["groups"] = groups
             fitted = clone(head).set_params(columns=[self.groups_[g] for g in own])
             self.heads_.append(fitted.fit(X, Y[:, columns], **extra))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from sklearn.metrics import average_precision_score, r2_score
 
 from mtsk.metrics import mean_iou
-from mtsk.segmenter.head_factory import CANDIDATES, HeadFitter
+from mtsk.segmenter.head_factory import CANDIDATES, MIN_IMAGES, HeadFitter
 from mtsk.tables import Table
 from mtsk.tasks.columns import ColumnGroup, labelled_columns
-from mtsk.tasks.task_set import Granularity
+from mtsk.tasks.task_set import Granularity, Layout, TaskSet
 
 __all__ = ["HeadChoice", "choose_heads"]
 
@@ -30,8 +30,8 @@ class HeadChoice:
     by_task : dict of str to str
         The chosen head of each task.
     scores : dict of str to dict of str to float
-        For each task, the score of each candidate on held-out images; empty where there
-        were too few to tell. Of classes the mean IoU of rows, of masks and labels the
+        For each task that was compared, the score of each candidate on held-out images.
+        Of classes the mean IoU of rows, of masks and labels the
         average precision, of numbers R².
     n_held_out : int
         Images that candidates were compared on.
@@ -46,7 +46,7 @@ class HeadChoice:
         for name, chosen in self.by_task.items():
             own = self.scores.get(name)
             if own is None:
-                reason = "too few labelled images to compare heads"
+                reason = "too few labels to compare heads"
             else:
                 found = ", ".join(f"{head} {score:.3f}" for head, score in own.items())
                 reason = f"{found} on {self.n_held_out} held-out images"
@@ -59,9 +59,10 @@ def choose_heads(
 ) -> HeadChoice:
     """Compare the candidates on held-out images; choose one for each task.
 
-    One image in five is held out. Candidates learn from a tenth of the rows of the
-    other images, at least 6,000 and at most 40,000, all tasks at once, and the chosen
-    ones are then fitted to all rows.
+    Of the images that a task is labelled on, one in five is held out. Candidates learn
+    all compared tasks at once, from a tenth of each task's rows of the other images, at
+    least 6,000 and at most 40,000. A task that cannot be compared, with labels on fewer
+    than 8 images or nothing to tell apart in those held out, gets what most others get.
 
     Parameters
     ----------
@@ -78,35 +79,42 @@ def choose_heads(
     """
     layout = fit_head.tasks.layout(granularity)
     n_images = _n_labelled(table, layout.columns)
-    fewest = fit_head.heads.min_images
-    judged = [name for name in layout.names if n_images[name] >= fewest]
+    judged = [name for name in layout.names if n_images[name] >= MIN_IMAGES]
     if not judged:
         return HeadChoice(dict.fromkeys(layout.names, CANDIDATES[0]))
+    # Others may have no label outside the images that are held out.
+    tasks = TaskSet({name: fit_head.tasks[name] for name in judged})
+    own = tasks.layout(granularity)
     held = _held_out(table, [layout.columns[name] for name in judged], seed)
+    table = _of_tasks(table, layout, judged)
     is_held = np.isin(table.images, held)
-    is_labelled = ~np.isnan(table.Y).all(axis=1)
-    rows = np.flatnonzero(~is_held & is_labelled)
-    inside = _thinned(table, rows, int(np.clip(len(rows) // 10, _MIN_ROWS, _MAX_ROWS)))
-    outside = _thinned(table, np.flatnonzero(is_held & is_labelled), _MAX_HELD_OUT_ROWS)
+    inside = _thinned(table, own, ~is_held, _rows_to_learn_from)
+    outside = _thinned(table, own, is_held, lambda n: _MAX_HELD_OUT_ROWS)
     scores: dict[str, dict[str, float]] = {name: {} for name in judged}
     for candidate in CANDIDATES:
-        choice = dict.fromkeys(layout.names, candidate)
-        head = fit_head.choosing({granularity: choice})(granularity, inside)
+        chosen = {granularity: dict.fromkeys(judged, candidate)}
+        head = replace(fit_head, tasks=tasks).choosing(chosen)(granularity, inside)
         found = head.decision_function(outside.X)
-        for name in judged:
+        for t, name in enumerate(judged):
             scores[name][candidate] = _score(
-                fit_head.tasks[name].groups_,
-                outside.Y[:, layout.columns[name]],
-                found[:, layout.scores[name]],
-                outside.weights[layout.names.index(name)],
+                tasks[name].groups_,
+                outside.Y[:, own.columns[name]],
+                found[:, own.scores[name]],
+                outside.weights[t],
             )
-    totals = {c: float(np.nansum([s[c] for s in scores.values()])) for c in CANDIDATES}
-    usual = max(totals, key=lambda candidate: totals[candidate])
-    by_task = dict.fromkeys(layout.names, usual)
-    for name, own in scores.items():
-        if not np.isnan(list(own.values())).any():
-            by_task[name] = max(own, key=lambda candidate: own[candidate])
+    scores = {
+        name: found
+        for name, found in scores.items()
+        if np.isfinite(list(found.values())).all()
+    }
+    best = {name: max(found, key=found.__getitem__) for name, found in scores.items()}
+    usual = max(CANDIDATES, key=list(best.values()).count)
+    by_task = {name: best.get(name, usual) for name in layout.names}
     return HeadChoice(by_task, scores, len(held))
+
+
+def _rows_to_learn_from(n_rows: int) -> int:
+    return int(np.clip(n_rows // 10, _MIN_ROWS, _MAX_ROWS))
 
 
 def _n_labelled(table: Table, columns: Mapping[str, slice]) -> dict[str, int]:
@@ -132,17 +140,26 @@ def _held_out(table: Table, columns: Sequence[slice], seed: int) -> np.ndarray:
     return np.array(sorted(held))
 
 
-def _thinned(table: Table, rows: np.ndarray, most: int) -> Table:
-    """Return every k-th of some rows, few enough."""
-    kept = rows[:: max(1, -(-len(rows) // most))]
-    return table._replace(
-        X=table.X[kept],
-        Y=table.Y[kept],
-        images=table.images[kept],
-        digest=f"{table.digest} of {len(kept)} rows to choose heads",
-        weak={name: weak[kept] for name, weak in table.weak.items()},
-        weights=table.weights[:, kept],
-    )
+def _of_tasks(table: Table, layout: Layout, names: Sequence[str]) -> Table:
+    """Return a table with the columns of some of its tasks alone."""
+    places = [layout.names.index(name) for name in names]
+    columns = np.concatenate([np.r_[layout.columns[name]] for name in names])
+    return table._replace(Y=table.Y[:, columns], weights=table.weights[places])
+
+
+def _thinned(
+    table: Table, layout: Layout, allowed: np.ndarray, most: Callable[[int], int]
+) -> Table:
+    """Return every k-th of the allowed rows that a task is labelled on, for each task.
+
+    ``most`` says how many, for the number that there are.
+    """
+    kept = np.zeros(len(table.X), bool)
+    for part in layout.columns.values():
+        known = ~np.isnan(table.Y[:, part]).all(axis=1)
+        rows = np.flatnonzero(known & allowed)
+        kept[rows[:: max(1, -(-len(rows) // most(len(rows))))]] = True
+    return table.of_rows(kept, f"{kept.sum()} rows to compare heads")
 
 
 def _score(

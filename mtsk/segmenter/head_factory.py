@@ -30,6 +30,7 @@ __all__ = [
     "CANDIDATES",
     "HEADS",
     "HEADS_OF_ONE_TASK",
+    "MIN_IMAGES",
     "HeadFactory",
     "HeadFitter",
     "named_head",
@@ -48,9 +49,10 @@ HEADS_OF_ONE_TASK = ("logistic", "ridge")
 """Those that a mapping of tasks may name."""
 
 CANDIDATES = ("logistic", "network")
-"""Those that the automatic head compares; the first where there is too little to."""
+"""Those that are compared where no head is named; the first where none can be."""
 
-_MIN_IMAGES = 8  # that a task is labelled on, for heads to be compared
+MIN_IMAGES = 8
+"""Number of labelled images of a task from which heads are compared."""
 
 
 def named_head(head: Any) -> Any:
@@ -88,11 +90,6 @@ class HeadFactory:
     is_automatic: bool = False
     chosen: Mapping[Granularity, Mapping[str, str]] = field(default_factory=dict)
 
-    @property
-    def min_images(self) -> int:
-        """On how many images a task is labelled, at least, where heads are compared."""
-        return _MIN_IMAGES
-
     def rows_per_image(self, n_images: int) -> int:
         """Return how many labelled pixels of an image a task learns from by default.
 
@@ -102,7 +99,7 @@ class HeadFactory:
             That the task of pixels with most labels is labelled on.
         """
         found: list[Capabilities | None] = [self.capabilities]
-        if self.is_automatic and n_images >= self.min_images:
+        if self.is_automatic and n_images >= MIN_IMAGES:
             found += [capabilities_of(named_head(name)) for name in CANDIDATES]
         return max(able.rows_per_image for able in found if able is not None)
 

@@ -50,16 +50,16 @@ def _tables_block(model: MultiTaskSegmenter) -> Any:
     """Return the tables, with their sizes, the head of each, and its tasks."""
     predictor, tables = model.predictor_, {}
     for kind in GRANULARITIES:
-        tasks: dict[str, Any] = {}
+        tasks = {}
         for name, task in predictor.tasks.subset(kind).items():
             n = task.n_scores_
             tasks[f"{name}: {n} score{'s' * (n > 1)}"] = task
         if not tasks:
             continue
-        choice = predictor.head_choices.get(kind)
-        if choice is not None:
-            tasks |= {f"chosen: {choice}": choice}
         size = f": {model.n_rows_:,} rows" if kind == "pixel" and model.n_rows_ else ""
-        blocks = [predictor.heads[kind], parallel_block(tasks)]
+        head, choice = predictor.heads[kind], predictor.head_choices.get(kind)
+        if choice is not None:
+            head = parallel_block({f"chosen: {choice}": head})
+        blocks = [head, parallel_block(tasks)]
         tables[f"{kind} table{size}"] = serial_block(blocks)
     return parallel_block(tables)

@@ -73,16 +73,17 @@ class MultiTaskSegmenter(BaseEstimator):
         parameters can be set as ``features__scales``.
     head : {"logistic", "ridge", "network", "fcn", "unet"}, estimator, mapping, or None
         What maps features to scores. None chooses ``"logistic"`` or ``"network"`` for
-        each task, whichever predicts a held-out fifth of the images better, and
-        ``"logistic"`` for tasks that are labelled on fewer than 8 images;
-        ``head_choices_`` says why. ``"logistic"`` is a `JointLogistic`; ``"ridge"`` a
-        `JointRidge`; ``"network"`` a `SharedLayerNetwork`; ``"fcn"`` and ``"unet"`` a
-        `SharedDecoder`, which sees places side by side, and learns from all labelled
-        pixels, without pseudo-labels and ``structure``. Any other scikit-learn
-        classifier or regressor will do, fitted to each task on its own labelled rows; a
-        mapping of tasks to estimators, ``"logistic"`` or ``"ridge"`` leaves tasks that
-        it does not name ``"logistic"``. Its parameters can be set as ``head__alpha``;
-        where it is None, they are those of a `JointLogistic`, which is then the head.
+        each task, whichever predicts a held-out fifth of its images better; a task that
+        is labelled on fewer than 8 images gets what most others get, ``"logistic"``
+        where there are none. ``head_choices_`` says why. ``"logistic"`` is a
+        `JointLogistic`; ``"ridge"`` a `JointRidge`; ``"network"`` a
+        `SharedLayerNetwork`; ``"fcn"`` and ``"unet"`` a `SharedDecoder`, which sees
+        places side by side, and learns from all labelled pixels, without pseudo-labels
+        and ``structure``. Any other scikit-learn classifier or regressor will do,
+        fitted to each task on its own labelled rows; a mapping of tasks to estimators,
+        ``"logistic"`` or ``"ridge"`` leaves tasks that it does not name ``"logistic"``.
+        Its parameters can be set as ``head__alpha``; where it is None, they are those
+        of a `JointLogistic`, which is then the head.
     max_pixels_per_image : int, default=None
         Most labelled pixels that an image gives to a task, for each group of columns
         where it has several. None is 500, 1000 for a `SharedLayerNetwork` and where it

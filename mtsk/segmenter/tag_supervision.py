@@ -187,14 +187,7 @@ def _thinned(table: Table, weak: np.ndarray) -> Table:
     for kind in (weak, ~weak):
         rows = np.flatnonzero(kind)
         kept[rows[:: max(1, -(-len(rows) // _MAX_CHECK_ROWS))]] = True
-    return table._replace(
-        X=table.X[kept],
-        Y=table.Y[kept],
-        images=table.images[kept],
-        digest=f"{table.digest} to check tags",
-        weak={name: weak[kept] for name, weak in table.weak.items()},
-        weights=table.weights[:, kept],
-    )
+    return table.of_rows(kept, "to check tags")
 
 
 def _not_used(link: TagLink, check: TagCheck) -> str:

@@ -41,6 +41,28 @@ class Table(NamedTuple):
     weak: dict[str, np.ndarray]
     weights: np.ndarray
 
+    def of_rows(self, rows: np.ndarray, about: str) -> Table:
+        """Return a table of some rows.
+
+        Parameters
+        ----------
+        rows : ndarray of bool, shape (n_rows,)
+        about : str
+            What tells them from other rows of this table, for the digest.
+
+        Returns
+        -------
+        Table
+        """
+        return self._replace(
+            X=self.X[rows],
+            Y=self.Y[rows],
+            images=self.images[rows],
+            digest=f"{self.digest} {about}",
+            weak={name: weak[rows] for name, weak in self.weak.items()},
+            weights=self.weights[:, rows],
+        )
+
     @classmethod
     def empty(cls) -> Table:
         """Return a table without rows."""
